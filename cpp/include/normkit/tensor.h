@@ -1,0 +1,94 @@
+// Non-owning views of tensors: what every function of normkit takes.
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <stdexcept>
+
+namespace normkit {
+
+/// Element types. Half precisions are passed as pointers to 16-bit storage.
+enum class DType : std::uint8_t { float32, float64, float16, bfloat16 };
+inline constexpr int dtype_count = 4;
+
+/// Thrown where an argument's element type does not fit: the kind of std::invalid_argument that Python users know as
+/// TypeError.
+struct dtype_error : std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+/// Where the memory lives.
+enum class Device : std::uint8_t { cpu, cuda };
+
+/// Size of one element in bytes.
+[[nodiscard]] constexpr std::int64_t item_size(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::float32: return 4;
+    case DType::float64: return 8;
+    default: return 2;
+  }
+}
+
+/// The name a user knows: "float32", "float64", "float16", "bfloat16".
+[[nodiscard]] constexpr const char* name(DType dtype) noexcept {
+  constexpr const char* names[dtype_count] = {"float32", "float64", "float16", "bfloat16"};
+  return names[static_cast<int>(dtype)];
+}
+
+/// Most axes a tensor may have.
+inline constexpr int max_rank = 16;
+
+/// A strided tensor somewhere in memory, not owned. `data == nullptr` means "absent" where an argument is optional.
+/// Strides count elements, not bytes, and may be negative. Data need not be aligned to its element size.
+struct TensorView {
+  void* data = nullptr;
+  DType dtype = DType::float32;
+  Device device = Device::cpu;
+  int rank = 0;
+  std::int64_t shape[max_rank];    // the first `rank` entries are set
+  std::int64_t strides[max_rank];  // likewise
+
+  [[nodiscard]] explicit operator bool() const noexcept { return data != nullptr; }
+
+  /// Number of elements.
+  [[nodiscard]] std::int64_t size() const noexcept {
+    std::int64_t count = 1;
+    for (int axis = 0; axis < rank; ++axis) count *= shape[axis];
+    return count;
+  }
+};
+
+namespace detail {
+/// Throws std::invalid_argument when the rank is above `max_rank`, an extent is negative, or shape and strides differ
+/// in length.
+TensorView make_view(void* data, DType dtype, std::span<const std::int64_t> shape,
+                     std::span<const std::int64_t> strides, Device device);
+
+template <class T>
+struct DTypeOf;
+template <>
+struct DTypeOf<float> {
+  static constexpr DType value = DType::float32;
+};
+template <>
+struct DTypeOf<double> {
+  static constexpr DType value = DType::float64;
+};
+}  // namespace detail
+
+/// A view of `shape` over `data`; without `strides` it is dense in C order (last axis fastest).
+inline TensorView view(void* data, DType dtype, std::span<const std::int64_t> shape,
+                       std::span<const std::int64_t> strides = {}, Device device = Device::cpu) {
+  return detail::make_view(data, dtype, shape, strides, device);
+}
+
+/// A view over float or double data. Inputs are never written, so a pointer to const is welcome.
+template <class T>
+TensorView view(const T* data, std::initializer_list<std::int64_t> shape,
+                std::initializer_list<std::int64_t> strides = {}) {
+  return detail::make_view(const_cast<T*>(data), detail::DTypeOf<T>::value, {shape.begin(), shape.size()},
+                           {strides.begin(), strides.size()}, Device::cpu);
+}
+
+}  // namespace normkit

@@ -1,0 +1,177 @@
+// A block is the part of one reduction (rows) or of `width` neighbouring ones (columns) that is folded in working
+// precision. The two kinds differ only in how lanes meet statistics: in rows all lanes work for one and meet at the end,
+// in columns each lane has its own. Everything above this file is the same for both.
+#pragma once
+
+#include "cpu/kernel_table.h"
+#include "cpu/lanes.h"
+
+namespace normkit::detail {
+namespace {
+
+// Outer positions [outer_begin, outer_end), and of each the values [begin, begin + length) of the unit-stride run.
+// For columns a position is a reduced index and the run is not used.
+struct Piece {
+  std::int64_t outer_begin, outer_end;
+  std::int64_t begin, length;
+
+  std::int64_t count() const { return (outer_end - outer_begin) * length; }
+};
+
+inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+
+inline Piece piece(const Job& job, std::int64_t block) {
+  const Grid& grid = job.grid;
+  const bool rows = job.geometry.schedule == Schedule::rows;
+  const std::int64_t run = rows ? job.geometry.reduced[2].extent : 1;
+  if (grid.blocks_per_run > 1) {
+    const std::int64_t begin = block % grid.blocks_per_run * row_block;
+    const std::int64_t outer = block / grid.blocks_per_run;
+    return {outer, outer + 1, begin, smaller(row_block, run - begin)};
+  }
+  const std::int64_t positions = job.outer[0].extent * job.outer[1].extent * job.outer[2].extent;
+  const std::int64_t begin = block * grid.runs_per_block;
+  return {begin, smaller(begin + grid.runs_per_block, positions), 0, run};
+}
+
+// Outer positions [begin, end) as spans along the innermost outer axis: visit(index on each outer axis, length).
+template <class Visit>
+NORMKIT_INLINE void for_spans(const Job& job, std::int64_t begin, std::int64_t end, Visit visit) {
+  const std::int64_t inner = job.outer[2].extent;
+  while (begin < end) {
+    const std::int64_t rest = begin / inner;
+    const std::int64_t index[3] = {rest / job.outer[1].extent, rest % job.outer[1].extent, begin % inner};
+    const std::int64_t length = smaller(inner - index[2], end - begin);
+    visit(index, length);
+    begin += length;
+  }
+}
+
+inline std::int64_t data_offset(const Job& job, const std::int64_t (&index)[3], int operand) {
+  std::int64_t offset = 0;
+  for (int a = 0; a < 3; ++a) offset += index[a] * job.outer[a].data_stride[operand];
+  return offset;
+}
+
+// `Fold` below is a running reduction: add(j, v) takes vector j of the lanes, fill(j) is what missing lanes read.
+
+template <class C, class S>
+struct RowBlock {
+  static constexpr int width = 1;
+  static constexpr int vectors = 128 / vector_bytes;  // 32 lanes of float, 16 of double, on every instruction set
+  using Work = C;
+  using Wide = RowBlock<double, S>;
+  using LaneVectors = Lanes<C, vectors>;
+
+  const Job* job;
+  const S* x;  // the statistic's first value
+  Piece piece;
+
+  Wide widened() const { return {job, x, piece}; }
+  static int in_use() { return 1; }
+
+  void first(C (&value)[1]) const {
+    const std::int64_t o = piece.outer_begin;
+    const std::int64_t inner = job->outer[2].extent;
+    const std::int64_t index[3] = {o / inner / job->outer[1].extent, o / inner % job->outer[1].extent, o % inner};
+    value[0] = static_cast<C>(load_value(x + data_offset(*job, index, 0) + piece.begin));
+  }
+  static LaneVectors spread(const C (&value)[1]) { return broadcast_lanes<C, vectors>(value[0]); }
+  template <class Combine>
+  static NORMKIT_INLINE void collect(LaneVectors lanes, C (&value)[1], Combine combine) {
+    value[0] = fold_lanes(lanes, combine);
+  }
+
+  template <class Fold>
+  NORMKIT_INLINE void walk(Fold& fold) const {
+    const std::int64_t stride = job->outer[2].data_stride[0];
+    for_spans(*job, piece.outer_begin, piece.outer_end, [&](const std::int64_t(&index)[3], std::int64_t runs) {
+      const S* run = x + data_offset(*job, index, 0) + piece.begin;
+      for (; runs > 0; --runs, run += stride) walk_run(run, piece.length, fold);
+    });
+  }
+
+  // Value i meets lane i mod (number of lanes); the lanes a run does not reach keep what they have.
+  template <class Fold>
+  static NORMKIT_INLINE void walk_run(const S* run, std::int64_t length, Fold& fold) {
+    constexpr int vector = Vec<C>::width;
+    constexpr int lanes = vectors * vector;
+    std::int64_t i = 0;
+    for (; i + lanes <= length; i += lanes) {
+      for (int j = 0; j < vectors; ++j) fold.add(j, load_as<C>(run + i + j * vector));
+    }
+    const int tail = static_cast<int>(length - i);
+    for (int j = 0; j < vectors; ++j) {
+      const int n = tail - j * vector;
+      if (n >= vector) {
+        fold.add(j, load_as<C>(run + i + j * vector));
+      } else if (n > 0) {
+        fold.add(j, load_first<C>(run + i + j * vector, n, fold.fill(j)));
+      }
+    }
+  }
+};
+
+template <class C, class S, int block_width>
+struct ColumnBlock {
+  static constexpr int width = block_width;
+  static constexpr int vectors = block_width / Vec<C>::width;
+  using Work = C;
+  using Wide = ColumnBlock<double, S, block_width>;
+  using LaneVectors = Lanes<C, vectors>;
+
+  const Job* job;
+  const S* x;  // first position, first lane
+  int lanes;   // in use, of `width`
+  Piece piece;
+
+  Wide widened() const { return {job, x, lanes, piece}; }
+  int in_use() const { return lanes; }
+
+  void first(C (&value)[width]) const {
+    const std::int64_t o = piece.outer_begin;
+    const std::int64_t inner = job->outer[2].extent;
+    const std::int64_t index[3] = {o / inner / job->outer[1].extent, o / inner % job->outer[1].extent, o % inner};
+    const S* row = x + data_offset(*job, index, 0);
+    for (int l = 0; l < width; ++l) value[l] = l < lanes ? static_cast<C>(load_value(row + l)) : C{0};
+  }
+  static NORMKIT_INLINE LaneVectors spread(const C (&value)[width]) {
+    LaneVectors lane_vectors;
+    for (int j = 0; j < vectors; ++j) lane_vectors.v[j] = load(value + j * Vec<C>::width);
+    return lane_vectors;
+  }
+  template <class Combine>
+  static NORMKIT_INLINE void collect(LaneVectors lane_vectors, C (&value)[width], Combine) {
+    for (int j = 0; j < vectors; ++j) store(value + j * Vec<C>::width, lane_vectors.v[j]);
+  }
+
+  template <class Fold>
+  NORMKIT_INLINE void walk(Fold& fold) const {
+    const std::int64_t stride = job->outer[2].data_stride[0];
+    for_spans(*job, piece.outer_begin, piece.outer_end, [&](const std::int64_t(&index)[3], std::int64_t rows) {
+      const S* row = x + data_offset(*job, index, 0);
+      if (lanes == width) {
+        for (; rows > 0; --rows, row += stride) {
+          for (int j = 0; j < vectors; ++j) fold.add(j, load_as<C>(row + j * Vec<C>::width));
+        }
+      } else {
+        for (; rows > 0; --rows, row += stride) walk_narrow(row, fold);
+      }
+    });
+  }
+
+  template <class Fold>
+  NORMKIT_INLINE void walk_narrow(const S* row, Fold& fold) const {
+    for (int j = 0; j < vectors; ++j) {
+      const int n = lanes - j * Vec<C>::width;
+      if (n >= Vec<C>::width) {
+        fold.add(j, load_as<C>(row + j * Vec<C>::width));
+      } else if (n > 0) {
+        fold.add(j, load_first<C>(row + j * Vec<C>::width, n, fold.fill(j)));
+      }
+    }
+  }
+};
+
+}  // namespace
+}  // namespace normkit::detail

@@ -1,0 +1,11 @@
+// Copies between strided tensors in host memory.
+#pragma once
+
+#include <normkit/tensor.h>
+
+namespace normkit::detail {
+
+/// `from` and `to` share shape and dtype; they do not overlap. Serial: the way of layouts that no kernel can walk.
+void copy_strided(const TensorView& from, const TensorView& to);
+
+}  // namespace normkit::detail

@@ -1,0 +1,73 @@
+#include "cpu/isa.h"
+
+#include <array>
+#include <cstddef>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+namespace normkit::detail {
+
+// Each defined by kernels_isa.cpp, compiled with its instruction set's flags.
+extern const KernelTable kernels_baseline;
+extern const KernelTable kernels_avx2;
+extern const KernelTable kernels_avx512;
+extern const KernelTable kernels_neon;
+
+namespace {
+
+struct Usable {
+  std::array<const KernelTable*, 4> tables{};
+  std::size_t count = 0;
+
+  Usable() {
+#if defined(NORMKIT_HAS_AVX512)
+    // Every feature that kernels_isa.cpp is compiled with; the operating system's part is included in the answer.
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && has_avx2()) {
+      tables[count++] = &kernels_avx512;
+    }
+#endif
+#if defined(NORMKIT_HAS_AVX2)
+    if (has_avx2()) tables[count++] = &kernels_avx2;
+#endif
+#if defined(NORMKIT_HAS_NEON)
+    tables[count++] = &kernels_neon;
+#endif
+#if defined(NORMKIT_HAS_BASELINE)
+    tables[count++] = &kernels_baseline;
+#endif
+  }
+
+#if defined(NORMKIT_HAS_AVX2)
+  // F16C has no name for every compiler; no processor has AVX2 without it.
+  static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#endif
+};
+
+const KernelTable& choose() {
+  const auto usable = usable_kernel_tables();
+  const char* wanted = std::getenv("NORMKIT_ISA");
+  if (wanted == nullptr || *wanted == '\0') return *usable.front();
+  std::string names;
+  for (const KernelTable* table : usable) {
+    if (std::string(wanted) == table->isa) return *table;
+    names += (names.empty() ? "" : ", ") + std::string(table->isa);
+  }
+  throw std::invalid_argument("NORMKIT_ISA: must name an instruction set usable on this machine (" + names + "); got \"" +
+                              wanted + "\"");
+}
+
+}  // namespace
+
+std::span<const KernelTable* const> usable_kernel_tables() {
+  static const Usable usable;
+  return {usable.tables.data(), usable.count};
+}
+
+const KernelTable& kernel_table() {
+  static const KernelTable& table = choose();
+  return table;
+}
+
+}  // namespace normkit::detail

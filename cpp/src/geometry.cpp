@@ -1,0 +1,157 @@
+#include "geometry.h"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <utility>
+
+namespace normkit::detail {
+namespace {
+
+// One axis more than the tensor has, for the split one.
+struct AxisList {
+  std::array<Axis, max_rank + 1> axes;
+  int size = 0;
+
+  void push(const Axis& axis) {
+    if (axis.extent != 1) axes[static_cast<std::size_t>(size++)] = axis;
+  }
+  Axis& operator[](int i) { return axes[static_cast<std::size_t>(i)]; }
+  [[nodiscard]] auto span() { return std::span(axes).first(static_cast<std::size_t>(size)); }
+};
+
+constexpr bool has(AxisSet set, int axis) { return ((set >> axis) & 1u) != 0; }
+
+bool is_reduced(const Axis& axis) { return axis.stat_stride == 0; }
+
+// The split axis is read as (groups, rest), the statistics being taken over the rest.
+AxisList write_strides(const Normalizer& norm, std::span<const std::int64_t> shape,
+                       const OperandStrides& strides) {
+  std::int64_t stat_stride = 1;
+  std::int64_t param_stride = 1;
+  AxisList list;
+  for (int a = norm.rank - 1; a >= 0; --a) {
+    Axis axis;
+    axis.extent = shape[static_cast<std::size_t>(a)];
+    for (std::size_t k = 0; k < max_operands; ++k) axis.data_stride[k] = strides[k][a];
+    if (has(norm.affine, a)) {
+      axis.param_stride = param_stride;
+      param_stride *= axis.extent;
+    }
+    if (a == norm.split_axis) {
+      Axis rest = axis;
+      rest.extent = axis.extent / norm.groups;
+      list.push(rest);
+      for (auto& stride : axis.data_stride) stride *= rest.extent;
+      axis.param_stride *= rest.extent;
+      axis.extent = norm.groups;
+    }
+    if (!has(norm.reduced, a)) {
+      axis.stat_stride = stat_stride;
+      stat_stride *= axis.extent;
+    }
+    list.push(axis);
+  }
+  return list;
+}
+
+bool chains(const Axis& outer, const Axis& inner) {
+  bool data = true;
+  for (int k = 0; k < max_operands; ++k) data = data && outer.data_stride[k] == inner.data_stride[k] * inner.extent;
+  return data && outer.stat_stride == inner.stat_stride * inner.extent &&
+         outer.param_stride == inner.param_stride * inner.extent;
+}
+
+// Outermost first by x's stride; neighbours whose strides all chain become one axis.
+void sort_and_merge(AxisList& list) {
+  const auto axes = list.span();
+  std::stable_sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) {
+    return std::abs(a.data_stride[0]) > std::abs(b.data_stride[0]);
+  });
+  int merged = 0;
+  for (int i = 0; i < list.size; ++i) {
+    if (merged > 0 && chains(list[merged - 1], list[i])) {
+      list[i].extent *= list[merged - 1].extent;
+      list[merged - 1] = list[i];
+    } else {
+      list[merged++] = list[i];
+    }
+  }
+  list.size = merged;
+}
+
+// Below this a unit-stride run wastes the lanes of rows.
+constexpr std::int64_t short_run = 64;
+
+// GroupNorm with channels last: the short unit-stride run of a group's channels is reduced, the groups next to it are
+// kept, and positions are reduced further out. Reads as columns over all channels, `pooled` of them to a statistic.
+std::int64_t pool(AxisList& list) {
+  if (list.size < 3) return 1;
+  Axis& groups = list[list.size - 2];
+  const Axis& rest = list[list.size - 1];
+  bool adjacent = !is_reduced(groups) && is_reduced(rest) && groups.param_stride == rest.param_stride * rest.extent;
+  for (const std::int64_t stride : groups.data_stride) adjacent = adjacent && stride == rest.extent;
+  if (!adjacent || rest.extent >= short_run || !is_reduced(list[list.size - 3])) return 1;
+  const std::int64_t pooled = rest.extent;
+  groups.extent *= pooled;
+  for (auto& stride : groups.data_stride) stride = 1;
+  groups.param_stride = rest.param_stride;
+  --list.size;
+  return pooled;
+}
+
+}  // namespace
+
+std::optional<Geometry> plan(const Normalizer& norm, std::span<const std::int64_t> shape,
+                             const OperandStrides& strides) {
+  AxisList list = write_strides(norm, shape, strides);
+  sort_and_merge(list);
+  if (list.size > 0) {
+    for (const std::int64_t stride : list[list.size - 1].data_stride) {
+      if (stride != 1) return std::nullopt;
+    }
+  }
+  Geometry geometry;
+  geometry.pooled = pool(list);
+  geometry.count = geometry.pooled;
+  geometry.schedule = list.size == 0 || is_reduced(list[list.size - 1]) ? Schedule::rows : Schedule::columns;
+
+  // Right-aligned: the unit-stride axis is the last of its kind.
+  int kept = 2;
+  int reduced = 3;
+  for (int i = list.size - 1; i >= 0; --i) {
+    if (is_reduced(list[i])) {
+      if (reduced == 0) return std::nullopt;
+      geometry.reduced[--reduced] = list[i];
+      geometry.count *= list[i].extent;
+    } else {
+      if (kept == 0) return std::nullopt;
+      geometry.kept[--kept] = list[i];
+    }
+  }
+  return geometry;
+}
+
+Grid grid(const Geometry& g) noexcept {
+  const auto ceil_div = [](std::int64_t a, std::int64_t b) { return (a + b - 1) / b; };
+  const std::int64_t outer = g.reduced[0].extent * g.reduced[1].extent;
+  const std::int64_t run = g.reduced[2].extent;
+  Grid grid{1, 1, 0, 0, 0};
+  if (g.schedule == Schedule::columns) {
+    grid.runs_per_block = column_block;
+    grid.blocks = ceil_div(outer * run, column_block);
+  } else if (run > row_block) {
+    grid.blocks_per_run = ceil_div(run, row_block);
+    grid.blocks = outer * grid.blocks_per_run;
+  } else {
+    grid.runs_per_block = row_block / run;
+    grid.blocks = ceil_div(outer, grid.runs_per_block);
+  }
+  // Chunks of at least 64 Ki values keep threads busy; at most 256 of them keep their moments negligible beside the data.
+  const std::int64_t least = g.schedule == Schedule::columns ? 16 : 32;
+  grid.blocks_per_chunk = std::max(least, ceil_div(grid.blocks, 256));
+  grid.chunks = ceil_div(grid.blocks, grid.blocks_per_chunk);
+  return grid;
+}
+
+}  // namespace normkit::detail

@@ -1,0 +1,70 @@
+// The one idea of normkit: an axis is four numbers, and a zero stride means "shared along this axis".
+// No pointers, no dtypes: what a normalizer does to a tensor's index space, the same for every backend.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include <normkit/norm.h>
+
+namespace normkit::detail {
+
+/// Tensors that one kernel walks together, each with strides of its own. x leads: it orders the axes.
+inline constexpr int max_operands = 2;  // x and y
+
+/// stat_stride == 0: statistics are taken over this axis. param_stride == 0: weight and bias do not vary along it.
+struct Axis {
+  std::int64_t extent = 1;
+  std::int64_t data_stride[max_operands] = {};
+  std::int64_t stat_stride = 0;
+  std::int64_t param_stride = 0;
+};
+
+enum class Schedule : std::uint8_t {
+  rows,     // the unit-stride axis is reduced: lanes belong to one statistic and are folded at its end
+  columns,  // the unit-stride axis is kept: one statistic per lane, no horizontal step
+};
+
+/// A tensor of any rank and layout, as kernels see it. Axes are sorted by stride, outermost first; unused ones have
+/// extent 1. The unit-stride axis is reduced[2] for rows and kept[1] for columns.
+struct Geometry {
+  Axis kept[2];
+  Axis reduced[3];
+  Schedule schedule = Schedule::rows;
+  std::int64_t count = 1;  // values per statistic
+  // Columns only: each `pooled` neighbouring lanes share a statistic. Their moments are taken one by one and merged,
+  // which spares GroupNorm with channels last the short reduced runs that rows would give it.
+  std::int64_t pooled = 1;
+
+  [[nodiscard]] std::int64_t kept_count() const noexcept { return kept[0].extent * kept[1].extent; }
+  [[nodiscard]] std::int64_t statistics() const noexcept { return kept_count() / pooled; }
+  [[nodiscard]] std::int64_t size() const noexcept { return statistics() * count; }
+};
+
+/// The geometry of `norm` on tensors of `shape`, `strides[k]` being those of operand k (x's where there is no y); none when the layout does
+/// not fit a Geometry (no unit-stride axis shared by the operands, or too many axes that do not merge): pack it then.
+/// The normalizer must fit the shape (see norm.cpp), and no extent be 0.
+using OperandStrides = std::array<const std::int64_t*, max_operands>;
+std::optional<Geometry> plan(const Normalizer& norm, std::span<const std::int64_t> shape,
+                             const OperandStrides& strides);
+
+/// How a reduction is cut. A pure function of the reduction's length and layout, never of threads, instruction set or
+/// batch: this is what makes results the same bits everywhere.
+/// rows: a block is up to `row_block` values: a piece of a long run, or several short runs.
+/// columns: a block is `column_block` reduced positions, for each lane.
+/// Blocks are folded in working precision and merged in float64: first within a chunk (the unit given to a thread), in
+/// order, then the chunks, in order.
+struct Grid {
+  std::int64_t runs_per_block;    // rows with short runs, columns: how many; else 1
+  std::int64_t blocks_per_run;    // rows with long runs: how many; else 1
+  std::int64_t blocks;            // per statistic
+  std::int64_t blocks_per_chunk;  // the last chunk may be shorter
+  std::int64_t chunks;            // per statistic
+};
+inline constexpr std::int64_t row_block = 2048;   // 8 KB of float32: a second walk finds it in the first-level cache
+inline constexpr std::int64_t column_block = 64;  // adding one value after the other in float32 stays accurate
+Grid grid(const Geometry& geometry) noexcept;
+
+}  // namespace normkit::detail

@@ -1,0 +1,71 @@
+// The formulas, each named once, for every backend: host and device, scalars and vectors alike. Includes nothing and
+// knows no tensor, stride or thread. Internal linkage throughout: these are compiled once per instruction set, and the
+// linker must never pick one object's copy for another's.
+#pragma once
+
+#if defined(__CUDACC__)
+#define NORMKIT_MATH static __host__ __device__ inline
+#else
+#define NORMKIT_MATH static inline
+#endif
+
+namespace normkit::detail {
+
+// One rounding. Contraction is off for the whole library: a fused operation is written where one is meant.
+NORMKIT_MATH float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+NORMKIT_MATH double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+
+// What a reduction leaves of one statistic's values, in float64, by kind:
+//   variance    first = mean, second = sum of squared deviations from it
+//   mean_square first = 0,    second = sum of squares
+//   range       first = min,  second = max
+struct Part {
+  double first;
+  double second;
+};
+
+// Mean and squared deviations of n values from their sums about a shift: s1 = sum(x - shift), s2 = sum((x - shift)^2).
+// Exact for a constant (s2 == s1 * s1 / n); rounding must not make the variance negative, NaN must stay.
+NORMKIT_MATH Part moments_about(double shift, double s1, double s2, double n) {
+  const double offset = s1 / n;
+  const double m2 = s2 - s1 * offset;
+  return {shift + offset, m2 < 0.0 ? 0.0 : m2};
+}
+
+// Chan, Golub and LeVeque's merge of a (count_a values) and b, with weight = count_b / count and
+// cross = count_a * count_b / count.
+NORMKIT_MATH Part merge_moments(Part a, Part b, double weight, double cross) {
+  const double delta = b.first - a.first;
+  return {a.first + delta * weight, a.second + b.second + delta * delta * cross};
+}
+
+// NaN stays: it compares false with everything, so it is asked for by name.
+NORMKIT_MATH double least_of(double a, double b) { return b < a || b != b ? b : a; }
+NORMKIT_MATH double greatest_of(double a, double b) { return b > a || b != b ? b : a; }
+
+// 1 / sqrt(variance + eps); 0 where that is infinite: a constant slice has no deviations to scale.
+NORMKIT_MATH double reciprocal_std(double variance, double eps) {
+  const double sum = variance + eps;
+  return sum == 0.0 ? 0.0 : 1.0 / __builtin_sqrt(sum);
+}
+
+// A float64 result in the working type. A standard deviation too small for its reciprocal to be a float gives the
+// largest one: infinity would turn the slice's own mean into NaN.
+template <class C>
+NORMKIT_MATH C narrowed(double value) {
+  if constexpr (sizeof(C) == 4) value = value > 0x1.fffffep127 ? 0x1.fffffep127 : value;
+  return static_cast<C>(value);
+}
+
+// ((x - mean) * rstd) * weight + bias, the mean in two words so that a large one costs no digits, and never folded
+// into the bias.
+template <class V>
+NORMKIT_MATH V centre(V x, V mean_high, V mean_low) {
+  return (x - mean_high) - mean_low;
+}
+template <class V>
+NORMKIT_MATH V normalize(V centred, V rstd, V weight, V bias) {
+  return fma(centred * rstd, weight, bias);
+}
+
+}  // namespace normkit::detail
