@@ -20,13 +20,23 @@ struct Piece {
 
 inline std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
+struct Quotient {
+  std::int64_t quotient, remainder;
+};
+
+// Most axes of a merged geometry have extent 1, and a division costs as much as folding a dozen vectors.
+inline Quotient divide(std::int64_t a, std::int64_t b) {
+  if (__builtin_expect(b == 1, 1)) return {a, 0};
+  return {a / b, a % b};
+}
+
 inline Piece piece(const Job& job, std::int64_t block) {
   const Grid& grid = job.grid;
   const bool rows = job.geometry.schedule == Schedule::rows;
   const std::int64_t run = rows ? job.geometry.reduced[2].extent : 1;
   if (grid.blocks_per_run > 1) {
-    const std::int64_t begin = block % grid.blocks_per_run * row_block;
-    const std::int64_t outer = block / grid.blocks_per_run;
+    const auto [outer, part] = divide(block, grid.blocks_per_run);
+    const std::int64_t begin = part * row_block;
     return {outer, outer + 1, begin, smaller(row_block, run - begin)};
   }
   const std::int64_t positions = job.outer[0].extent * job.outer[1].extent * job.outer[2].extent;
@@ -34,20 +44,29 @@ inline Piece piece(const Job& job, std::int64_t block) {
   return {begin, smaller(begin + grid.runs_per_block, positions), 0, run};
 }
 
+using OuterIndex = std::int64_t[3];
+
+inline void outer_index(const Job& job, std::int64_t position, OuterIndex& index) {
+  const auto [rest, inner] = divide(position, job.outer[2].extent);
+  const auto [first, middle] = divide(rest, job.outer[1].extent);
+  index[0] = first;
+  index[1] = middle;
+  index[2] = inner;
+}
+
 // Outer positions [begin, end) as spans along the innermost outer axis: visit(index on each outer axis, length).
 template <class Visit>
 NORMKIT_INLINE void for_spans(const Job& job, std::int64_t begin, std::int64_t end, Visit visit) {
-  const std::int64_t inner = job.outer[2].extent;
   while (begin < end) {
-    const std::int64_t rest = begin / inner;
-    const std::int64_t index[3] = {rest / job.outer[1].extent, rest % job.outer[1].extent, begin % inner};
-    const std::int64_t length = smaller(inner - index[2], end - begin);
+    OuterIndex index;
+    outer_index(job, begin, index);
+    const std::int64_t length = smaller(job.outer[2].extent - index[2], end - begin);
     visit(index, length);
     begin += length;
   }
 }
 
-inline std::int64_t data_offset(const Job& job, const std::int64_t (&index)[3], int operand) {
+inline std::int64_t data_offset(const Job& job, const OuterIndex& index, int operand) {
   std::int64_t offset = 0;
   for (int a = 0; a < 3; ++a) offset += index[a] * job.outer[a].data_stride[operand];
   return offset;
@@ -71,9 +90,8 @@ struct RowBlock {
   static int in_use() { return 1; }
 
   void first(C (&value)[1]) const {
-    const std::int64_t o = piece.outer_begin;
-    const std::int64_t inner = job->outer[2].extent;
-    const std::int64_t index[3] = {o / inner / job->outer[1].extent, o / inner % job->outer[1].extent, o % inner};
+    OuterIndex index;
+    outer_index(*job, piece.outer_begin, index);
     value[0] = static_cast<C>(load_value(x + data_offset(*job, index, 0) + piece.begin));
   }
   static LaneVectors spread(const C (&value)[1]) { return broadcast_lanes<C, vectors>(value[0]); }
@@ -85,7 +103,7 @@ struct RowBlock {
   template <class Fold>
   NORMKIT_INLINE void walk(Fold& fold) const {
     const std::int64_t stride = job->outer[2].data_stride[0];
-    for_spans(*job, piece.outer_begin, piece.outer_end, [&](const std::int64_t(&index)[3], std::int64_t runs) {
+    for_spans(*job, piece.outer_begin, piece.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
       const S* run = x + data_offset(*job, index, 0) + piece.begin;
       for (; runs > 0; --runs, run += stride) walk_run(run, piece.length, fold);
     });
@@ -129,9 +147,8 @@ struct ColumnBlock {
   int in_use() const { return lanes; }
 
   void first(C (&value)[width]) const {
-    const std::int64_t o = piece.outer_begin;
-    const std::int64_t inner = job->outer[2].extent;
-    const std::int64_t index[3] = {o / inner / job->outer[1].extent, o / inner % job->outer[1].extent, o % inner};
+    OuterIndex index;
+    outer_index(*job, piece.outer_begin, index);
     const S* row = x + data_offset(*job, index, 0);
     for (int l = 0; l < width; ++l) value[l] = l < lanes ? static_cast<C>(load_value(row + l)) : C{0};
   }
@@ -148,7 +165,7 @@ struct ColumnBlock {
   template <class Fold>
   NORMKIT_INLINE void walk(Fold& fold) const {
     const std::int64_t stride = job->outer[2].data_stride[0];
-    for_spans(*job, piece.outer_begin, piece.outer_end, [&](const std::int64_t(&index)[3], std::int64_t rows) {
+    for_spans(*job, piece.outer_begin, piece.outer_end, [&](const OuterIndex& index, std::int64_t rows) {
       const S* row = x + data_offset(*job, index, 0);
       if (lanes == width) {
         for (; rows > 0; --rows, row += stride) {

@@ -12,7 +12,7 @@ struct Slab {
   int lanes;              // along kept[1]: 1 for rows
 };
 
-inline std::int64_t slabs_along(const Job& job) { return job.slabs / job.geometry.kept[0].extent; }
+inline std::int64_t slabs_along(const Job& job) { return divide(job.slabs, job.geometry.kept[0].extent).quotient; }
 
 inline Slab slab_at(const Job& job, std::int64_t k0, std::int64_t index) {
   const std::int64_t lane = index * job.slab_lanes;
@@ -25,9 +25,9 @@ struct Unit {
 };
 
 inline Unit unit_at(const Job& job, std::int64_t unit) {
-  const std::int64_t along = slabs_along(job);
-  const std::int64_t rest = unit / along;
-  return {slab_at(job, rest / job.grid.chunks, unit % along), rest % job.grid.chunks};
+  const auto [rest, index] = divide(unit, slabs_along(job));
+  const auto [k0, chunk] = divide(rest, job.grid.chunks);
+  return {slab_at(job, k0, index), chunk};
 }
 
 template <class S, class C, bool rows>
@@ -134,7 +134,8 @@ struct Loops {
   static void finish_slab(const Job& job, const Slab& slab, const Totals& totals, const StatisticsView& out) {
     const Geometry& g = job.geometry;
     const auto pooled = static_cast<int>(g.pooled);
-    for (int s = 0; s < slab.lanes / pooled; ++s) {
+    const int statistics = static_cast<int>(divide(slab.lanes, pooled).quotient);
+    for (int s = 0; s < statistics; ++s) {
       const int lane = s * pooled;
       Part total{totals.first[lane], totals.second[lane]};
       double count = totals.count;
@@ -143,7 +144,7 @@ struct Loops {
         count += totals.count;
       }
       const Finished<C> finished = Rule::template finish<C>(job, total, count);
-      const std::int64_t at = slab.k0 * g.kept[0].stat_stride + (slab.lane / pooled + s) * g.kept[1].stat_stride;
+      const std::int64_t at = slab.k0 * g.kept[0].stat_stride + (divide(slab.lane, pooled).quotient + s) * g.kept[1].stat_stride;
       if (job.mean != nullptr) static_cast<C*>(job.mean)[at] = finished.shift_high;
       if (job.rstd != nullptr) static_cast<C*>(job.rstd)[at] = finished.scale;
       if (job.totals != nullptr) {
@@ -167,7 +168,8 @@ struct Loops {
     const std::int64_t along = slabs_along(job);
     const std::int64_t second = job.geometry.kept[1].extent;
     for (std::int64_t s = begin; s < end; ++s) {
-      const Slab slab = slab_at(job, s / along, s % along);
+      const auto [k0, index] = divide(s, along);
+      const Slab slab = slab_at(job, k0, index);
       Totals totals;
       totals.count = chunk_count(job, 0);
       const double* from = partial(job, slab, 0);
@@ -189,7 +191,7 @@ struct Loops {
 
   template <bool params_vary>
   static NORMKIT_INLINE void map_span(const Job& job, const Slab& slab, const StatisticsView& s,
-                                      const std::int64_t (&index)[3], std::int64_t begin, std::int64_t length,
+                                      const OuterIndex& index, std::int64_t begin, std::int64_t length,
                                       std::int64_t runs) {
     const Geometry& g = job.geometry;
     std::int64_t offset[max_operands];
@@ -229,7 +231,7 @@ struct Loops {
     for (std::int64_t b = end - 1; b >= begin; --b) {
       const Piece where = piece(job, b);
       const std::int64_t length = rows ? where.length : slab.lanes;
-      for_spans(job, where.outer_begin, where.outer_end, [&](const std::int64_t(&index)[3], std::int64_t runs) {
+      for_spans(job, where.outer_begin, where.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
         if (unit.param_stride != 0) {
           map_span<true>(job, slab, statistics, index, where.begin, length, runs);
         } else {
@@ -249,7 +251,8 @@ struct Loops {
   static void normalize(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
     const std::int64_t along = slabs_along(job);
     for (std::int64_t s = begin; s < end; ++s) {
-      const Slab slab = slab_at(job, s / along, s % along);
+      const auto [k0, index] = divide(s, along);
+      const Slab slab = slab_at(job, k0, index);
       Totals totals;
       fold_chunk(job, slab, 0, totals);
       for (std::int64_t chunk = 1; chunk < job.grid.chunks; ++chunk) {
