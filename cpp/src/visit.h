@@ -3,7 +3,7 @@
 
 #include <normkit/tensor.h>
 
-#include "cpu/half.h"
+#include "half.h"
 
 namespace normkit::detail {
 

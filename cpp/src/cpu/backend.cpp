@@ -7,10 +7,10 @@
 #include <new>
 
 #include "cpu/copy.h"
-#include "cpu/half.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "cpu/params.h"
+#include "half.h"
 #include "math.h"
 
 namespace normkit::detail {

@@ -72,7 +72,9 @@ inline std::int64_t data_offset(const Job& job, const OuterIndex& index, int ope
   return offset;
 }
 
-// `Fold` below is a running reduction: add(j, v) takes vector j of the lanes, fill(j) is what missing lanes read.
+// `Fold` below is a running reduction: add(j, v) takes vector j of the lanes, fill(j) is what missing lanes read, and
+// flush() is called after every `flush_every` steps and at the end of a run or span.
+constexpr int flush_every = 8;
 
 template <class C, class S>
 struct RowBlock {
@@ -115,6 +117,12 @@ struct RowBlock {
     constexpr int vector = Vec<C>::width;
     constexpr int lanes = vectors * vector;
     std::int64_t i = 0;
+    for (; i + flush_every * lanes <= length; i += flush_every * lanes) {
+      for (int k = 0; k < flush_every; ++k) {
+        for (int j = 0; j < vectors; ++j) fold.add(j, load_as<C>(run + i + k * lanes + j * vector));
+      }
+      fold.flush();
+    }
     for (; i + lanes <= length; i += lanes) {
       for (int j = 0; j < vectors; ++j) fold.add(j, load_as<C>(run + i + j * vector));
     }
@@ -127,6 +135,7 @@ struct RowBlock {
         fold.add(j, load_first<C>(run + i + j * vector, n, fold.fill(j)));
       }
     }
+    fold.flush();
   }
 };
 
@@ -167,12 +176,17 @@ struct ColumnBlock {
     const std::int64_t stride = job->outer[2].data_stride[0];
     for_spans(*job, piece.outer_begin, piece.outer_end, [&](const OuterIndex& index, std::int64_t rows) {
       const S* row = x + data_offset(*job, index, 0);
-      if (lanes == width) {
-        for (; rows > 0; --rows, row += stride) {
-          for (int j = 0; j < vectors; ++j) fold.add(j, load_as<C>(row + j * Vec<C>::width));
+      while (rows > 0) {
+        std::int64_t steps = smaller(rows, flush_every);
+        rows -= steps;
+        if (lanes == width) {
+          for (; steps > 0; --steps, row += stride) {
+            for (int j = 0; j < vectors; ++j) fold.add(j, load_as<C>(row + j * Vec<C>::width));
+          }
+        } else {
+          for (; steps > 0; --steps, row += stride) walk_narrow(row, fold);
         }
-      } else {
-        for (; rows > 0; --rows, row += stride) walk_narrow(row, fold);
+        fold.flush();
       }
     });
   }

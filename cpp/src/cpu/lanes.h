@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "cpu/half.h"
+#include "half.h"
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #if defined(__GNUC__) && !defined(__clang__)
@@ -277,6 +277,7 @@ NORMKIT_INLINE Vec<T> partner(Vec<T> v) {
 // `count` vectors side by side.
 template <class T, int count>
 struct Lanes {
+  static constexpr int vectors = count;
   Vec<T> v[count];
 };
 

@@ -2,7 +2,7 @@
 
 #include <array>
 
-#include "cpu/half.h"
+#include "half.h"
 #include "visit.h"
 
 namespace normkit::detail {

@@ -40,36 +40,56 @@ struct Greatest {
   }
 };
 
+// A sum in two levels: `recent` collects a few terms, flush() moves them on. A long sum of like values, added one by
+// one, would round the same way every time.
+template <class L>
+struct Sum {
+  L recent, total;
+
+  NORMKIT_INLINE void flush() {
+    for (int j = 0; j < L::vectors; ++j) total.v[j] = total.v[j] + recent.v[j];
+    recent = L{};
+  }
+};
+
 template <class L>
 struct SumAbout {
-  L shift, s1;
+  L shift;
+  Sum<L> s1;
   template <class V>
   NORMKIT_INLINE void add(int j, V v) {
-    s1.v[j] = s1.v[j] + (v - shift.v[j]);
+    s1.recent.v[j] = s1.recent.v[j] + (v - shift.v[j]);
   }
   NORMKIT_INLINE auto fill(int j) const { return shift.v[j]; }
+  NORMKIT_INLINE void flush() { s1.flush(); }
 };
 
 template <class L>
 struct SquaresAbout {
-  L shift, s1, s2;
+  L shift;
+  Sum<L> s1, s2;
   template <class V>
   NORMKIT_INLINE void add(int j, V v) {
     const V d = v - shift.v[j];
-    s1.v[j] = s1.v[j] + d;
-    s2.v[j] = fma(d, d, s2.v[j]);
+    s1.recent.v[j] = s1.recent.v[j] + d;
+    s2.recent.v[j] = fma(d, d, s2.recent.v[j]);
   }
   NORMKIT_INLINE auto fill(int j) const { return shift.v[j]; }
+  NORMKIT_INLINE void flush() {
+    s1.flush();
+    s2.flush();
+  }
 };
 
 template <class L>
 struct Squares {
-  L s2;
+  Sum<L> s2;
   template <class V>
   NORMKIT_INLINE void add(int j, V v) {
-    s2.v[j] = fma(v, v, s2.v[j]);
+    s2.recent.v[j] = fma(v, v, s2.recent.v[j]);
   }
-  NORMKIT_INLINE auto fill(int j) const { return decltype(s2.v[j]){}; }
+  NORMKIT_INLINE auto fill(int) const { return L{}.v[0]; }
+  NORMKIT_INLINE void flush() { s2.flush(); }
 };
 
 template <class L>
@@ -81,6 +101,7 @@ struct Extremes {
     high.v[j] = greatest(high.v[j], v);
   }
   NORMKIT_INLINE auto fill(int j) const { return neutral.v[j]; }
+  NORMKIT_INLINE void flush() {}
 };
 
 // float squares leave their range where |x - mean| does (1e-19 ... 1e19): such a block is folded again in double. Below
@@ -126,15 +147,15 @@ struct VarianceRule {
       for (int l = 0; l < Block::width; ++l) shift[l] = static_cast<C>(so_far[l]);
     } else {
       block.first(shift);
-      SumAbout<L> pilot{Block::spread(shift), L{}};
+      SumAbout<L> pilot{Block::spread(shift), {}};
       block.walk(pilot);
-      Block::collect(pilot.s1, s1, Add{});
+      Block::collect(pilot.s1.total, s1, Add{});
       for (int l = 0; l < Block::width; ++l) shift[l] = static_cast<C>(shift[l] + static_cast<double>(s1[l]) / n);
     }
-    SquaresAbout<L> sums{Block::spread(shift), L{}, L{}};
+    SquaresAbout<L> sums{Block::spread(shift), {}, {}};
     block.walk(sums);
-    Block::collect(sums.s1, s1, Add{});
-    Block::collect(sums.s2, s2, Add{});
+    Block::collect(sums.s1.total, s1, Add{});
+    Block::collect(sums.s2.total, s2, Add{});
     for (int l = 0; l < Block::width; ++l) {
       const Part part = moments_about(shift[l], s1[l], s2[l], n);
       parts.first[l] = part.first;
@@ -163,9 +184,9 @@ struct MeanSquareRule {
   static void fold(const Block& block, const double*, Parts<Block::width>& parts) {
     using L = typename Block::LaneVectors;
     typename Block::Work s2[Block::width];
-    Squares<L> sums{L{}};
+    Squares<L> sums{};
     block.walk(sums);
-    Block::collect(sums.s2, s2, Add{});
+    Block::collect(sums.s2.total, s2, Add{});
     for (int l = 0; l < Block::width; ++l) {
       parts.first[l] = 0.0;
       parts.second[l] = s2[l];

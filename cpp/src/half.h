@@ -1,4 +1,4 @@
-// 16-bit floating point in memory, one value at a time and without help from the instruction set. Vectors: lanes.h.
+// 16-bit floating point in memory, one value at a time and without help from the instruction set. Vectors: cpu/lanes.h.
 #pragma once
 
 #include <cstdint>
