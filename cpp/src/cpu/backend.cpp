@@ -20,6 +20,9 @@ namespace {
 constexpr std::int64_t bytes_per_thread = 128 << 10;
 // What of a slab a core's second-level cache (1 to 2 MB on current servers) holds between the statistics and the map.
 constexpr std::int64_t cached_bytes = 1 << 20;
+// Short rows go side by side, which hides the latency of one's fold behind the others', while they fit a first-level
+// cache from their fold to their map.
+constexpr std::int64_t rows_bytes = 16 << 10;
 
 std::int64_t bytes_of(const Request& request, const Geometry& g) { return g.size() * item_size(request.dtype); }
 
@@ -35,10 +38,11 @@ Job make_job(const Request& request, const Params& params, const Geometry& g) {
   if (g.schedule == Schedule::rows) {
     job.outer[1] = g.reduced[0];
     job.outer[2] = g.reduced[1];
-    job.slab_lanes = 1;
+    const std::int64_t row_bytes = g.count * item_size(request.dtype);
+    job.slab_lanes = std::clamp(rows_bytes / row_bytes, std::int64_t{1}, most_rows);
   } else {
     for (int a = 0; a < 3; ++a) job.outer[a] = g.reduced[a];
-    job.slab_lanes = max_slab_lanes / g.pooled * g.pooled;
+    job.slab_lanes = most_columns / g.pooled * g.pooled;
   }
   job.slabs = g.kept[0].extent * ((g.kept[1].extent + job.slab_lanes - 1) / job.slab_lanes);
   job.x = request.x;

@@ -1,6 +1,6 @@
-// A block is the part of one reduction (rows) or of `width` neighbouring ones (columns) that is folded in working
-// precision. The two kinds differ only in how lanes meet statistics: in rows all lanes work for one and meet at the end,
-// in columns each lane has its own. Everything above this file is the same for both.
+// A block is the part of up to `width` neighbouring reductions that is folded in working precision. The two kinds differ
+// only in how lanes meet statistics: in rows all lanes work for one statistic after the other and meet at its end, in
+// columns each lane has its own. Everything above this file is the same for both.
 #pragma once
 
 #include "cpu/kernel_table.h"
@@ -72,41 +72,67 @@ inline std::int64_t data_offset(const Job& job, const OuterIndex& index, int ope
   return offset;
 }
 
-// `Fold` below is a running reduction: add(j, v) takes vector j of the lanes, fill(j) is what missing lanes read, and
-// flush() is called after every `flush_every` steps and at the end of a run or span.
+// Takes the n values at p, fewer than fill the lanes.
+template <int vectors, class S, class Fold>
+NORMKIT_INLINE void add_first(const S* p, int n, Fold& fold) {
+  using V = decltype(fold.fill(0));
+  for (int j = 0; j < vectors; ++j, p += V::width, n -= V::width) {
+    if (n >= V::width) {
+      fold.add(j, load_as<typename V::Element>(p));
+    } else if (n > 0) {
+      fold.add(j, load_first<typename V::Element>(p, n, fold.fill(j)));
+    }
+  }
+}
+
+// A fold is a running reduction over LaneVectors L about a shift, of which there is one per statistic:
+//   about(shift)             starts it;
+//   add(j, v)                takes vector v into vector j of the lanes;
+//   fill(j)                  is what missing lanes read: it must not change the result;
+//   flush()                  is called after every `flush_every` steps and at the end of a run or span;
+//   results(collect)         calls collect(k, lanes, combine) for each of its results.
 constexpr int flush_every = 8;
 
 template <class C, class S>
 struct RowBlock {
-  static constexpr int width = 1;
+  static constexpr int width = static_cast<int>(most_rows);
   static constexpr int vectors = 128 / vector_bytes;  // 32 lanes of float, 16 of double, on every instruction set
   using Work = C;
   using Wide = RowBlock<double, S>;
   using LaneVectors = Lanes<C, vectors>;
 
   const Job* job;
-  const S* x;  // the statistic's first value
+  const S* x;  // the first row's first value
+  int rows;    // in use, of `width`
   Piece piece;
 
-  Wide widened() const { return {job, x, piece}; }
-  static int in_use() { return 1; }
+  Wide widened() const { return {job, x, rows, piece}; }
+  int in_use() const { return rows; }
+  int computed() const { return rows; }
 
-  void first(C (&value)[1]) const {
+  const S* row(int r) const { return x + r * job->geometry.kept[1].data_stride[0] + piece.begin; }
+
+  void first(C (&value)[width]) const {
     OuterIndex index;
     outer_index(*job, piece.outer_begin, index);
-    value[0] = static_cast<C>(load_value(x + data_offset(*job, index, 0) + piece.begin));
+    const std::int64_t offset = data_offset(*job, index, 0);
+    for (int r = 0; r < rows; ++r) value[r] = static_cast<C>(load_value(row(r) + offset));
   }
-  static LaneVectors spread(const C (&value)[1]) { return broadcast_lanes<C, vectors>(value[0]); }
-  template <class Combine>
-  static NORMKIT_INLINE void collect(LaneVectors lanes, C (&value)[1], Combine combine) {
-    value[0] = fold_lanes(lanes, combine);
+
+  template <template <class> class Fold, int count>
+  void reduce(const C (&shift)[width], C (&results)[count][width]) const {
+    for (int r = 0; r < rows; ++r) {
+      auto fold = Fold<LaneVectors>::about(broadcast_lanes<C, vectors>(shift[r]));
+      walk(row(r), fold);
+      fold.results([&](int k, LaneVectors lanes, auto combine) { results[k][r] = fold_lanes(lanes, combine); });
+    }
   }
 
   template <class Fold>
-  NORMKIT_INLINE void walk(Fold& fold) const {
+  NORMKIT_INLINE void walk(const S* start, Fold& fold) const {
     const std::int64_t stride = job->outer[2].data_stride[0];
     for_spans(*job, piece.outer_begin, piece.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
-      const S* run = x + data_offset(*job, index, 0) + piece.begin;
+      const S* run = start + data_offset(*job, index, 0);
       for (; runs > 0; --runs, run += stride) walk_run(run, piece.length, fold);
     });
   }
@@ -126,15 +152,7 @@ struct RowBlock {
     for (; i + lanes <= length; i += lanes) {
       for (int j = 0; j < vectors; ++j) fold.add(j, load_as<C>(run + i + j * vector));
     }
-    const int tail = static_cast<int>(length - i);
-    for (int j = 0; j < vectors; ++j) {
-      const int n = tail - j * vector;
-      if (n >= vector) {
-        fold.add(j, load_as<C>(run + i + j * vector));
-      } else if (n > 0) {
-        fold.add(j, load_first<C>(run + i + j * vector, n, fold.fill(j)));
-      }
-    }
+    add_first<vectors>(run + i, static_cast<int>(length - i), fold);
     fold.flush();
   }
 };
@@ -154,6 +172,7 @@ struct ColumnBlock {
 
   Wide widened() const { return {job, x, lanes, piece}; }
   int in_use() const { return lanes; }
+  static constexpr int computed() { return width; }
 
   void first(C (&value)[width]) const {
     OuterIndex index;
@@ -161,46 +180,36 @@ struct ColumnBlock {
     const S* row = x + data_offset(*job, index, 0);
     for (int l = 0; l < width; ++l) value[l] = l < lanes ? static_cast<C>(load_value(row + l)) : C{0};
   }
-  static NORMKIT_INLINE LaneVectors spread(const C (&value)[width]) {
-    LaneVectors lane_vectors;
-    for (int j = 0; j < vectors; ++j) lane_vectors.v[j] = load(value + j * Vec<C>::width);
-    return lane_vectors;
-  }
-  template <class Combine>
-  static NORMKIT_INLINE void collect(LaneVectors lane_vectors, C (&value)[width], Combine) {
-    for (int j = 0; j < vectors; ++j) store(value + j * Vec<C>::width, lane_vectors.v[j]);
+
+  template <template <class> class Fold, int count>
+  void reduce(const C (&shift)[width], C (&results)[count][width]) const {
+    LaneVectors shifts;
+    for (int j = 0; j < vectors; ++j) shifts.v[j] = load(shift + j * Vec<C>::width);
+    auto fold = Fold<LaneVectors>::about(shifts);
+    walk(fold);
+    fold.results([&](int k, LaneVectors lane_vectors, auto) {
+      for (int j = 0; j < vectors; ++j) store(results[k] + j * Vec<C>::width, lane_vectors.v[j]);
+    });
   }
 
   template <class Fold>
   NORMKIT_INLINE void walk(Fold& fold) const {
     const std::int64_t stride = job->outer[2].data_stride[0];
-    for_spans(*job, piece.outer_begin, piece.outer_end, [&](const OuterIndex& index, std::int64_t rows) {
+    for_spans(*job, piece.outer_begin, piece.outer_end, [&](const OuterIndex& index, std::int64_t positions) {
       const S* row = x + data_offset(*job, index, 0);
-      while (rows > 0) {
-        std::int64_t steps = smaller(rows, flush_every);
-        rows -= steps;
+      while (positions > 0) {
+        std::int64_t steps = smaller(positions, flush_every);
+        positions -= steps;
         if (lanes == width) {
           for (; steps > 0; --steps, row += stride) {
             for (int j = 0; j < vectors; ++j) fold.add(j, load_as<C>(row + j * Vec<C>::width));
           }
         } else {
-          for (; steps > 0; --steps, row += stride) walk_narrow(row, fold);
+          for (; steps > 0; --steps, row += stride) add_first<vectors>(row, lanes, fold);
         }
         fold.flush();
       }
     });
-  }
-
-  template <class Fold>
-  NORMKIT_INLINE void walk_narrow(const S* row, Fold& fold) const {
-    for (int j = 0; j < vectors; ++j) {
-      const int n = lanes - j * Vec<C>::width;
-      if (n >= Vec<C>::width) {
-        fold.add(j, load_as<C>(row + j * Vec<C>::width));
-      } else if (n > 0) {
-        fold.add(j, load_first<C>(row + j * Vec<C>::width, n, fold.fill(j)));
-      }
-    }
   }
 };
 

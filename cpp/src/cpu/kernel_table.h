@@ -10,7 +10,7 @@
 namespace normkit::detail {
 
 /// One call's work, complete. "C" below is the working type: double for float64 data, else float.
-/// A slab is what is folded side by side: one statistic for rows, up to `slab_lanes` neighbouring ones for columns.
+/// A slab is what is folded side by side: up to `slab_lanes` statistics that are neighbours along kept[1].
 struct Job {
   Geometry geometry;
   Grid grid;
@@ -38,7 +38,8 @@ struct Job {
   double low, high;  // Statistic::range
 };
 
-inline constexpr std::int64_t max_slab_lanes = 512;
+inline constexpr std::int64_t most_columns = 512;  // in a slab
+inline constexpr std::int64_t most_rows = 16;
 
 /// The kernels of one storage type on one instruction set. All take a range of work, so that a caller may cut it as it
 /// likes: results do not depend on the cuts. x and y may be the same memory.

@@ -9,7 +9,7 @@ namespace {
 
 struct Slab {
   std::int64_t k0, lane;  // position on the kept axes
-  int lanes;              // along kept[1]: 1 for rows
+  int lanes;              // along kept[1]
 };
 
 inline std::int64_t slabs_along(const Job& job) { return divide(job.slabs, job.geometry.kept[0].extent).quotient; }
@@ -45,7 +45,7 @@ template <class S, class C, class Rule, bool rows>
 struct Loops {
   using Block = typename BlockOf<S, C, rows>::Type;
   static constexpr int width = Block::width;
-  static constexpr int most_lanes = rows ? 1 : static_cast<int>(max_slab_lanes);
+  static constexpr int most_lanes = static_cast<int>(rows ? most_rows : most_columns);
 
   // Of a slab's lanes. The padding lets whole vectors be stored at its end.
   struct Totals {
@@ -67,12 +67,9 @@ struct Loops {
            slab.lane * job.geometry.kept[1].data_stride[0];
   }
 
-  static Block block_at(const Job& job, const Slab& slab, int lane) {
-    if constexpr (rows) {
-      return {&job, data(job, slab), {}};
-    } else {
-      return {&job, data(job, slab) + lane, static_cast<int>(smaller(width, slab.lanes - lane)), {}};
-    }
+  static Block block_at(const Job& job, const Slab& slab, int lane, const Piece& where) {
+    const S* x = data(job, slab) + lane * job.geometry.kept[1].data_stride[0];
+    return {&job, x, static_cast<int>(smaller(width, slab.lanes - lane)), where};
   }
 
   // Blocks in order, and of each all lanes: neighbours in memory are read together.
@@ -84,18 +81,18 @@ struct Loops {
       const Piece where = piece(job, b);
       const auto count = static_cast<double>(where.count());
       for (int lane = 0; lane < slab.lanes; lane += width) {
-        Block block = block_at(job, slab, lane);
-        block.piece = where;
+        const Block block = block_at(job, slab, lane, where);
+        double* first = totals.first + lane;
+        double* second = totals.second + lane;
         Parts<width> parts;
-        Rule::fold(block, b == begin ? nullptr : totals.first + lane, parts);
+        Rule::fold(block, b == begin ? nullptr : first, parts);
         if (b == begin) {
-          for (int l = 0; l < width; ++l) {
-            totals.first[lane + l] = parts.first[l];
-            totals.second[lane + l] = parts.second[l];
+          for (int l = 0; l < block.computed(); ++l) {
+            first[l] = parts.first[l];
+            second[l] = parts.second[l];
           }
         } else {
-          merge_parts<Rule>(totals.first + lane, totals.second + lane, totals.count, parts.first, parts.second, count,
-                            width);
+          merge_parts<Rule>(first, second, totals.count, parts.first, parts.second, count, block.computed());
         }
       }
       totals.count += count;
@@ -225,6 +222,17 @@ struct Loops {
   }
 
   static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const StatisticsView& statistics) {
+    if constexpr (rows) {
+      for (int r = slab.lanes - 1; r >= 0; --r) {
+        map_blocks(job, {slab.k0, slab.lane + r, 1}, chunk,
+                   {statistics.shift_high + r, statistics.shift_low + r, statistics.scale + r});
+      }
+    } else {
+      map_blocks(job, slab, chunk, statistics);
+    }
+  }
+
+  static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const StatisticsView& statistics) {
     const Axis& unit = rows ? job.geometry.reduced[2] : job.geometry.kept[1];
     const std::int64_t begin = chunk * job.grid.blocks_per_chunk;
     const std::int64_t end = smaller(begin + job.grid.blocks_per_chunk, job.grid.blocks);

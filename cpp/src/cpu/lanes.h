@@ -54,6 +54,7 @@ struct Native<double> {
 // One native vector of float or double.
 template <class T>
 struct Vec {
+  using Element = T;
   using Raw = typename Native<T>::Raw;
   using Bits = typename Native<T>::Bits;
   static constexpr int width = vector_bytes / static_cast<int>(sizeof(T));

@@ -56,18 +56,24 @@ template <class L>
 struct SumAbout {
   L shift;
   Sum<L> s1;
+  static NORMKIT_INLINE SumAbout about(L shift) { return {shift, {}}; }
   template <class V>
   NORMKIT_INLINE void add(int j, V v) {
     s1.recent.v[j] = s1.recent.v[j] + (v - shift.v[j]);
   }
   NORMKIT_INLINE auto fill(int j) const { return shift.v[j]; }
   NORMKIT_INLINE void flush() { s1.flush(); }
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    collect(0, s1.total, Add{});
+  }
 };
 
 template <class L>
 struct SquaresAbout {
   L shift;
   Sum<L> s1, s2;
+  static NORMKIT_INLINE SquaresAbout about(L shift) { return {shift, {}, {}}; }
   template <class V>
   NORMKIT_INLINE void add(int j, V v) {
     const V d = v - shift.v[j];
@@ -79,29 +85,46 @@ struct SquaresAbout {
     s1.flush();
     s2.flush();
   }
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    collect(0, s1.total, Add{});
+    collect(1, s2.total, Add{});
+  }
 };
 
 template <class L>
 struct Squares {
   Sum<L> s2;
+  static NORMKIT_INLINE Squares about(L) { return {}; }
   template <class V>
   NORMKIT_INLINE void add(int j, V v) {
     s2.recent.v[j] = fma(v, v, s2.recent.v[j]);
   }
   NORMKIT_INLINE auto fill(int) const { return L{}.v[0]; }
   NORMKIT_INLINE void flush() { s2.flush(); }
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    collect(0, s2.total, Add{});
+  }
 };
 
+// `start`: any of the values.
 template <class L>
 struct Extremes {
-  L neutral, low, high;
+  L start, low, high;
+  static NORMKIT_INLINE Extremes about(L start) { return {start, start, start}; }
   template <class V>
   NORMKIT_INLINE void add(int j, V v) {
     low.v[j] = least(low.v[j], v);
     high.v[j] = greatest(high.v[j], v);
   }
-  NORMKIT_INLINE auto fill(int j) const { return neutral.v[j]; }
+  NORMKIT_INLINE auto fill(int j) const { return start.v[j]; }
   NORMKIT_INLINE void flush() {}
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    collect(0, low, Least{});
+    collect(1, high, Greatest{});
+  }
 };
 
 // float squares leave their range where |x - mean| does (1e-19 ... 1e19): such a block is folded again in double. Below
@@ -140,28 +163,26 @@ struct VarianceRule {
   template <class Block>
   static void fold(const Block& block, const double* so_far, Parts<Block::width>& parts) {
     using C = typename Block::Work;
-    using L = typename Block::LaneVectors;
     const auto n = static_cast<double>(block.piece.count());
-    C shift[Block::width], s1[Block::width], s2[Block::width];
+    C shift[Block::width];
+    C sums[2][Block::width];
     if (so_far != nullptr) {
-      for (int l = 0; l < Block::width; ++l) shift[l] = static_cast<C>(so_far[l]);
+      for (int l = 0; l < block.computed(); ++l) shift[l] = static_cast<C>(so_far[l]);
     } else {
+      C pilot[1][Block::width];
       block.first(shift);
-      SumAbout<L> pilot{Block::spread(shift), {}};
-      block.walk(pilot);
-      Block::collect(pilot.s1.total, s1, Add{});
-      for (int l = 0; l < Block::width; ++l) shift[l] = static_cast<C>(shift[l] + static_cast<double>(s1[l]) / n);
+      block.template reduce<SumAbout>(shift, pilot);
+      for (int l = 0; l < block.computed(); ++l) {
+        shift[l] = static_cast<C>(shift[l] + static_cast<double>(pilot[0][l]) / n);
+      }
     }
-    SquaresAbout<L> sums{Block::spread(shift), {}, {}};
-    block.walk(sums);
-    Block::collect(sums.s1.total, s1, Add{});
-    Block::collect(sums.s2.total, s2, Add{});
-    for (int l = 0; l < Block::width; ++l) {
-      const Part part = moments_about(shift[l], s1[l], s2[l], n);
+    block.template reduce<SquaresAbout>(shift, sums);
+    for (int l = 0; l < block.computed(); ++l) {
+      const Part part = moments_about(shift[l], sums[0][l], sums[1][l], n);
       parts.first[l] = part.first;
       parts.second[l] = part.second;
     }
-    widen_where_needed<VarianceRule>(block, so_far, s2, parts);
+    widen_where_needed<VarianceRule>(block, so_far, sums[1], parts);
   }
 
   static NORMKIT_INLINE Part merge(Part a, Part b, double weight, double cross) {
@@ -182,16 +203,15 @@ struct MeanSquareRule {
 
   template <class Block>
   static void fold(const Block& block, const double*, Parts<Block::width>& parts) {
-    using L = typename Block::LaneVectors;
-    typename Block::Work s2[Block::width];
-    Squares<L> sums{};
-    block.walk(sums);
-    Block::collect(sums.s2.total, s2, Add{});
-    for (int l = 0; l < Block::width; ++l) {
+    using C = typename Block::Work;
+    const C shift[Block::width] = {};
+    C squares[1][Block::width];
+    block.template reduce<Squares>(shift, squares);
+    for (int l = 0; l < block.computed(); ++l) {
       parts.first[l] = 0.0;
-      parts.second[l] = s2[l];
+      parts.second[l] = squares[0][l];
     }
-    widen_where_needed<MeanSquareRule>(block, nullptr, s2, parts);
+    widen_where_needed<MeanSquareRule>(block, nullptr, squares[0], parts);
   }
 
   static NORMKIT_INLINE Part merge(Part a, Part b, double, double) { return {0.0, a.second + b.second}; }
@@ -208,17 +228,14 @@ struct RangeRule {
 
   template <class Block>
   static void fold(const Block& block, const double*, Parts<Block::width>& parts) {
-    using L = typename Block::LaneVectors;
-    typename Block::Work low[Block::width], high[Block::width];
-    block.first(low);
-    const L start = Block::spread(low);
-    Extremes<L> extremes{start, start, start};
-    block.walk(extremes);
-    Block::collect(extremes.low, low, Least{});
-    Block::collect(extremes.high, high, Greatest{});
-    for (int l = 0; l < Block::width; ++l) {
-      parts.first[l] = low[l];
-      parts.second[l] = high[l];
+    using C = typename Block::Work;
+    C start[Block::width];
+    C extremes[2][Block::width];
+    block.first(start);
+    block.template reduce<Extremes>(start, extremes);
+    for (int l = 0; l < block.computed(); ++l) {
+      parts.first[l] = extremes[0][l];
+      parts.second[l] = extremes[1][l];
     }
   }
 
