@@ -20,8 +20,6 @@ struct AxisList {
   [[nodiscard]] auto span() { return std::span(axes).first(static_cast<std::size_t>(size)); }
 };
 
-constexpr bool has(AxisSet set, int axis) { return ((set >> axis) & 1u) != 0; }
-
 bool is_reduced(const Axis& axis) { return axis.stat_stride == 0; }
 
 // The split axis is read as (groups, rest), the statistics being taken over the rest.
@@ -34,7 +32,7 @@ AxisList write_strides(const Normalizer& norm, std::span<const std::int64_t> sha
     Axis axis;
     axis.extent = shape[static_cast<std::size_t>(a)];
     for (std::size_t k = 0; k < max_operands; ++k) axis.data_stride[k] = strides[k][a];
-    if (has(norm.affine, a)) {
+    if (contains(norm.affine, a)) {
       axis.param_stride = param_stride;
       param_stride *= axis.extent;
     }
@@ -46,7 +44,7 @@ AxisList write_strides(const Normalizer& norm, std::span<const std::int64_t> sha
       axis.param_stride *= rest.extent;
       axis.extent = norm.groups;
     }
-    if (!has(norm.reduced, a)) {
+    if (!contains(norm.reduced, a)) {
       axis.stat_stride = stat_stride;
       stat_stride *= axis.extent;
     }

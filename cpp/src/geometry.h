@@ -11,6 +11,8 @@
 
 namespace normkit::detail {
 
+constexpr bool contains(AxisSet set, int axis) { return ((set >> axis) & 1u) != 0; }
+
 /// Tensors that one kernel walks together, each with strides of its own. x leads: it orders the axes.
 inline constexpr int max_operands = 2;  // x and y
 

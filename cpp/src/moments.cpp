@@ -11,7 +11,11 @@
 namespace normkit {
 namespace {
 
-bool is_finite(const Moments& m) { return std::isfinite(m.mean) && std::isfinite(m.m2); }
+// Whether the averages could take the batch's statistic: in their own dtype.
+bool is_finite(const Moments& m, double ddof, DType dtype) {
+  const double largest = dtype == DType::float32 ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
+  return std::abs(m.mean) <= largest && m.variance(ddof) <= largest;
+}
 
 template <class T>
 void blend(T& running, double batch, double weight) {
@@ -89,7 +93,7 @@ void RunningStats::update(std::span<const Moments> batch) {
                                     detail::text(batch[i].count) + " for feature " + std::to_string(i));
   }
   if (options_.on_nonfinite != NonFinite::propagate) {
-    const auto bad = std::ranges::find_if_not(batch, is_finite);
+    const auto bad = std::ranges::find_if_not(batch, [&](const Moments& m) { return is_finite(m, ddof, options_.dtype); });
     if (bad != batch.end()) {
       if (options_.on_nonfinite == NonFinite::raise) {
         fail("RunningStats.update", "the batch's statistics must be finite; got NaN or infinity for feature " +

@@ -1,21 +1,20 @@
 // The front desk: check, plan, hand to the backend of the device. The only place that throws on user input.
 #include <normkit/norm.h>
 
+#include <algorithm>
 #include <initializer_list>
-#include <memory>
-#include <new>
 #include <string>
+#include <utility>
 
 #include "backend.h"
 #include "error.h"
 #include "geometry.h"
 #include "overlap.h"
+#include "packing.h"
 
 namespace normkit {
 namespace detail {
 namespace {
-
-constexpr bool has(AxisSet set, int axis) { return ((set >> axis) & 1u) != 0; }
 
 DType statistics_dtype(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
 
@@ -24,23 +23,11 @@ bool same_shape(const TensorView& view, std::span<const std::int64_t> shape) {
   return std::equal(own.begin(), own.end(), shape.begin(), shape.end());
 }
 
-bool is_dense(const TensorView& view) {
-  std::int64_t dense = 1;
-  for (int a = view.rank - 1; a >= 0; --a) {
-    if (view.shape[a] != 1 && view.strides[a] != dense) return false;
-    dense *= view.shape[a];
-  }
-  return true;
-}
-
-// An argument's shape and layout; `what` says in words where the wanted shape comes from.
+// `what` says in words where the wanted shape comes from.
 void check_shape(const char* op, const char* argument, const TensorView& view, std::span<const std::int64_t> wanted,
                  const char* what) {
-  if (!same_shape(view, wanted)) {
-    fail(op, std::string(argument) + " must have shape " + text(wanted) + ", " + what + "; got " +
-                 text(shape_of(view)));
-  }
-  if (!is_dense(view)) fail(op, std::string(argument) + " must be contiguous; got strides of a view; copy it first");
+  if (same_shape(view, wanted)) return;
+  fail(op, std::string(argument) + " must have shape " + text(wanted) + ", " + what + "; got " + text(shape_of(view)));
 }
 
 void check_dtype(const char* op, const char* argument, DType dtype, DType wanted) {
@@ -68,7 +55,7 @@ std::int64_t checked_count(const Normalizer& norm, std::span<const std::int64_t>
     const std::int64_t extent = shape[static_cast<std::size_t>(a)];
     if (a == norm.split_axis) {
       count *= extent / norm.groups;
-    } else if (has(norm.reduced, a)) {
+    } else if (contains(norm.reduced, a)) {
       count *= extent;
     }
   }
@@ -104,7 +91,7 @@ struct Shape {
 Shape affine_shape(const Normalizer& norm, std::span<const std::int64_t> shape) {
   Shape affine;
   for (int a = 0; a < norm.rank; ++a) {
-    if (has(norm.affine, a)) affine.push(shape[static_cast<std::size_t>(a)]);
+    if (contains(norm.affine, a)) affine.push(shape[static_cast<std::size_t>(a)]);
   }
   return affine;
 }
@@ -112,7 +99,7 @@ Shape affine_shape(const Normalizer& norm, std::span<const std::int64_t> shape) 
 Shape kept_shape(const Normalizer& norm, std::span<const std::int64_t> shape) {
   Shape kept;
   for (int a = 0; a < norm.rank; ++a) {
-    if (has(norm.reduced, a)) continue;
+    if (contains(norm.reduced, a)) continue;
     kept.push(a == norm.split_axis ? norm.groups : shape[static_cast<std::size_t>(a)]);
   }
   return kept;
@@ -158,73 +145,13 @@ void check_device(const char* op, const TensorView& x, std::initializer_list<con
 }
 
 void check_statistic(const Normalizer& norm, const char* argument, const TensorView& view, const TensorView& x,
-                     bool either_dtype) {
+                     bool given) {
   if (!view) return;
-  if (!(either_dtype && view.dtype == DType::float64)) {
-    check_dtype(norm.name, argument, view.dtype, either_dtype ? DType::float32 : statistics_dtype(x.dtype));
+  if (!(given && view.dtype == DType::float64)) {
+    check_dtype(norm.name, argument, view.dtype, given ? DType::float32 : statistics_dtype(x.dtype));
   }
   check_shape(norm.name, argument, view, kept_shape(norm, shape_of(x)), "one entry per statistic");
-}
-
-// Memory of a backend for a packed copy.
-class Scratch {
- public:
-  Scratch(const Backend& backend, std::size_t bytes) : backend_(backend), memory_(backend.allocate(bytes)) {}
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { backend_.release(memory_); }
-  [[nodiscard]] void* data() const { return memory_; }
-
- private:
-  const Backend& backend_;
-  void* memory_;
-};
-
-// A dense view of x's shape with the reduced axes last: plan() accepts it whatever the normalizer.
-TensorView packed_view(const Normalizer& norm, const TensorView& x, void* memory) {
-  TensorView view = x;
-  view.data = memory;
-  std::int64_t stride = 1;
-  const auto lay = [&](bool reduced) {
-    for (int a = x.rank - 1; a >= 0; --a) {
-      if (has(norm.reduced, a) != reduced) continue;
-      view.strides[a] = stride;
-      stride *= x.shape[a];
-    }
-  };
-  lay(true);
-  lay(false);
-  return view;
-}
-
-using Run = void (*)(const Request& request);
-
-std::optional<Geometry> plan_pair(const Normalizer& norm, const TensorView& x, const TensorView& y) {
-  return plan(norm, shape_of(x), {x.strides, y ? y.strides : x.strides});
-}
-
-// Runs the request on x and y, packing what no kernel can walk: into y where that has a plan of its own, since y is
-// to be written anyhow, else into scratch.
-void run_planned(const Normalizer& norm, const TensorView& x, const TensorView& y, const Backend& backend, Run run,
-                 Request& request) {
-  const auto run_on = [&](const Geometry& geometry, const void* from, void* to) {
-    request.geometry = geometry;
-    request.x = from;
-    request.y = to;
-    run(request);
-  };
-  if (const auto geometry = plan_pair(norm, x, y)) return run_on(*geometry, x.data, y.data);
-  if (y && !same_elements(x, y)) {
-    if (const auto geometry = plan_pair(norm, y, y)) {
-      backend.copy(x, y);
-      return run_on(*geometry, y.data, y.data);
-    }
-  }
-  const Scratch scratch(backend, static_cast<std::size_t>(x.size() * item_size(x.dtype)));
-  const TensorView packed = packed_view(norm, x, scratch.data());
-  backend.copy(x, packed);
-  run_on(plan_pair(norm, packed, packed).value(), packed.data, y ? packed.data : nullptr);
-  if (y) backend.copy(packed, y);
+  if (!given && !is_dense(view)) fail(norm.name, std::string(argument) + " must be contiguous; got a strided view");
 }
 
 Request request_for(const Normalizer& norm, const TensorView& x, const TensorView& weight, const TensorView& bias) {
@@ -279,8 +206,9 @@ void check_forward(const Normalizer& norm, const Forward& a, std::int64_t statis
 
 std::vector<std::int64_t> statistics_shape(const Normalizer& norm, std::span<const std::int64_t> shape) {
   detail::check_norm(norm, shape);
-  const std::span<const std::int64_t> kept = detail::kept_shape(norm, shape);
-  return {kept.begin(), kept.end()};
+  const detail::Shape kept = detail::kept_shape(norm, shape);
+  const std::span<const std::int64_t> extents = kept;
+  return {extents.begin(), extents.end()};
 }
 
 void forward(const Normalizer& norm, const Forward& a) {
@@ -291,7 +219,9 @@ void forward(const Normalizer& norm, const Forward& a) {
   const Backend& backend = backend_of(a.x);
   if (a.x.size() == 0) return;
 
-  Request request = request_for(norm, a.x, a.weight, a.bias);
+  const Dense weight(backend, a.weight);
+  const Dense bias(backend, a.bias);
+  Request request = request_for(norm, a.x, weight, bias);
   request.mean = a.mean.data;
   request.rstd = a.rstd.data;
   request.moments = a.moments;
@@ -327,13 +257,25 @@ void apply(const Normalizer& norm, const Apply& a) {
     check_apart(norm.name, *written, "variance", a.variance);
   }
   const Backend& backend = backend_of(a.x);
-  if (a.x.size() == 0) return;
+  const bool empty = a.x.size() == 0;
+  if (empty && (!a.rstd || a.rstd.size() == 0)) return;
 
-  Request request = request_for(norm, a.x, a.weight, a.bias);
-  request.given_mean = a.mean;
-  request.given_variance = a.variance;
+  const Dense weight(backend, a.weight);
+  const Dense bias(backend, a.bias);
+  Request request = request_for(norm, a.x, weight, bias);
+  const Dense mean(backend, a.mean);
+  const Dense variance(backend, a.variance);
+  request.given_mean = mean;
+  request.given_variance = variance;
   request.rstd = a.rstd.data;
-  run_planned(norm, a.x, a.y, backend, backend.apply, request);
+  if (!empty) return run_planned(norm, a.x, a.y, backend, backend.apply, request);
+  // No values, yet the statistics given have a rstd: one value of each stands for none.
+  std::int64_t one[max_rank];
+  for (int axis = 0; axis < a.x.rank; ++axis) one[axis] = std::max<std::int64_t>(a.x.shape[axis], 1);
+  const TensorView stand_in =
+      make_view(nullptr, a.x.dtype, {one, static_cast<std::size_t>(a.x.rank)}, {}, a.x.device);
+  request.weight = request.bias = {};
+  run_planned(norm, stand_in, {}, backend, backend.apply, request);
 }
 
 }  // namespace normkit

@@ -160,6 +160,7 @@ void apply(const Request& request) {
   } else {
     take_given<float>(request, job);
   }
+  if (job.y == nullptr) return;
   const Kernels& kernels = kernel_table().by_dtype[static_cast<int>(request.dtype)];
   auto map = [&](const Team& team) {
     team.share(job.slabs * job.grid.chunks,

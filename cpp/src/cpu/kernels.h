@@ -201,8 +201,9 @@ struct Loops {
     if constexpr (Rule::rescales) {
       const auto low = static_cast<C>(job.low);
       const auto high = static_cast<C>(job.high);
-      const RescaleMap<C, !rows> map{Source<C, !rows>(s.shift_high), Source<C, !rows>(s.scale), broadcast(low),
-                                     broadcast(high - low), broadcast(high)};
+      const RescaleMap<C, !rows> map{Source<C, !rows>(s.shift_high), Source<C, !rows>(s.shift_low),
+                                     Source<C, !rows>(s.scale),      broadcast(low),
+                                     broadcast(high - low),          broadcast(high)};
       for (; runs > 0; --runs, x += job.outer[2].data_stride[0], y += job.outer[2].data_stride[1]) {
         map_run<C>(x, y, length, map);
       }

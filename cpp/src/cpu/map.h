@@ -40,12 +40,12 @@ struct NormalizeMap {
 // (x - min) / range * (high - low) + low; the largest value gives exactly `high`, and nothing lies beyond it.
 template <class C, bool statistics_vary>
 struct RescaleMap {
-  Source<C, statistics_vary> shift, range;
+  Source<C, statistics_vary> minus_low, unit, range;
   Vec<C> low, span, high;
 
   template <class Get>
   NORMKIT_INLINE Vec<C> apply(Vec<C> x, Get get) const {
-    const Vec<C> share = (x - get(shift)) / get(range);
+    const Vec<C> share = fma(x, get(unit), get(minus_low)) / get(range);
     const Vec<C> y = fma(share, span, low);
     const Vec<C> one = broadcast(C{1});
     return select((share.raw == one.raw) | (y.raw > high.raw), high, y);

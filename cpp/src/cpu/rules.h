@@ -15,7 +15,7 @@ struct Parts {
   double second[width];
 };
 
-// One statistic as `map` wants it; of a variance, shift_high is the mean and scale the rstd that users see.
+// One statistic as its rule's map wants it; of a variance, shift_high is the mean and scale the rstd that users see.
 template <class C>
 struct Finished {
   C shift_high, shift_low, scale;
@@ -243,12 +243,20 @@ struct RangeRule {
     return {least_of(a.first, b.first), greatest_of(a.second, b.second)};
   }
 
-  // The range is subtracted in the working type, as `map` will subtract, so that the largest value lands on 1 exactly.
+  // For y = (x * unit - min * unit) / range: `unit` halves a range too wide for the working type. The range is subtracted
+  // in that type, as `map` will subtract, so that the largest value lands on 1 exactly.
   template <class C>
   static Finished<C> finish(const Job&, Part total, double) {
-    const auto low = static_cast<C>(total.first);
-    const C range = static_cast<C>(total.second) - low;
-    return {low, C{0}, range == C{0} ? C{1} : range};
+    auto low = static_cast<C>(total.first);
+    auto high = static_cast<C>(total.second);
+    C unit{1};
+    if (__builtin_isinf(high - low) && !__builtin_isinf(high) && !__builtin_isinf(low)) {
+      unit = C{0.5};
+      low *= unit;
+      high *= unit;
+    }
+    const C range = high - low;
+    return {-low, unit, range == C{0} ? C{1} : range};
   }
 };
 
