@@ -11,7 +11,7 @@ namespace normkit::detail {
 
 /// A checked and planned call. Pointers are to the device's memory, but for `moments`.
 struct Request {
-  Geometry geometry;
+  Plan plan;
   Statistic statistic;
   double eps, ddof, low, high;
   DType dtype;  // of x and y; statistics and arithmetic are float64 for float64, else float32

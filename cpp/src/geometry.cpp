@@ -100,8 +100,7 @@ std::int64_t pool(AxisList& list) {
 
 }  // namespace
 
-std::optional<Geometry> plan(const Normalizer& norm, std::span<const std::int64_t> shape,
-                             const OperandStrides& strides) {
+std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> shape, const OperandStrides& strides) {
   AxisList list = write_strides(norm, shape, strides);
   sort_and_merge(list);
   if (list.size > 0) {
@@ -109,7 +108,8 @@ std::optional<Geometry> plan(const Normalizer& norm, std::span<const std::int64_
       if (stride != 1) return std::nullopt;
     }
   }
-  Geometry geometry;
+  Plan plan;
+  Geometry& geometry = plan.geometry;
   geometry.pooled = pool(list);
   geometry.count = geometry.pooled;
   geometry.schedule = list.size == 0 || is_reduced(list[list.size - 1]) ? Schedule::rows : Schedule::columns;
@@ -122,12 +122,15 @@ std::optional<Geometry> plan(const Normalizer& norm, std::span<const std::int64_
       if (reduced == 0) return std::nullopt;
       geometry.reduced[--reduced] = list[i];
       geometry.count *= list[i].extent;
-    } else {
-      if (kept == 0) return std::nullopt;
+    } else if (kept > 0) {
       geometry.kept[--kept] = list[i];
+    } else {
+      if (list[i].param_stride != 0) return std::nullopt;
+      plan.loops[static_cast<std::size_t>(plan.loop_count++)] = list[i];
     }
   }
-  return geometry;
+  std::reverse(plan.loops.begin(), plan.loops.begin() + plan.loop_count);
+  return plan;
 }
 
 Grid grid(const Geometry& g) noexcept {

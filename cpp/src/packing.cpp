@@ -12,16 +12,15 @@
 namespace normkit::detail {
 namespace {
 
-std::optional<Geometry> plan_pair(const Normalizer& norm, const TensorView& x, const TensorView& y) {
+std::optional<Plan> plan_pair(const Normalizer& norm, const TensorView& x, const TensorView& y) {
   return plan(norm, shape_of(x), {x.strides, y.strides});
 }
 
-// Whether statistics are folded in the same order.
+// Whether statistics are folded in the same order. How the kept axes merge does not matter to it.
 bool same_walk(const Geometry& a, const Geometry& b) {
-  const auto same_extents = [](const Axis& one, const Axis& other) { return one.extent == other.extent; };
   return a.schedule == b.schedule && a.pooled == b.pooled &&
-         std::equal(std::begin(a.kept), std::end(a.kept), std::begin(b.kept), same_extents) &&
-         std::equal(std::begin(a.reduced), std::end(a.reduced), std::begin(b.reduced), same_extents);
+         std::equal(std::begin(a.reduced), std::end(a.reduced), std::begin(b.reduced),
+                    [](const Axis& one, const Axis& other) { return one.extent == other.extent; });
 }
 
 // A dense view of x's shape over `memory`, the axes in the given order, outermost first.
@@ -77,8 +76,8 @@ Dense::Dense(const Backend& backend, const TensorView& given) : view_(given) {
 
 void run_planned(const Normalizer& norm, const TensorView& x, const TensorView& y, const Backend& backend,
                  void (*run)(const Request& request), Request& request) {
-  const auto run_on = [&](const Geometry& geometry, const void* from, void* to) {
-    request.geometry = geometry;
+  const auto run_on = [&](const Plan& plan, const void* from, void* to) {
+    request.plan = plan;
     request.x = from;
     request.y = to;
     run(request);
@@ -87,7 +86,7 @@ void run_planned(const Normalizer& norm, const TensorView& x, const TensorView& 
   if (own && (!y || same_elements(x, y))) return run_on(*own, x.data, y.data);
   if (own) {
     const auto pair = plan_pair(norm, x, y);
-    if (pair && same_walk(*own, *pair)) return run_on(*pair, x.data, y.data);
+    if (pair && same_walk(own->geometry, pair->geometry)) return run_on(*pair, x.data, y.data);
   }
   TensorView packed = packed_view(norm, x, y.data);
   if (y && !same_elements(x, y) && same_elements(packed, y)) {  // y itself can hold the packed x

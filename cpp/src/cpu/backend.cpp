@@ -24,8 +24,6 @@ constexpr std::int64_t cached_bytes = 1 << 20;
 // cache from their fold to their map.
 constexpr std::int64_t rows_bytes = 16 << 10;
 
-std::int64_t bytes_of(const Request& request, const Geometry& g) { return g.size() * item_size(request.dtype); }
-
 int threads_for(std::int64_t bytes) {
   if (bytes < 2 * bytes_per_thread) return 1;
   return static_cast<int>(std::min<std::int64_t>(bytes / bytes_per_thread, available_threads()));
@@ -86,9 +84,9 @@ bool whole_slabs(const Job& job, std::int64_t bytes, int threads) {
   return balanced && (cached || job.geometry.schedule == Schedule::rows);
 }
 
-void run(Job& job, const Request& request) {
-  const Kernels& kernels = kernel_table().by_dtype[static_cast<int>(request.dtype)];
-  const std::int64_t bytes = bytes_of(request, job.geometry);
+void run(Job& job, DType dtype) {
+  const Kernels& kernels = kernel_table().by_dtype[static_cast<int>(dtype)];
+  const std::int64_t bytes = job.geometry.size() * item_size(dtype);
   const int threads = threads_for(bytes);
   if (whole_slabs(job, bytes, threads)) {
     auto normalize = [&](const Team& team) {
@@ -96,7 +94,7 @@ void run(Job& job, const Request& request) {
     };
     return parallel(threads, normalize);
   }
-  const Scratch scratch(job, request.dtype, true);
+  const Scratch scratch(job, dtype, true);
   const std::int64_t units = job.slabs * job.grid.chunks;
   auto in_steps = [&](const Team& team) {
     team.share(units, [&](std::int64_t begin, std::int64_t end) { kernels.fold(job, begin, end); });
@@ -109,30 +107,57 @@ void run(Job& job, const Request& request) {
   parallel(threads, in_steps);
 }
 
+void* moved(void* memory, std::int64_t bytes) {
+  return memory == nullptr ? nullptr : static_cast<std::byte*>(memory) + bytes;
+}
+
+// Calls body(job, offset) once for every index on the plan's loops from `level` on, `offset` being that of its
+// statistics.
+template <class Body>
+void run_loops(const Job& job, const Request& request, const Body& body, int level = 0, std::int64_t offset = 0) {
+  if (level == request.plan.loop_count) {
+    Job once = job;
+    return body(once, offset);
+  }
+  const Axis& axis = request.plan.loops[static_cast<std::size_t>(level)];
+  const std::int64_t item = item_size(request.dtype);
+  const std::int64_t word = std::max<std::int64_t>(item, 4);
+  for (std::int64_t i = 0; i < axis.extent; ++i) {
+    Job at = job;
+    at.x = static_cast<const std::byte*>(job.x) + i * axis.data_stride[0] * item;
+    at.y = moved(job.y, i * axis.data_stride[1] * item);
+    at.mean = moved(job.mean, i * axis.stat_stride * word);
+    at.rstd = moved(job.rstd, i * axis.stat_stride * word);
+    if (job.totals != nullptr) at.totals = job.totals + i * axis.stat_stride * 2;
+    run_loops(at, request, body, level + 1, offset + i * axis.stat_stride);
+  }
+}
+
 void forward(const Request& request) {
-  Geometry geometry = request.geometry;
+  Geometry geometry = request.plan.geometry;
   Params params;
   prepare_params(request, geometry, params);
   Job job = make_job(request, params, geometry);
-  if (request.moments.empty()) return run(job, request);
+  const auto run_once = [&](Job& once, std::int64_t) { run(once, request.dtype); };
+  if (request.moments.empty()) return run_loops(job, request, run_once);
 
-  const auto statistics = static_cast<std::size_t>(geometry.statistics());
+  const std::size_t statistics = request.moments.size();
   const auto totals = std::make_unique_for_overwrite<double[]>(2 * statistics);
   job.totals = totals.get();
-  run(job, request);
+  run_loops(job, request, run_once);
   for (std::size_t s = 0; s < statistics; ++s) {
     constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
     request.moments[s] = {static_cast<double>(geometry.count), totals[2 * s], totals[2 * s + 1], unknown, unknown};
   }
 }
 
-// Shift and scale from given statistics, spread over the lanes that share one.
+// Shift and scale from given statistics, spread over the lanes that share one; `offset` is that of the first.
 template <class C>
-void take_given(const Request& request, const Job& job) {
+void take_given(const Request& request, const Job& job, std::int64_t offset) {
   const Geometry& g = job.geometry;
-  const auto at = [](const TensorView& view, std::int64_t i) {
-    if (view.dtype == DType::float64) return load_value(static_cast<const double*>(view.data) + i);
-    return static_cast<double>(load_value(static_cast<const float*>(view.data) + i));
+  const auto at = [&](const TensorView& view, std::int64_t s) {
+    if (view.dtype == DType::float64) return load_value(static_cast<const double*>(view.data) + offset + s);
+    return static_cast<double>(load_value(static_cast<const float*>(view.data) + offset + s));
   };
   std::int64_t lane = 0;
   for (std::int64_t i = 0; i < g.kept[0].extent; ++i) {
@@ -150,23 +175,25 @@ void take_given(const Request& request, const Job& job) {
 }
 
 void apply(const Request& request) {
-  Geometry geometry = request.geometry;
+  Geometry geometry = request.plan.geometry;
   Params params;
   prepare_params(request, geometry, params);
   Job job = make_job(request, params, geometry);
   const Scratch scratch(job, request.dtype, false);
-  if (request.dtype == DType::float64) {
-    take_given<double>(request, job);
-  } else {
-    take_given<float>(request, job);
-  }
-  if (job.y == nullptr) return;
   const Kernels& kernels = kernel_table().by_dtype[static_cast<int>(request.dtype)];
-  auto map = [&](const Team& team) {
-    team.share(job.slabs * job.grid.chunks,
-               [&](std::int64_t begin, std::int64_t end) { kernels.map(job, begin, end); });
-  };
-  parallel(threads_for(bytes_of(request, geometry)), map);
+  run_loops(job, request, [&](const Job& once, std::int64_t offset) {
+    if (request.dtype == DType::float64) {
+      take_given<double>(request, once, offset);
+    } else {
+      take_given<float>(request, once, offset);
+    }
+    if (once.y == nullptr) return;
+    auto map = [&](const Team& team) {
+      team.share(once.slabs * once.grid.chunks,
+                 [&](std::int64_t begin, std::int64_t end) { kernels.map(once, begin, end); });
+    };
+    parallel(threads_for(geometry.size() * item_size(request.dtype)), map);
+  });
 }
 
 }  // namespace
