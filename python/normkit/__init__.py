@@ -1,0 +1,39 @@
+"""Normalization of tensors: batch, layer, group, instance and RMS norm, z-score and min-max scaling.
+
+Every function takes NumPy arrays, PyTorch tensors and other arrays that export DLPack, in any memory layout, and
+returns an array of the same library. Results are the same bits on every instruction set and for any number of threads.
+"""
+
+from normkit import _core
+from normkit._core import (
+    BatchNormState,
+    Moments,
+    batch_norm,
+    build_info,
+    get_num_threads,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    min_max_scale,
+    rms_norm,
+    set_num_threads,
+    standardize,
+)
+
+__version__: str = _core.__version__  # type: ignore[attr-defined]  # stubs leave out such names
+
+__all__ = [
+    "BatchNormState",
+    "Moments",
+    "__version__",
+    "batch_norm",
+    "build_info",
+    "get_num_threads",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "min_max_scale",
+    "rms_norm",
+    "set_num_threads",
+    "standardize",
+]

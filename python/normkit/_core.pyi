@@ -1,0 +1,666 @@
+"""The engine of normkit; import it as `normkit`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, overload
+
+import numpy
+import numpy.typing
+
+
+ArrayT = TypeVar("ArrayT")
+
+class Moments:
+    """
+    What sets of values leave behind: enough for their means, variances and ranges, and to be merged.
+
+    An immutable array of statistics: one set of values, or one per feature, or any other shape.
+
+    Parameters
+    ----------
+    count : array_like
+        How many values there are. All parameters are broadcast against each other.
+    mean : array_like
+        Their mean.
+    m2 : array_like
+        The sum of their squared deviations from the mean.
+    min, max : array_like, optional
+        Their extremes; NaN where they are not known.
+
+    Raises
+    ------
+    ValueError
+        A count is negative or not finite, `m2` is negative, or `min` exceeds `max`.
+
+    References
+    ----------
+    .. [1] T. F. Chan, G. H. Golub and R. J. LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+       variances", 1979.
+
+    Examples
+    --------
+    >>> import normkit
+    >>> a = normkit.Moments(count=2, mean=[1.0, 5.0], m2=[2.0, 0.0])
+    >>> b = normkit.Moments(count=2, mean=[3.0, 5.0], m2=[0.0, 8.0])
+    >>> (a + b).mean
+    array([2., 5.])
+    >>> (a + b).var()
+    array([1.5, 2. ])
+    """
+
+    def __init__(self, count: numpy.typing.ArrayLike, mean: numpy.typing.ArrayLike, m2: numpy.typing.ArrayLike, min: numpy.typing.ArrayLike | None = None, max: numpy.typing.ArrayLike | None = None) -> None: ...
+
+    def merge(self, other: Moments) -> Moments:
+        """
+        Moments of the union of two disjoint sets of values; also ``self + other``.
+
+        Exact in count, min and max, associative to rounding in mean and m2 (Chan, Golub and LeVeque 1979).
+        """
+
+    def __add__(self, other: Moments) -> Moments: ...
+
+    def var(self, ddof: float = 0.0) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        Variance with divisor ``count - ddof``, a new float64 array; NaN where that is not positive.
+        """
+
+    def std(self, ddof: float = 0.0) -> numpy.typing.NDArray[numpy.float64]:
+        """Standard deviation: the square root of ``var(ddof)``."""
+
+    def __eq__(self, other: object, /) -> bool: ...
+
+    def __repr__(self) -> str: ...
+
+    def __hash__(self) -> int: ...
+
+    def to_bytes(self) -> bytes:
+        """
+        For files and other processes: the same bytes on every machine that normkit runs on.
+        """
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Moments:
+        """The inverse of `to_bytes`; ValueError for anything else."""
+
+    def __getstate__(self) -> bytes: ...
+
+    def __setstate__(self, arg: bytes, /) -> None: ...
+
+    @property
+    def count(self) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        How many values there are; this and the other fields: read-only float64 views.
+        """
+
+    @property
+    def mean(self) -> numpy.typing.NDArray[numpy.float64]:
+        """Their mean."""
+
+    @property
+    def m2(self) -> numpy.typing.NDArray[numpy.float64]:
+        """The sum of their squared deviations from the mean."""
+
+    @property
+    def min(self) -> numpy.typing.NDArray[numpy.float64]:
+        """The smallest of them, NaN where it is not known."""
+
+    @property
+    def max(self) -> numpy.typing.NDArray[numpy.float64]:
+        """The largest of them, NaN where it is not known."""
+
+class BatchNormState:
+    """
+    The moving averages of batch normalization.
+
+    ``running = (1 - momentum) * running + momentum * batch``: `momentum` is the weight of the new batch, as in PyTorch. The
+    averages begin with means 0 and variances 1.
+
+    Parameters
+    ----------
+    num_features : int
+        The number of channels.
+    momentum : float or None, default 0.1
+        None stands for the cumulative average of all batches.
+    unbiased : bool, default True
+        Whether `running_var` averages the variance with divisor n - 1 (PyTorch) or n (Keras, Flax, ONNX).
+    dtype : dtype, default "float32"
+        Of the averages: float32 or float64, in any of NumPy's spellings.
+    on_nonfinite : {"skip", "raise", "propagate"}, default "skip"
+        What happens to a batch with a NaN or infinite statistic. "skip" leaves it out and counts it in `skipped`; "raise"
+        leaves it out and raises ValueError; "propagate" takes it in.
+
+    See Also
+    --------
+    batch_norm : The function that uses and moves the averages.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> state = normkit.BatchNormState(2, momentum=None)
+    >>> for batch in np.arange(12.0).reshape(3, 2, 2):
+    ...     y = normkit.batch_norm(batch, state, training=True)
+    >>> state.running_mean
+    array([5., 6.], dtype=float32)
+    >>> state.num_batches_tracked
+    3
+    """
+
+    def __init__(self, num_features: int, *, momentum: float | None = 0.1, unbiased: bool = True, dtype: numpy.typing.DTypeLike = 'float32', on_nonfinite: Literal['skip', 'raise', 'propagate'] = 'skip') -> None: ...
+
+    @staticmethod
+    def from_convention(convention: Literal['torch', 'keras', 'flax', 'onnx'], num_features: int, *, dtype: numpy.typing.DTypeLike = 'float32', on_nonfinite: Literal['skip', 'raise', 'propagate'] = 'skip') -> BatchNormState:
+        """
+        A state with the defaults of another framework.
+
+        Parameters
+        ----------
+        convention : {"torch", "keras", "flax", "onnx"}
+            "torch": momentum 0.1, unbiased variance. "keras" and "flax": momentum 0.01 (which they call 0.99), population
+            variance. "onnx": momentum 0.1 (which it calls 0.9), population variance.
+        num_features : int
+            The number of channels.
+        dtype, on_nonfinite
+            As of the class.
+
+        Examples
+        --------
+        >>> import normkit
+        >>> normkit.BatchNormState.from_convention("keras", 64)
+        BatchNormState(64, momentum=0.01, unbiased=False, dtype='float32', on_nonfinite='skip')
+        """
+
+    @property
+    def running_mean(self) -> numpy.typing.NDArray[numpy.floating]:
+        """
+        Shape (num_features,): a writeable view of the state's own memory, which it keeps alive.
+        """
+
+    @property
+    def running_var(self) -> numpy.typing.NDArray[numpy.floating]:
+        """
+        Shape (num_features,): a writeable view of the state's own memory, which it keeps alive.
+        """
+
+    @property
+    def num_batches_tracked(self) -> int:
+        """How many batches the averages are made of."""
+
+    @property
+    def skipped(self) -> int:
+        """Batches left out because a statistic of theirs was not finite."""
+
+    @property
+    def num_features(self) -> int:
+        """The number of channels."""
+
+    @property
+    def momentum(self) -> float | None:
+        """The weight of a new batch, or None for the cumulative average."""
+
+    @property
+    def unbiased(self) -> bool:
+        """Whether `running_var` averages the variance with divisor n - 1."""
+
+    @property
+    def dtype(self) -> numpy.dtype[numpy.floating]:
+        """Of the averages."""
+
+    @property
+    def on_nonfinite(self) -> str:
+        """What happens to a batch with a NaN or infinite statistic."""
+
+    def update(self, moments: Moments) -> None:
+        """
+        Take one batch into the averages.
+
+        Parameters
+        ----------
+        moments : Moments
+            Of the batch, shape (num_features,).
+
+        Raises
+        ------
+        ValueError
+            The shape does not fit, a feature has too few values, or a statistic is not finite and ``on_nonfinite="raise"``.
+            The state is then as it was.
+
+        Examples
+        --------
+        >>> import normkit
+        >>> state = normkit.BatchNormState(1, momentum=0.5)
+        >>> state.update(normkit.Moments(count=[3], mean=[4.0], m2=[2.0]))
+        >>> state.running_mean, state.running_var
+        (array([2.], dtype=float32), array([1.], dtype=float32))
+        """
+
+    def reset(self) -> None:
+        """Back to means 0, variances 1 and no batches."""
+
+    def state_dict(self) -> dict[str, numpy.typing.NDArray[Any]]:
+        """
+        A copy of the averages, under the names that PyTorch's modules use.
+
+        Returns
+        -------
+        dict
+            `running_mean`, `running_var` and `num_batches_tracked` as NumPy arrays.
+
+        Examples
+        --------
+        >>> import normkit
+        >>> normkit.BatchNormState(1).state_dict()
+        {'running_mean': array([0.], dtype=float32), 'running_var': array([1.], dtype=float32), 'num_batches_tracked': array(0)}
+        """
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """
+        Take over the averages of a state_dict, also of PyTorch's modules.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            `running_mean`, `running_var`: arrays or PyTorch tensors of shape (num_features,), converted to this state's dtype;
+            `num_batches_tracked`: an integer of any kind. Other entries, such as weight and bias, are not looked at.
+
+        Raises
+        ------
+        TypeError
+            An entry is of the wrong kind.
+        ValueError
+            An entry is missing or does not fit. The state is then as it was.
+        """
+
+    def __repr__(self) -> str: ...
+
+    def __getstate__(self) -> dict[str, Any]: ...
+
+    def __setstate__(self, state: dict[str, Any], /) -> None: ...
+
+def standardize(x: ArrayT, *, axis: int | Sequence[int] | None = 0, eps: float = 0.0, ddof: float = 0, out: ArrayT | None = None) -> ArrayT:
+    """
+    Z-score: subtract the mean and divide by the standard deviation.
+
+    Parameters
+    ----------
+    x : array
+        Any shape with at least one axis; float32, float64, float16 or bfloat16. A NumPy array, a PyTorch tensor or any
+        other array that exports DLPack.
+    axis : int, sequence of ints or None, default 0
+        The axes over which mean and variance are taken; None stands for all.
+    eps : float, default 0.0
+        Added to the variance.
+    ddof : float, default 0
+        The variance is divided by ``count - ddof``.
+    out : array, optional
+        Where to write the result: shape and dtype of `x`. It may be `x` itself.
+
+    Returns
+    -------
+    array
+        Shape, dtype, library and device of `x`. A constant slice gives 0.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> normkit.standardize(np.array([[1.0, 10.0], [3.0, 10.0]]))
+    array([[-1.,  0.],
+           [ 1.,  0.]])
+    """
+
+def min_max_scale(x: ArrayT, *, axis: int | Sequence[int] | None = 0, feature_range: tuple[float, float] = (0.0, 1.0), out: ArrayT | None = None) -> ArrayT:
+    """
+    Map the values of each slice linearly onto a range.
+
+    Parameters
+    ----------
+    x : array
+        Any shape with at least one axis; float32, float64, float16 or bfloat16.
+    axis : int, sequence of ints or None, default 0
+        The axes over which minimum and maximum are taken; None stands for all.
+    feature_range : (float, float), default (0.0, 1.0)
+        What minimum and maximum are mapped to.
+    out : array, optional
+        Where to write the result: shape and dtype of `x`. It may be `x` itself.
+
+    Returns
+    -------
+    array
+        Shape, dtype, library and device of `x`. A constant slice gives ``feature_range[0]``.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> normkit.min_max_scale(np.array([2.0, 3.0, 6.0]), feature_range=(-1.0, 1.0))
+    array([-1. , -0.5,  1. ])
+    """
+
+@overload
+def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, update_state: bool = True, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
+@overload
+def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, update_state: bool = True, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
+@overload
+def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, update_state: bool = True, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
+    """
+    Batch normalization: statistics per channel over everything else [1]_.
+
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias``, with mean and variance of the batch in training and of `state` in
+    inference.
+
+    Parameters
+    ----------
+    x : array
+        At least two axes, the first of them the batch; float32, float64, float16 or bfloat16.
+    state : BatchNormState or None
+        The moving averages. None needs ``training=True``.
+    weight, bias : array, optional
+        Shape (C,); the dtype of `x`, or float32 where `x` is half precision.
+    training : bool, default False
+        Use the statistics of this batch, and move `state` towards them.
+    axis : int, default 1
+        The channel axis; -1 for channels-last data.
+    eps : float, default 1e-5
+        Added to the variance.
+    update_state : bool, default True
+        False leaves `state` alone in training.
+    out : array, optional
+        Where to write the result: shape and dtype of `x`. It may be `x` itself.
+    return_stats : bool, default False
+        Also return the mean and ``rstd = 1 / sqrt(var + eps)`` that were used.
+
+    Returns
+    -------
+    y : array
+        Shape, dtype, library and device of `x`.
+    mean, rstd : array
+        With ``return_stats=True``: shape (C,), float32, or float64 where `x` is.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit, or fewer than two values per channel in training. `state` and `out` are
+        then as they were.
+
+    References
+    ----------
+    .. [1] S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+       shift", ICML 2015. https://arxiv.org/abs/1502.03167
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> x = np.array([[1.0, 5.0], [3.0, 9.0]], dtype=np.float32)
+    >>> state = normkit.BatchNormState(2)
+    >>> normkit.batch_norm(x, state, training=True, eps=0.0)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    >>> state.running_mean
+    array([0.2, 0.7], dtype=float32)
+    >>> normkit.batch_norm(x, state).shape
+    (2, 2)
+    """
+
+@overload
+def layer_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
+@overload
+def layer_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
+@overload
+def layer_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
+    """
+    Layer normalization: statistics per sample over the given axes [1]_.
+
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias``
+
+    Parameters
+    ----------
+    x : array
+        Any shape with at least one axis; float32, float64, float16 or bfloat16.
+    weight, bias : array, optional
+        The extents of the normalized axes in ascending order; the dtype of `x`, or float32 where `x` is half precision.
+    axis : int, sequence of ints or None, default -1
+        The axes over which mean and variance are taken; None stands for all.
+    eps : float, default 1e-5
+        Added to the variance.
+    out : array, optional
+        Where to write the result: shape and dtype of `x`. It may be `x` itself.
+    return_stats : bool, default False
+        Also return the mean and ``rstd = 1 / sqrt(var + eps)``.
+
+    Returns
+    -------
+    y : array
+        Shape, dtype, library and device of `x`.
+    mean, rstd : array
+        With ``return_stats=True``: the shape of `x` without the normalized axes, float32, or float64 where `x` is.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    References
+    ----------
+    .. [1] J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer normalization", 2016. https://arxiv.org/abs/1607.06450
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> y, mean, rstd = normkit.layer_norm(np.array([[1.0, 3.0], [5.0, 9.0]]), eps=0.0, return_stats=True)
+    >>> y
+    array([[-1.,  1.],
+           [-1.,  1.]])
+    >>> mean, rstd
+    (array([2., 7.]), array([1. , 0.5]))
+    """
+
+@overload
+def rms_norm(x: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
+@overload
+def rms_norm(x: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT]: ...
+@overload
+def rms_norm(x: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT]:
+    """
+    Root mean square normalization: like `layer_norm`, but not centred [1]_.
+
+    ``y = x / sqrt(mean(x**2) + eps) * weight``
+
+    Parameters
+    ----------
+    x : array
+        Any shape with at least one axis; float32, float64, float16 or bfloat16.
+    weight : array, optional
+        The extents of the normalized axes in ascending order; the dtype of `x`, or float32 where `x` is half precision.
+    axis : int, sequence of ints or None, default -1
+        The axes over which the mean square is taken; None stands for all.
+    eps : float, default 1e-5
+        Added to the mean square.
+    out : array, optional
+        Where to write the result: shape and dtype of `x`. It may be `x` itself.
+    return_stats : bool, default False
+        Also return ``rstd = 1 / sqrt(mean(x**2) + eps)``.
+
+    Returns
+    -------
+    y : array
+        Shape, dtype, library and device of `x`.
+    rstd : array
+        With ``return_stats=True``: the shape of `x` without the normalized axes, float32, or float64 where `x` is.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    References
+    ----------
+    .. [1] B. Zhang and R. Sennrich, "Root mean square layer normalization", NeurIPS 2019. https://arxiv.org/abs/1910.07467
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> normkit.rms_norm(np.array([2.0, -2.0, 2.0]), eps=0.0)
+    array([ 1., -1.,  1.])
+    """
+
+@overload
+def group_norm(x: ArrayT, num_groups: int, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
+@overload
+def group_norm(x: ArrayT, num_groups: int, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
+@overload
+def group_norm(x: ArrayT, num_groups: int, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
+    """
+    Group normalization: statistics per sample and group of channels [1]_.
+
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias``
+
+    Parameters
+    ----------
+    x : array
+        At least two axes, the first of them the batch; float32, float64, float16 or bfloat16.
+    num_groups : int
+        Into how many groups of neighbouring channels to divide them; it must divide their number.
+    weight, bias : array, optional
+        Shape (C,); the dtype of `x`, or float32 where `x` is half precision.
+    axis : int, default 1
+        The channel axis; -1 for channels-last data.
+    eps : float, default 1e-5
+        Added to the variance.
+    out : array, optional
+        Where to write the result: shape and dtype of `x`. It may be `x` itself.
+    return_stats : bool, default False
+        Also return the mean and ``rstd = 1 / sqrt(var + eps)``.
+
+    Returns
+    -------
+    y : array
+        Shape, dtype, library and device of `x`.
+    mean, rstd : array
+        With ``return_stats=True``: shape (N, num_groups), float32, or float64 where `x` is.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    References
+    ----------
+    .. [1] Y. Wu and K. He, "Group normalization", ECCV 2018. https://arxiv.org/abs/1803.08494
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> normkit.group_norm(np.array([[1.0, 3.0, 10.0, 20.0]]), 2, eps=0.0)
+    array([[-1.,  1., -1.,  1.]])
+    """
+
+@overload
+def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
+@overload
+def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
+@overload
+def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
+    """
+    Instance normalization: statistics per sample and channel [1]_.
+
+    ``y = (x - mean) / sqrt(var + eps) * weight + bias``
+
+    Parameters
+    ----------
+    x : array
+        At least two axes, the first of them the batch; float32, float64, float16 or bfloat16.
+    weight, bias : array, optional
+        Shape (C,); the dtype of `x`, or float32 where `x` is half precision.
+    axis : int, default 1
+        The channel axis; -1 for channels-last data.
+    eps : float, default 1e-5
+        Added to the variance.
+    out : array, optional
+        Where to write the result: shape and dtype of `x`. It may be `x` itself.
+    return_stats : bool, default False
+        Also return the mean and ``rstd = 1 / sqrt(var + eps)``.
+
+    Returns
+    -------
+    y : array
+        Shape, dtype, library and device of `x`.
+    mean, rstd : array
+        With ``return_stats=True``: shape (N, C), float32, or float64 where `x` is.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    References
+    ----------
+    .. [1] D. Ulyanov, A. Vedaldi and V. Lempitsky, "Instance normalization: the missing ingredient for fast stylization",
+       2016. https://arxiv.org/abs/1607.08022
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> normkit.instance_norm(np.array([[[1.0, 3.0], [10.0, 20.0]]]), eps=0.0)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
+    """
+
+def set_num_threads(threads: int) -> None:
+    """
+    Set how many threads one call may use from now on, whoever makes it.
+
+    Results do not depend on it. Small arrays use one thread in any case.
+
+    Parameters
+    ----------
+    threads : int
+        0 goes back to the default: what OpenMP would use (``OMP_NUM_THREADS``, else all cores).
+
+    Raises
+    ------
+    ValueError
+        `threads` is negative.
+    """
+
+def get_num_threads() -> int:
+    """How many threads one call may use."""
+
+def build_info() -> dict[str, Any]:
+    """
+    What this build of normkit is and uses.
+
+    Returns
+    -------
+    dict
+        `version`; `isa`, the instruction set in use, which ``NORMKIT_ISA`` in the environment overrides; `isas`, those
+        usable on this machine; `threads`; `openmp` and `cuda`, whether compiled in; `compiler`.
+    """

@@ -1,0 +1,209 @@
+#include "dlpack.h"
+
+#include <nanobind/ndarray.h>
+
+#include <new>
+#include <string>
+
+namespace normkit::python {
+namespace {
+
+/// Elements of nothing: a view with no data pointer would mean an absent argument.
+alignas(64) std::byte no_elements[64];
+
+/// The newest function table that speaks our major version, nullptr where there is none.
+const dlpack::ExchangeApi* exchange_of(nb::handle tensor_type) {
+  const nb::object capsule = nb::getattr(tensor_type, "__dlpack_c_exchange_api__", nb::none());
+  if (capsule.is_none()) return nullptr;
+  // The table outlives its capsule: it is promised to stay for the life of the process.
+  auto* api = static_cast<dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  if (api == nullptr) throw nb::python_error();
+  while (api != nullptr && api->version.major != dlpack::version.major) api = api->previous;
+  return api != nullptr && api->view != nullptr ? api : nullptr;
+}
+
+/// nullptr while PyTorch has not been imported: no tensor exists then, and importing it would cost a second to say no.
+const Torch* load_torch() {
+  const nb::dict modules = nb::borrow<nb::dict>(PyImport_GetModuleDict());
+  if (!modules.contains("torch")) return nullptr;
+  const nb::object module = modules["torch"];
+  if (!nb::hasattr(module, "autograd")) return nullptr;  // half-way through its own import
+  const nb::object type = module.attr("Tensor");
+  return new Torch{.tensor_type = type,
+                   .exchange = exchange_of(type),
+                   .empty_like = module.attr("empty_like"),
+                   .increment_version = module.attr("autograd").attr("graph").attr("increment_version"),
+                   .float32 = module.attr("float32"),
+                   .float64 = module.attr("float64"),
+                   .is_neg = nb::steal(PyUnicode_InternFromString("is_neg")),
+                   .requires_grad = nb::steal(PyUnicode_InternFromString("requires_grad"))};
+}
+
+bool dtype_of(dlpack::DataType from, DType& to) noexcept {
+  if (from.lanes != 1) return false;
+  if (from.code == dlpack::floating && from.bits == 32) return to = DType::float32, true;
+  if (from.code == dlpack::floating && from.bits == 64) return to = DType::float64, true;
+  if (from.code == dlpack::floating && from.bits == 16) return to = DType::float16, true;
+  if (from.code == dlpack::brain_floating && from.bits == 16) return to = DType::bfloat16, true;
+  return false;
+}
+
+void view_tensor(Argument argument, nb::handle array, const dlpack::Tensor& tensor, TensorView& view) {
+  if (!dtype_of(tensor.dtype, view.dtype)) refuse_dtype(argument, array);
+  const auto device = tensor.device.type;
+  if (device == dlpack::cpu || device == dlpack::cuda_host) {
+    view.device = Device::cpu;
+  } else if (device == dlpack::cuda || device == dlpack::cuda_managed) {
+    view.device = Device::cuda;
+  } else {
+    refuse(PyExc_TypeError, argument, "must be in CPU or CUDA memory", "DLPack device type " + std::to_string(device));
+  }
+  if (tensor.rank > max_rank) refuse_rank(argument, tensor.rank);
+  view.rank = tensor.rank;
+  std::int64_t size = 1;
+  for (int axis = view.rank - 1; axis >= 0; --axis) {
+    view.shape[axis] = tensor.shape[axis];
+    view.strides[axis] = tensor.strides != nullptr ? tensor.strides[axis] : size;
+    size *= tensor.shape[axis];
+  }
+  if (size == 0) {
+    view.data = no_elements;
+  } else if (tensor.data == nullptr) {
+    refuse(PyExc_TypeError, argument, "must have memory", type_text(array));
+  } else {
+    view.data = static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
+  }
+}
+
+constexpr const char* failed_export = "%s: %s must be a dense array that DLPack can describe; got %s";
+
+nb::object export_capsule(nb::handle array) {
+  nb::object exporter = array.attr("__dlpack__");
+  try {
+    return exporter(nb::arg("max_version") = nb::make_tuple(dlpack::version.major, dlpack::version.minor));
+  } catch (nb::python_error& error) {
+    if (!error.matches(PyExc_TypeError)) throw;
+    return exporter();  // of the time before versions
+  }
+}
+
+}  // namespace
+
+const Torch* torch_of(nb::handle array) {
+  // Neither is ever freed: the interpreter is gone before static destructors run.
+  static const Torch* torch = nullptr;
+  static nb::handle known;  // the last type seen to be a tensor, kept so that no other type gets its address
+  const nb::handle type = array.type();
+  if (type.is(known)) return torch;
+  if (torch == nullptr) torch = load_torch();
+  if (torch == nullptr) return nullptr;
+  const auto as_type = [](nb::handle object) { return reinterpret_cast<PyTypeObject*>(object.ptr()); };
+  if (!PyType_IsSubtype(as_type(type), as_type(torch->tensor_type))) return nullptr;
+  known.dec_ref();
+  known = type.inc_ref();
+  return torch;
+}
+
+void mark_modified(nb::handle tensor) {
+  // Inference tensors count no versions; before PyTorch 2.5 it was an error to ask.
+  if (!nb::cast<bool>(tensor.attr("is_inference")())) torch_of(tensor)->increment_version(tensor);
+}
+
+nb::object view_torch(const Torch& torch, Argument argument, nb::handle tensor, TensorView& view) {
+  const nb::object requires_grad = nb::steal(PyObject_GetAttr(tensor.ptr(), torch.requires_grad.ptr()));
+  if (!requires_grad.is_valid()) throw nb::python_error();
+  if (requires_grad.ptr() == Py_True) {
+    refuse(PyExc_TypeError, argument, "must not require a gradient, which would be lost", "requires_grad=True",
+           std::string("pass ") + argument.name + ".detach()");
+  }
+  PyObject* self = tensor.ptr();
+  const nb::object is_neg = nb::steal(PyObject_VectorcallMethod(torch.is_neg.ptr(), &self, 1, nullptr));
+  if (!is_neg.is_valid()) throw nb::python_error();
+  if (is_neg.ptr() == Py_True) {
+    refuse(PyExc_TypeError, argument, "must not be a negated view, whose memory has the other sign", "is_neg()=True",
+           std::string("pass ") + argument.name + ".resolve_neg()");
+  }
+  if (torch.exchange == nullptr) return view_exporter(argument, tensor, view, false);
+  dlpack::Tensor described;
+  if (torch.exchange->view(tensor.ptr(), &described) != 0) {
+    nb::python_error error;
+    nb::raise_from(error, PyExc_TypeError, failed_export, argument.operation, argument.name, type_text(tensor).c_str());
+  }
+  view_tensor(argument, tensor, described, view);
+  return {};
+}
+
+nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, bool for_writing) {
+  if (!nb::hasattr(array, "__dlpack__") || PyType_Check(array.ptr())) refuse_kind(argument, array);
+  nb::object capsule;
+  int device;
+  try {
+    device = nb::cast<int>(nb::int_(array.attr("__dlpack_device__")()[0]));
+    capsule = export_capsule(array);
+  } catch (nb::python_error& error) {
+    nb::raise_from(error, PyExc_TypeError, failed_export, argument.operation, argument.name, type_text(array).c_str());
+  }
+  if (device != dlpack::cpu && device != dlpack::cuda_host) {
+    refuse(PyExc_TypeError, argument, "must be in CPU memory", "DLPack device type " + std::to_string(device));
+  }
+
+  // The capsule stays what it is, an unused one: with it goes the export.
+  const dlpack::Tensor* tensor;
+  bool writeable = false;
+  if (PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned")) {
+    auto* managed =
+        static_cast<dlpack::ManagedTensorVersioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
+    if (managed->version.major != dlpack::version.major) {
+      refuse(PyExc_TypeError, argument, "must be exported through DLPack 1",
+             "DLPack " + std::to_string(managed->version.major));
+    }
+    tensor = &managed->tensor;
+    writeable = (managed->flags & (dlpack::read_only | dlpack::is_copied)) == 0;
+  } else if (PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
+    tensor = &static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"))->tensor;
+  } else {
+    refuse_kind(argument, array);
+  }
+  if (for_writing && !writeable) refuse_read_only(argument, array);
+  view_tensor(argument, array, *tensor, view);
+  return capsule;
+}
+
+nb::object importer_of(const char* operation, nb::handle array) {
+  nb::object library;
+  if (nb::hasattr(array, "__array_namespace__")) {
+    library = array.attr("__array_namespace__")();
+  } else {
+    nb::object name = array.type().attr("__module__").attr("partition")(".")[0];
+    library = nb::borrow<nb::dict>(PyImport_GetModuleDict())[name];
+  }
+  if (!nb::hasattr(library, "from_dlpack")) {
+    refuse(PyExc_TypeError, {operation, "x"}, "must come from a library that takes results through from_dlpack",
+           type_text(array), "pass numpy.from_dlpack(x)");
+  }
+  return library.attr("from_dlpack");
+}
+
+nb::object new_exporter(DType dtype, std::span<const std::int64_t> shape, TensorView& view) {
+  std::size_t extents[max_rank];
+  std::int64_t size = item_size(dtype);
+  view.dtype = dtype;
+  view.rank = static_cast<int>(shape.size());
+  for (int axis = view.rank - 1; axis >= 0; --axis) {
+    const std::int64_t extent = shape[static_cast<std::size_t>(axis)];
+    view.shape[axis] = extent;
+    view.strides[axis] = size / item_size(dtype);
+    extents[axis] = static_cast<std::size_t>(extent);
+    size *= extent;
+  }
+  constexpr std::align_val_t alignment{64};  // what XLA asks of memory that it takes over without a copy
+  view.data = ::operator new(static_cast<std::size_t>(size), alignment);
+  nb::capsule owner(view.data, [](void* data) noexcept { ::operator delete(data, alignment); });
+  const bool brain = dtype == DType::bfloat16;
+  const nb::dlpack::dtype type = {static_cast<std::uint8_t>(brain ? dlpack::brain_floating : dlpack::floating),
+                                  static_cast<std::uint8_t>(8 * item_size(dtype)), 1};
+  return nb::cast(
+      nb::ndarray<nb::array_api>(view.data, shape.size(), extents, owner, nullptr, type, nb::device::cpu::value));
+}
+
+}  // namespace normkit::python

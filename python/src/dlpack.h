@@ -1,0 +1,37 @@
+// Arrays of libraries other than NumPy: PyTorch, and whatever exports DLPack.
+#pragma once
+
+#include "arrays.h"
+#include "dlpack_abi.h"
+
+namespace normkit::python {
+
+/// What PyTorch's tensors answer to; looked up when the first tensor comes by.
+struct Torch {
+  nb::object tensor_type;
+  const dlpack::ExchangeApi* exchange;  // nullptr before PyTorch 2.10: use __dlpack__
+  nb::object empty_like, increment_version, float32, float64;
+  nb::object is_neg, requires_grad;  // names
+};
+
+/// PyTorch where `array` is one of its tensors, else nullptr.
+const Torch* torch_of(nb::handle array);
+
+/// Tells autograd, which may have saved the old values, that the tensor has been written.
+void mark_modified(nb::handle tensor);
+
+/// Views a tensor. Refuses what DLPack would let pass with wrong values: a gradient that gets lost, a pending negation.
+/// Returns the owner of the viewed memory, empty where that is the tensor.
+nb::object view_torch(const Torch& torch, Argument argument, nb::handle tensor, TensorView& view);
+
+/// Views any array in CPU memory through __dlpack__; returns the capsule, which owns the view. `for_writing`: refuses
+/// what is read-only, a copy, or does not say.
+nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, bool for_writing);
+
+/// The function that makes an array of the library of `array` from an exporter of DLPack.
+nb::object importer_of(const char* operation, nb::handle array);
+
+/// A new exporter of memory for one array, dense in C order.
+nb::object new_exporter(DType dtype, std::span<const std::int64_t> shape, TensorView& view);
+
+}  // namespace normkit::python

@@ -1,0 +1,33 @@
+// The Python classes Moments and BatchNormState.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <normkit/moments.h>
+
+#include <cstdint>
+#include <shared_mutex>
+#include <vector>
+
+namespace normkit::python {
+
+namespace nb = nanobind;
+
+/// Immutable: moments of any shape, in C order.
+struct MomentsArray {
+  std::vector<std::int64_t> shape;
+  std::vector<Moments> values;
+};
+
+/// Moving averages that Python threads share. Nobody who holds the mutex waits for the GIL; so one may wait for the
+/// mutex with the GIL held.
+struct BatchNormState {
+  BatchNormState(std::int64_t num_features, const RunningStats::Options& options) : stats(num_features, options) {}
+
+  RunningStats stats;
+  std::shared_mutex mutex;
+};
+
+void bind_moments(nb::module_& module);
+void bind_state(nb::module_& module);
+
+}  // namespace normkit::python

@@ -1,0 +1,163 @@
+// Prints "name hash" for results of every normalizer, one a line: the same lines on every instruction set and
+// processor, whatever the number of threads. Data comes from integers alone, so that no library has a part in it.
+#include <normkit/normkit.h>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <numeric>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace normkit;
+using Extents = std::vector<std::int64_t>;
+
+struct Random {
+  std::uint64_t state;
+  std::uint32_t next() {  // a 64-bit linear congruential generator's upper half (Knuth)
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<std::uint32_t>(state >> 32);
+  }
+};
+
+// Finite values of the dtype, between about 2^-6 and 2^6 and off centre, from random bits.
+std::vector<std::byte> random_values(DType dtype, std::int64_t count, std::uint64_t seed) {
+  Random random{seed};
+  std::vector<std::byte> bytes(static_cast<std::size_t>(count * item_size(dtype)));
+  for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+    const std::uint32_t bits = random.next();
+    const auto store = [&](auto value) { std::memcpy(&bytes[i * sizeof value], &value, sizeof value); };
+    const auto integer = static_cast<std::int32_t>(bits >> 8) - (1 << 23) + (1 << 21);
+    const std::uint32_t sign = bits >> 31;
+    switch (dtype) {
+      case DType::float32: store(static_cast<float>(integer) / 4194304.0f); break;
+      case DType::float64: store((static_cast<double>(integer) + random.next() / 4294967296.0) / 4194304.0); break;
+      case DType::float16:
+        store(static_cast<std::uint16_t>(sign << 15 | (9 + (bits >> 10) % 12) << 10 | bits % 1024));
+        break;
+      case DType::bfloat16:
+        store(static_cast<std::uint16_t>(sign << 15 | (121 + (bits >> 7) % 12) << 7 | bits % 128));
+        break;
+    }
+  }
+  return bytes;
+}
+
+struct Hash {
+  std::uint64_t value = 14695981039346656037u;  // FNV-1a
+  void add(std::span<const std::byte> bytes) {
+    for (const std::byte byte : bytes) value = (value ^ static_cast<std::uint64_t>(byte)) * 1099511628211u;
+  }
+};
+
+Extents dense_strides(const Extents& shape, bool channels_last) {
+  Extents strides(shape.size());
+  std::int64_t stride = 1;
+  if (channels_last) {
+    strides[1] = 1;
+    stride = shape[1];
+  }
+  for (std::size_t a = shape.size(); a-- > 0;) {
+    if (channels_last && a == 1) continue;
+    strides[a] = stride;
+    stride *= shape[a];
+  }
+  return strides;
+}
+
+struct Case {
+  Normalizer norm;
+  const char* name;
+  bool affine;
+};
+
+std::vector<Case> normalizers(const Extents& shape) {
+  const int rank = static_cast<int>(shape.size());
+  std::vector<Case> all = {{batch_norm(rank), "batch_norm", true},
+                           {layer_norm(rank, {-1}), "layer_norm(-1)", true},
+                           {layer_norm(rank, {1}), "layer_norm(1)", true},
+                           {rms_norm(rank, {-1}), "rms_norm", true},
+                           {standardize(rank, {0}, 1e-6, 1.0), "standardize(0)", false},
+                           {min_max_scale(rank, {-1}, -0.1, 0.9), "min_max_scale(-1)", false},
+                           {min_max_scale(rank, {0}, -0.1, 0.9), "min_max_scale(0)", false}};
+  if (rank > 2) {
+    all.push_back({instance_norm(rank), "instance_norm", true});
+    all.push_back({group_norm(rank, shape[1] / 2), "group_norm(pairs)", true});
+    all.push_back({group_norm(rank, 2), "group_norm(2)", true});
+  }
+  return all;
+}
+
+std::int64_t size_of(const Extents& shape) {
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>{});
+}
+
+// The hash of all that forward() writes, or nothing where the normalizer refuses the shape.
+std::uint64_t fingerprint(const Case& one, DType dtype, const Extents& shape, bool channels_last) {
+  const Extents strides = dense_strides(shape, channels_last);
+  const std::vector<std::byte> x = random_values(dtype, size_of(shape), 1);
+  std::vector<std::byte> y(x.size());
+  const DType wide = dtype == DType::float64 ? DType::float64 : DType::float32;
+  const std::vector<std::int64_t> kept = statistics_shape(one.norm, shape);
+  std::vector<std::byte> mean(static_cast<std::size_t>(size_of(kept) * item_size(wide)));
+  std::vector<std::byte> rstd(mean.size());
+  Extents affine;
+  for (std::size_t a = 0; a < shape.size(); ++a) {
+    if (((one.norm.affine >> a) & 1u) != 0) affine.push_back(shape[a]);
+  }
+  const std::vector<std::byte> weight = random_values(wide, size_of(affine), 2);
+  const std::vector<std::byte> bias = random_values(wide, size_of(affine), 3);
+
+  const auto tensor = [](const std::vector<std::byte>& bytes, DType type, const Extents& extents,
+                         const Extents& by = {}) {
+    return view(const_cast<std::byte*>(bytes.data()), type, extents, by);
+  };
+  Forward arguments{.x = tensor(x, dtype, shape, strides), .y = tensor(y, dtype, shape, strides)};
+  if (one.affine) arguments.weight = tensor(weight, wide, affine);
+  if (one.affine && one.norm.statistic == Statistic::variance) arguments.bias = tensor(bias, wide, affine);
+  if (one.norm.statistic == Statistic::variance) arguments.mean = tensor(mean, wide, kept);
+  if (one.norm.statistic != Statistic::range) arguments.rstd = tensor(rstd, wide, kept);
+  forward(one.norm, arguments);
+
+  Hash hash;
+  hash.add(y);
+  hash.add(mean);
+  hash.add(rstd);
+  return hash.value;
+}
+
+}  // namespace
+
+int main() {
+  // Small and serial; then few statistics over long reductions and many over short ones, in rows and in columns.
+  const std::vector<Extents> shapes = {{3, 4},     {5, 130},   {2, 6, 5, 7},     {2, 4, 3, 5, 6}, {2, 200003},
+                                       {5003, 40}, {70, 1030}, {2, 4, 180, 181}, {2, 96, 25, 25}, {40, 6, 64}};
+  int faults = 0;
+  for (const Extents& shape : shapes) {
+    std::string extents;
+    for (const std::int64_t extent : shape) extents += (extents.empty() ? "" : "x") + std::to_string(extent);
+    for (const bool channels_last : {false, true}) {
+      if (channels_last && shape.size() == 2) continue;
+      for (int type = 0; type < dtype_count; ++type) {
+        const auto dtype = static_cast<DType>(type);
+        for (const Case& one : normalizers(shape)) {
+          set_num_threads(1);
+          const std::uint64_t hash = fingerprint(one, dtype, shape, channels_last);
+          std::printf("%s-%s-%s-%s %016llx\n", one.name, name(dtype), extents.c_str(), channels_last ? "last" : "first",
+                      static_cast<unsigned long long>(hash));
+          for (const int threads : {2, 3}) {
+            set_num_threads(threads);
+            if (fingerprint(one, dtype, shape, channels_last) == hash) continue;
+            std::fprintf(stderr, "other bits with %d threads than with 1 in the line above\n", threads);
+            ++faults;
+          }
+        }
+      }
+    }
+  }
+  return faults == 0 ? 0 : 1;
+}

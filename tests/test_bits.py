@@ -1,0 +1,272 @@
+"""The bitwise contract: the same input gives the same bits, for any number of threads and any instruction set, in place
+or not, at any alignment, and for each sample whatever the batch around it.
+
+Run as a program, this file prints the hashes of many results as JSON; the tests run it once per instruction set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cases
+import normkit
+from cases import DTYPES, NORMALIZERS
+
+THREADS = (1, 2, 3, 8)
+# Small ones run serially; of the large ones some have many statistics to share out among the threads, some few and
+# long reductions to be cut, by rows and by columns.
+SMALL = ((3, 5), (17, 33), (33, 130), (3, 2050), (2, 6, 5, 7), (3, 12, 9, 11), (2, 4, 3, 5, 6))
+LARGE = (
+    *((1, 1_000_003), (1_000_003, 1), (3000, 200), (200_003, 3), (2, 3, 500, 501), (2, 64, 57, 61), (2, 32, 8, 21, 25)),
+    (16, 100, 28, 28),
+)
+LAYOUTS = ("C", "channels_last", "cropped", "strided")
+EVERY_CASE_UP_TO = 100_000  # elements; beyond, float32 in the two dense layouts only: the schedules are the same
+
+
+def equal(actual, expected, what=""):
+    """Bit for bit, without the courtesies that floating-point equality extends to -0 and NaN."""
+    assert actual.dtype == expected.dtype and actual.shape == expected.shape, what
+    same = np.ascontiguousarray(actual).tobytes() == np.ascontiguousarray(expected).tobytes()
+    if not same:
+        # For the message: where and by how much.
+        np.testing.assert_array_equal(actual, expected, err_msg=what)
+        raise AssertionError(f"{what}: -0 against 0")
+
+
+def evaluate(name, x):
+    """All that a normalizer returns for `x`, with weight and bias."""
+    operation = NORMALIZERS[name](x.shape)
+    weight, bias = cases.parameters(operation, x.shape, x.dtype) if operation.affine else (None, None)
+    options = dict(return_stats=True) if operation.returns_stats else {}
+    results = operation.call(x, weight, bias, **options)
+    return results if options else (results,)
+
+
+def extras(x):
+    """What is not a normalizer of the grid: the range, and moving averages."""
+    yield "min_max_scale(axis=0)", (normkit.min_max_scale(x, axis=0, feature_range=(-0.1, 0.9)),)
+    yield "min_max_scale(axis=-1)", (normkit.min_max_scale(x, axis=-1, feature_range=(-0.1, 0.9)),)
+    if x.size > x.shape[1]:
+        state = normkit.BatchNormState(x.shape[1])
+        normkit.batch_norm(x, state, training=True)
+        yield "running averages", (state.running_mean, state.running_var)
+
+
+def fingerprints(shapes, threads):
+    """{case: [hash with each number of threads]}"""
+    table = {}
+    for shape in shapes:
+        for layout in LAYOUTS:
+            for dtype in DTYPES:
+                if math.prod(shape) > EVERY_CASE_UP_TO and (dtype != "float32" or layout not in ("C", "channels_last")):
+                    continue
+                x = cases.arrange(cases.sample(shape, DTYPES[dtype]), layout).view
+                first = {}
+                for count in threads:
+                    normkit.set_num_threads(count)
+                    calls = ((name, evaluate(name, x)) for name in NORMALIZERS if not cases.misfit(name, shape))
+                    for name, results in (*calls, *extras(x)):
+                        case = f"{name} {shape} {layout} {dtype}"
+                        data = b"".join(np.ascontiguousarray(result).tobytes() for result in results)
+                        if data == first.setdefault(case, data) and case in table:
+                            hash_ = table[case][0]  # comparing is cheaper than hashing
+                        else:
+                            hash_ = hashlib.blake2b(data, digest_size=8).hexdigest()
+                        table.setdefault(case, []).append(hash_)
+    return table
+
+
+def fingerprints_of(isa, threads=THREADS):
+    """The table as a process forced to one instruction set prints it."""
+    command = [sys.executable, __file__, *map(str, threads)]
+    # More threads than cores must not spin while they wait for each other.
+    environment = {**os.environ, "NORMKIT_ISA": isa, "OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["isa"] == isa, "NORMKIT_ISA was not honoured"
+    return printed["table"]
+
+
+@pytest.mark.slow
+def test_instruction_sets_and_threads():
+    """Every instruction set that this machine has, with 1, 2, 3 and 8 threads."""
+    tables = {isa: fingerprints_of(isa) for isa in normkit.build_info()["isas"]}
+    assert "baseline" in tables or "neon" in tables
+    reference = next(iter(tables.values()))
+    assert len(reference) > 200
+    different = {}
+    for isa, table in tables.items():
+        assert table.keys() == reference.keys()
+        for case, hashes in table.items():
+            for threads, value in zip(THREADS, hashes, strict=True):
+                if value != reference[case][0]:
+                    different.setdefault(f"{isa}, {threads} threads", []).append(case)
+    assert not different, f"other bits than {next(iter(tables))} with 1 thread: {different}"
+
+
+def test_unknown_instruction_set_is_refused():
+    """A misspelt NORMKIT_ISA does not silently run something else."""
+    command = [sys.executable, "-c", "import normkit, numpy; normkit.layer_norm(numpy.ones((2, 2), 'float32'))"]
+    done = subprocess.run(
+        command, env={**os.environ, "NORMKIT_ISA": "avx1024"}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0
+    assert "NORMKIT_ISA" in done.stderr and "avx1024" in done.stderr
+
+
+PER_SAMPLE = [name for name in NORMALIZERS if NORMALIZERS[name]((2, 2, 2)).per_sample]
+SAMPLE_SHAPES = (
+    (5, 7),
+    (37, 130),
+    (5, 4099),
+    (4, 6, 5, 7),
+    (5, 32, 9, 11),
+    (3, 6, 40, 61),
+    (3, 4, 3, 5, 6),
+    (2, 2, 70_001),
+)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def sample_shapes(name):
+    return [shape for shape in SAMPLE_SHAPES if not cases.misfit(name, shape)]
+
+
+def samples(name, memory, dtype):
+    for shape in sample_shapes(name):
+        values = cases.sample(shape, DTYPES[dtype])
+        yield shape, values, cases.arrange(values, memory).view
+
+
+@each_dtype
+@pytest.mark.parametrize("memory", ["C", "channels_last"])
+@pytest.mark.parametrize("name", PER_SAMPLE)
+def test_alone_as_in_the_batch(name, memory, dtype):
+    """Each sample by itself, and any part of the batch, gives the bits it gives in the batch."""
+    for shape, _, x in samples(name, memory, dtype):
+        returned = slice(1) if NORMALIZERS[name](shape).given else slice(None)  # given statistics are not per sample
+        together = evaluate(name, x)[returned]
+        parts = [slice(i, i + 1) for i in range(min(len(x), 6))] + [slice(1, None), slice(None, None, 2)]
+        for part in parts:
+            for whole, alone in zip(together, evaluate(name, x[part])[returned], strict=True):
+                equal(alone, whole[part], f"{name} {shape} {memory} sample {part}")
+
+
+@each_dtype
+@pytest.mark.parametrize("memory", ["C", "channels_last"])
+@pytest.mark.parametrize("name", PER_SAMPLE)
+def test_position_in_the_batch(name, memory, dtype):
+    for shape, values, x in samples(name, memory, dtype):
+        order = cases.random(shape).permutation(len(x))
+        (y, *_), (permuted, *_) = evaluate(name, x), evaluate(name, cases.arrange(values[order], memory).view)
+        equal(permuted, y[order], f"{name} {shape} {memory}")
+
+
+@each_dtype
+@pytest.mark.parametrize("layout", [name for name in cases.LAYOUTS if name not in cases.INPUT_ONLY])
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_in_place(name, layout, dtype):
+    """In place, into an array laid out alike, and into a fresh one."""
+    for shape in sample_shapes(name):
+        x = cases.arrange(cases.sample(shape, DTYPES[dtype]), layout).view
+        operation = NORMALIZERS[name](shape)
+        weight, bias = cases.parameters(operation, shape, x.dtype) if operation.affine else (None, None)
+        fresh = operation.call(x, weight, bias)
+        out = cases.poisoned(shape, x.dtype, layout).view
+        equal(operation.call(x, weight, bias, out=out), fresh, f"{name} {shape} {layout} out")
+        equal(operation.call(x, weight, bias, out=x), fresh, f"{name} {shape} {layout} in place")
+
+
+@each_dtype
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_alignment(name, dtype):
+    """Arrays that begin at any byte: x, weight, bias and the result."""
+    for shape in ((5, 130), (4, 6, 5, 7), (2, 6, 40, 61)):
+        if cases.misfit(name, shape):
+            continue
+        values = cases.sample(shape, DTYPES[dtype])
+        operation = NORMALIZERS[name](shape)
+        weight, bias = cases.parameters(operation, shape, values.dtype) if operation.affine else (None, None)
+        expected = operation.call(values, weight, bias)
+        for byte in (1, 2, 4, 7, 8, 16, 33):
+
+            def moved(array, byte=byte):
+                if array is None:
+                    return None
+                memory = np.zeros(array.nbytes + 128, np.uint8)
+                start = -memory.ctypes.data % 64 + byte
+                there = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+                there[...] = array
+                return there
+
+            out = moved(np.full_like(values, np.nan))
+            operation.call(moved(values), moved(weight), moved(bias), out=out)
+            equal(out, expected, f"{name} {shape} at byte {byte}")
+
+
+@each_dtype
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_memory_order_of_out(name, dtype):
+    """The result does not depend on how `out` is laid out."""
+    for shape in sample_shapes(name)[:6]:
+        for memory in ("C", "channels_last"):
+            x = cases.arrange(cases.sample(shape, DTYPES[dtype]), memory).view
+            operation = NORMALIZERS[name](shape)
+            weight, bias = cases.parameters(operation, shape, x.dtype) if operation.affine else (None, None)
+            expected = operation.call(x, weight, bias)
+            for layout in ("C", "F", "channels_last", "permuted", "negative", "strided", "misaligned", "cropped"):
+                out = cases.poisoned(shape, x.dtype, layout).view
+                operation.call(x, weight, bias, out=out)
+                equal(out, expected, f"{name} {shape} {memory} -> {layout}")
+
+
+@each_dtype
+@pytest.mark.parametrize(
+    "name", ["batch_norm(training)", "batch_norm(inference)", "group_norm(few)", "group_norm(many)", "instance_norm"]
+)
+def test_order_of_the_axes(name, dtype):
+    """The same memory seen as (N, C, ...) and as (N, ..., C) is the same data: the same bits."""
+    for shape in ((4, 6, 5, 7), (5, 32, 9, 11), (3, 6, 40, 61), (3, 4, 3, 5, 6)):
+        for memory in ("C", "channels_last"):
+            x = cases.arrange(cases.sample(shape, DTYPES[dtype]), memory).view
+            last = np.moveaxis(x, 1, -1)
+            name_of_last = f"{name[:-1]}, axis=-1)" if name.endswith(")") else f"{name}(axis=-1)"
+            operation, moved = NORMALIZERS[name](shape), NORMALIZERS[name_of_last](last.shape)
+            weight, bias = cases.parameters(operation, shape, x.dtype)
+            y = operation.call(x, weight, bias)
+            equal(np.moveaxis(moved.call(last, weight, bias), -1, 1), y, f"{name} {shape} {memory}")
+
+
+@each_dtype
+@pytest.mark.parametrize("name", NORMALIZERS)
+def test_statistics_do_not_change_the_result(name, dtype):
+    """Asking for the statistics, or leaving out a neutral weight and bias, gives the same bits."""
+    for shape in sample_shapes(name)[:6]:
+        x = cases.sample(shape, DTYPES[dtype])
+        operation = NORMALIZERS[name](shape)
+        plain = operation.call(x, None, None)
+        if operation.returns_stats:
+            equal(operation.call(x, None, None, return_stats=True)[0], plain, f"{name} {shape}")
+        if operation.affine:
+            extent = operation.parameter_shape(shape)
+            neutral = operation.call(x, np.ones(extent, x.dtype), np.zeros(extent, x.dtype))
+            np.testing.assert_array_equal(neutral, plain, err_msg=f"{name} {shape}")
+
+
+def main(threads):
+    shapes = SMALL if cases.QUICK else SMALL + LARGE
+    json.dump({"isa": normkit.build_info()["isa"], "table": fingerprints(shapes, threads)}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main([int(count) for count in sys.argv[1:]])
