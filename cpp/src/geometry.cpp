@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <utility>
+#include <cstdlib>
 
 namespace normkit::detail {
 namespace {
@@ -17,7 +17,6 @@ struct AxisList {
     if (axis.extent != 1) axes[static_cast<std::size_t>(size++)] = axis;
   }
   Axis& operator[](int i) { return axes[static_cast<std::size_t>(i)]; }
-  [[nodiscard]] auto span() { return std::span(axes).first(static_cast<std::size_t>(size)); }
 };
 
 bool is_reduced(const Axis& axis) { return axis.stat_stride == 0; }
@@ -29,7 +28,7 @@ AxisList write_strides(const Normalizer& norm, std::span<const std::int64_t> sha
   std::int64_t param_stride = 1;
   AxisList list;
   for (int a = norm.rank - 1; a >= 0; --a) {
-    Axis axis;
+    Axis axis = unit_axis;
     axis.extent = shape[static_cast<std::size_t>(a)];
     for (std::size_t k = 0; k < max_operands; ++k) axis.data_stride[k] = strides[k][a];
     if (contains(norm.affine, a)) {
@@ -62,10 +61,13 @@ bool chains(const Axis& outer, const Axis& inner) {
 
 // Outermost first by x's stride; neighbours whose strides all chain become one axis.
 void sort_and_merge(AxisList& list) {
-  const auto axes = list.span();
-  std::stable_sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) {
-    return std::abs(a.data_stride[0]) > std::abs(b.data_stride[0]);
-  });
+  // By insertion: stable, and unlike the standard library's, without memory of its own.
+  for (int i = 1; i < list.size; ++i) {
+    const Axis axis = list[i];
+    int at = i;
+    for (; at > 0 && std::abs(list[at - 1].data_stride[0]) < std::abs(axis.data_stride[0]); --at) list[at] = list[at - 1];
+    list[at] = axis;
+  }
   int merged = 0;
   for (int i = 0; i < list.size; ++i) {
     if (merged > 0 && chains(list[merged - 1], list[i])) {

@@ -18,11 +18,12 @@ inline constexpr int max_operands = 2;  // x and y
 
 /// stat_stride == 0: statistics are taken over this axis. param_stride == 0: weight and bias do not vary along it.
 struct Axis {
-  std::int64_t extent = 1;
-  std::int64_t data_stride[max_operands] = {};
-  std::int64_t stat_stride = 0;
-  std::int64_t param_stride = 0;
+  std::int64_t extent;
+  std::int64_t data_stride[max_operands];
+  std::int64_t stat_stride;
+  std::int64_t param_stride;
 };
+inline constexpr Axis unit_axis{1, {}, 0, 0};
 
 enum class Schedule : std::uint8_t {
   rows,     // the unit-stride axis is reduced: lanes belong to one statistic and are folded at its end
@@ -32,8 +33,8 @@ enum class Schedule : std::uint8_t {
 /// A tensor of any rank and layout, as kernels see it. Axes are sorted by stride, outermost first; unused ones have
 /// extent 1. The unit-stride axis is reduced[2] for rows and kept[1] for columns.
 struct Geometry {
-  Axis kept[2];
-  Axis reduced[3];
+  Axis kept[2] = {unit_axis, unit_axis};
+  Axis reduced[3] = {unit_axis, unit_axis, unit_axis};
   Schedule schedule = Schedule::rows;
   std::int64_t count = 1;  // values per statistic
   // Columns only: each `pooled` neighbouring lanes share a statistic. Their moments are taken one by one and merged,
@@ -49,7 +50,7 @@ struct Geometry {
 /// index on those; weight and bias do not vary along them.
 struct Plan {
   Geometry geometry;
-  std::array<Axis, max_rank> loops;
+  std::array<Axis, max_rank> loops;  // the first loop_count are set
   int loop_count = 0;
 };
 

@@ -29,42 +29,42 @@ using nb::literals::operator""_a;
       "def " function ", return_stats: bool = False) -> " y " | tuple[" y_and_statistics "]")
 
 void bind_functions(nb::module_& module) {
-  module.def("standardize", &standardize, "x"_a, nb::kw_only(), "axis"_a.none() = 0, "eps"_a = 0.0, "ddof"_a = 0.0,
+  module.def("standardize", &standardize, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0, "eps"_a = 0.0, "ddof"_a = 0.0,
              "out"_a = nb::none(), docs::standardize,
              nb::sig("def standardize(x: ArrayT, *, axis: int | collections.abc.Sequence[int] | None = 0, "
                      "eps: float = 0.0, ddof: float = 0, out: ArrayT | None = None) -> ArrayT"));
-  module.def("min_max_scale", &min_max_scale, "x"_a, nb::kw_only(), "axis"_a.none() = 0,
+  module.def("min_max_scale", &min_max_scale, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0,
              "feature_range"_a = nb::make_tuple(0.0, 1.0), "out"_a = nb::none(), docs::min_max_scale,
              nb::sig("def min_max_scale(x: ArrayT, *, axis: int | collections.abc.Sequence[int] | None = 0, "
                      "feature_range: tuple[float, float] = (0.0, 1.0), out: ArrayT | None = None) -> ArrayT"));
-  module.def("batch_norm", &batch_norm, "x"_a, "state"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(),
+  module.def("batch_norm", &batch_norm, "x"_a.none(), "state"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(),
              nb::kw_only(), "training"_a = false, "axis"_a = 1, "eps"_a = 1e-5, "update_state"_a = true,
              "out"_a = nb::none(), "return_stats"_a = false, docs::batch_norm,
              NORMKIT_OVERLOADS("batch_norm(x: ArrayT, state: BatchNormState | None, weight: typing.Any | None = None, "
                                "bias: typing.Any | None = None, *, training: bool = False, axis: int = 1, "
                                "eps: float = 1e-5, update_state: bool = True, out: ArrayT | None = None",
                                "ArrayT", "ArrayT, ArrayT, ArrayT"));
-  module.def("layer_norm", &layer_norm, "x"_a, "weight"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(),
+  module.def("layer_norm", &layer_norm, "x"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(),
              "axis"_a.none() = -1, "eps"_a = 1e-5, "out"_a = nb::none(), "return_stats"_a = false, docs::layer_norm,
              NORMKIT_OVERLOADS("layer_norm(x: ArrayT, weight: typing.Any | None = None, "
                                "bias: typing.Any | None = None, *, "
                                "axis: int | collections.abc.Sequence[int] | None = -1, "
                                "eps: float = 1e-5, out: ArrayT | None = None",
                                "ArrayT", "ArrayT, ArrayT, ArrayT"));
-  module.def("rms_norm", &rms_norm, "x"_a, "weight"_a = nb::none(), nb::kw_only(), "axis"_a.none() = -1, "eps"_a = 1e-5,
+  module.def("rms_norm", &rms_norm, "x"_a.none(), "weight"_a = nb::none(), nb::kw_only(), "axis"_a.none() = -1, "eps"_a = 1e-5,
              "out"_a = nb::none(), "return_stats"_a = false, docs::rms_norm,
              NORMKIT_OVERLOADS("rms_norm(x: ArrayT, weight: typing.Any | None = None, *, "
                                "axis: int | collections.abc.Sequence[int] | None = -1, "
                                "eps: float = 1e-5, out: ArrayT | None = None",
                                "ArrayT", "ArrayT, ArrayT"));
-  module.def("group_norm", &group_norm, "x"_a, "num_groups"_a, "weight"_a = nb::none(), "bias"_a = nb::none(),
+  module.def("group_norm", &group_norm, "x"_a.none(), "num_groups"_a, "weight"_a = nb::none(), "bias"_a = nb::none(),
              nb::kw_only(), "axis"_a = 1, "eps"_a = 1e-5, "out"_a = nb::none(), "return_stats"_a = false,
              docs::group_norm,
              NORMKIT_OVERLOADS("group_norm(x: ArrayT, num_groups: int, weight: typing.Any | None = None, "
                                "bias: typing.Any | None = None, *, axis: int = 1, eps: float = 1e-5, "
                                "out: ArrayT | None = None",
                                "ArrayT", "ArrayT, ArrayT, ArrayT"));
-  module.def("instance_norm", &instance_norm, "x"_a, "weight"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(),
+  module.def("instance_norm", &instance_norm, "x"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(),
              "axis"_a = 1, "eps"_a = 1e-5, "out"_a = nb::none(), "return_stats"_a = false, docs::instance_norm,
              NORMKIT_OVERLOADS("instance_norm(x: ArrayT, weight: typing.Any | None = None, "
                                "bias: typing.Any | None = None, *, axis: int = 1, eps: float = 1e-5, "

@@ -49,6 +49,9 @@ struct TensorView {
   std::int64_t shape[max_rank];    // the first `rank` entries are set
   std::int64_t strides[max_rank];  // likewise
 
+  // Leaves the arrays unset: clearing them would cost more than the smallest calls do.
+  TensorView() noexcept {}
+
   [[nodiscard]] explicit operator bool() const noexcept { return data != nullptr; }
 
   /// Number of elements.

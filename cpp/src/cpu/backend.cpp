@@ -33,6 +33,7 @@ Job make_job(const Request& request, const Params& params, const Geometry& g) {
   Job job{};
   job.geometry = g;
   job.grid = grid(g);
+  job.outer[0] = unit_axis;
   if (g.schedule == Schedule::rows) {
     job.outer[1] = g.reduced[0];
     job.outer[2] = g.reduced[1];

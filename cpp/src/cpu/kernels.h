@@ -186,10 +186,15 @@ struct Loops {
 
   // --- map ----------------------------------------------------------------------------------------------------------
 
+  // From one unit-stride run to the next, in elements.
+  struct Step {
+    std::int64_t x, y, param, statistic;
+  };
+
+  // `count` runs of `length` elements, the first at `index` on the outer axes and `begin` along the unit-stride one.
   template <bool params_vary>
-  static NORMKIT_INLINE void map_span(const Job& job, const Slab& slab, const StatisticsView& s,
-                                      const OuterIndex& index, std::int64_t begin, std::int64_t length,
-                                      std::int64_t runs) {
+  static NORMKIT_INLINE void map_runs(const Job& job, const Slab& slab, StatisticsView s, const OuterIndex& index,
+                                      std::int64_t begin, std::int64_t length, std::int64_t count, const Step& step) {
     const Geometry& g = job.geometry;
     std::int64_t offset[max_operands];
     for (int k = 0; k < max_operands; ++k) {
@@ -198,55 +203,67 @@ struct Loops {
     }
     const S* x = static_cast<const S*>(job.x) + offset[0];
     S* y = static_cast<S*>(job.y) + offset[1];
-    if constexpr (Rule::rescales) {
-      const auto low = static_cast<C>(job.low);
-      const auto high = static_cast<C>(job.high);
-      const RescaleMap<C, !rows> map{Source<C, !rows>(s.shift_high), Source<C, !rows>(s.shift_low),
-                                     Source<C, !rows>(s.scale),      broadcast(low),
-                                     broadcast(high - low),          broadcast(high)};
-      for (; runs > 0; --runs, x += job.outer[2].data_stride[0], y += job.outer[2].data_stride[1]) {
+    std::int64_t param = slab.k0 * g.kept[0].param_stride + slab.lane * g.kept[1].param_stride;
+    for (int a = 0; a < 3; ++a) param += index[a] * job.outer[a].param_stride;
+    if (params_vary) param += begin;
+    const auto* weight = static_cast<const C*>(job.weight) + param;
+    const auto* bias = static_cast<const C*>(job.bias) + param;
+    for (; count > 0; --count) {
+      if constexpr (Rule::rescales) {
+        const auto low = static_cast<C>(job.low);
+        const auto high = static_cast<C>(job.high);
+        const RescaleMap<C, !rows> map{Source<C, !rows>(s.shift_high), Source<C, !rows>(s.shift_low),
+                                       Source<C, !rows>(s.scale),      broadcast(low),
+                                       broadcast(high - low),          broadcast(high)};
         map_run<C>(x, y, length, map);
-      }
-    } else {
-      std::int64_t param = slab.k0 * g.kept[0].param_stride + slab.lane * g.kept[1].param_stride;
-      for (int a = 0; a < 3; ++a) param += index[a] * job.outer[a].param_stride;
-      if (params_vary) param += begin;
-      for (; runs > 0; --runs, x += job.outer[2].data_stride[0], y += job.outer[2].data_stride[1]) {
+      } else {
         const NormalizeMap<C, Rule::centred, !rows, params_vary> map{
             Source<C, !rows>(s.shift_high), Source<C, !rows>(s.shift_low), Source<C, !rows>(s.scale),
-            Source<C, params_vary>(static_cast<const C*>(job.weight) + param),
-            Source<C, params_vary>(static_cast<const C*>(job.bias) + param)};
+            Source<C, params_vary>(weight), Source<C, params_vary>(bias)};
         map_run<C>(x, y, length, map);
-        param += job.outer[2].param_stride;
       }
+      x += step.x;
+      y += step.y;
+      weight += step.param;
+      bias += step.param;
+      s.shift_high += step.statistic;
+      s.shift_low += step.statistic;
+      s.scale += step.statistic;
     }
   }
 
   static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const StatisticsView& statistics) {
-    if constexpr (rows) {
-      for (int r = slab.lanes - 1; r >= 0; --r) {
-        map_blocks(job, {slab.k0, slab.lane + r, 1}, chunk,
-                   {statistics.shift_high + r, statistics.shift_low + r, statistics.scale + r});
-      }
+    const Axis& unit = rows ? job.geometry.reduced[2] : job.geometry.kept[1];
+    if (unit.param_stride != 0) {
+      map_blocks<true>(job, slab, chunk, statistics);
     } else {
-      map_blocks(job, slab, chunk, statistics);
+      map_blocks<false>(job, slab, chunk, statistics);
     }
   }
 
+  template <bool params_vary>
   static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const StatisticsView& statistics) {
-    const Axis& unit = rows ? job.geometry.reduced[2] : job.geometry.kept[1];
+    const Axis& across = job.geometry.kept[1];
+    const Step next_row{across.data_stride[0], across.data_stride[1], across.param_stride, 1};
+    const Axis& along = job.outer[2];
+    const Step next_run{along.data_stride[0], along.data_stride[1], along.param_stride, 0};
     const std::int64_t begin = chunk * job.grid.blocks_per_chunk;
     const std::int64_t end = smaller(begin + job.grid.blocks_per_chunk, job.grid.blocks);
     for (std::int64_t b = end - 1; b >= begin; --b) {
       const Piece where = piece(job, b);
-      const std::int64_t length = rows ? where.length : slab.lanes;
-      for_spans(job, where.outer_begin, where.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
-        if (unit.param_stride != 0) {
-          map_span<true>(job, slab, statistics, index, where.begin, length, runs);
-        } else {
-          map_span<false>(job, slab, statistics, index, where.begin, length, runs);
-        }
-      });
+      if (rows && where.outer_end - where.outer_begin == 1) {  // one run of each row
+        OuterIndex index;
+        outer_index(job, where.outer_begin, index);
+        map_runs<params_vary>(job, slab, statistics, index, where.begin, where.length, slab.lanes, next_row);
+        continue;
+      }
+      for (int r = 0; r < (rows ? slab.lanes : 1); ++r) {
+        const Slab one{slab.k0, slab.lane + r, rows ? 1 : slab.lanes};
+        const StatisticsView its{statistics.shift_high + r, statistics.shift_low + r, statistics.scale + r};
+        for_spans(job, where.outer_begin, where.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
+          map_runs<params_vary>(job, one, its, index, where.begin, rows ? where.length : slab.lanes, runs, next_run);
+        });
+      }
     }
   }
 
