@@ -16,10 +16,10 @@ struct Request {
   double eps, ddof, low, high;
   DType dtype;  // of x and y; statistics and arithmetic are float64 for float64, else float32
   const void* x;
-  void* y;  // null: statistics only
-  TensorView weight, bias;  // data null where absent; dense, indexed by param strides
+  void* y;                                // null: statistics only
+  TensorView weight, bias;                // data null where absent; dense, indexed by param strides
   TensorView given_mean, given_variance;  // `apply` only; dense, indexed by stat strides
-  void* mean;  // out, by stat strides; null where not asked for
+  void* mean;                             // out, by stat strides; null where not asked for
   void* rstd;
   std::span<Moments> moments;  // out, by stat strides; empty where not asked for
 };

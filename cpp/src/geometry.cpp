@@ -22,8 +22,7 @@ struct AxisList {
 bool is_reduced(const Axis& axis) { return axis.stat_stride == 0; }
 
 // The split axis is read as (groups, rest), the statistics being taken over the rest.
-AxisList write_strides(const Normalizer& norm, std::span<const std::int64_t> shape,
-                       const OperandStrides& strides) {
+AxisList write_strides(const Normalizer& norm, std::span<const std::int64_t> shape, const OperandStrides& strides) {
   std::int64_t stat_stride = 1;
   std::int64_t param_stride = 1;
   AxisList list;
@@ -65,7 +64,8 @@ void sort_and_merge(AxisList& list) {
   for (int i = 1; i < list.size; ++i) {
     const Axis axis = list[i];
     int at = i;
-    for (; at > 0 && std::abs(list[at - 1].data_stride[0]) < std::abs(axis.data_stride[0]); --at) list[at] = list[at - 1];
+    for (; at > 0 && std::abs(list[at - 1].data_stride[0]) < std::abs(axis.data_stride[0]); --at)
+      list[at] = list[at - 1];
     list[at] = axis;
   }
   int merged = 0;
@@ -150,7 +150,8 @@ Grid grid(const Geometry& g) noexcept {
     grid.runs_per_block = row_block / run;
     grid.blocks = ceil_div(outer, grid.runs_per_block);
   }
-  // Chunks of at least 64 Ki values keep threads busy; at most 256 of them keep their moments negligible beside the data.
+  // Chunks of at least 64 Ki values keep threads busy; at most 256 of them keep their moments negligible beside the
+  // data.
   const std::int64_t least = g.schedule == Schedule::columns ? 16 : 32;
   grid.blocks_per_chunk = std::max(least, ceil_div(grid.blocks, 256));
   grid.chunks = ceil_div(grid.blocks, grid.blocks_per_chunk);

@@ -46,8 +46,8 @@ struct Geometry {
   [[nodiscard]] std::int64_t size() const noexcept { return statistics() * count; }
 };
 
-/// A geometry, and what does not fit in it: kept axes beyond two, outermost first. The geometry is walked once for every
-/// index on those; weight and bias do not vary along them.
+/// A geometry, and what does not fit in it: kept axes beyond two, outermost first. The geometry is walked once for
+/// every index on those; weight and bias do not vary along them.
 struct Plan {
   Geometry geometry;
   std::array<Axis, max_rank> loops;  // the first loop_count are set
@@ -55,8 +55,8 @@ struct Plan {
 };
 
 /// The plan of `norm` on tensors of `shape`, `strides[k]` being those of operand k (x's where there is no y); none when
-/// the layout has none (no unit-stride axis shared by the operands, or too many reduced axes that do not merge): pack it
-/// then. The normalizer must fit the shape (see norm.cpp), and no extent be 0.
+/// the layout has none (no unit-stride axis shared by the operands, or too many reduced axes that do not merge): pack
+/// it then. The normalizer must fit the shape (see norm.cpp), and no extent be 0.
 using OperandStrides = std::array<const std::int64_t*, max_operands>;
 std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> shape, const OperandStrides& strides);
 

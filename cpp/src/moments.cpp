@@ -13,7 +13,8 @@ namespace {
 
 // Whether the averages could take the batch's statistic: in their own dtype.
 bool is_finite(const Moments& m, double ddof, DType dtype) {
-  const double largest = dtype == DType::float32 ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
+  const double largest =
+      dtype == DType::float32 ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
   return std::abs(m.mean) <= largest && m.variance(ddof) <= largest;
 }
 
@@ -44,8 +45,10 @@ RunningStats::RunningStats(std::int64_t num_features, const Options& options)
     fail("RunningStats", "num_features must be at least 1; got num_features=" + std::to_string(num_features));
   }
   if (options.momentum && !(*options.momentum >= 0.0 && *options.momentum <= 1.0)) {
-    fail("RunningStats", "momentum is the weight of the new batch, in [0, 1], or none for the cumulative average; got "
-                         "momentum=" + detail::text(*options.momentum));
+    fail("RunningStats",
+         "momentum is the weight of the new batch, in [0, 1], or none for the cumulative average; got "
+         "momentum=" +
+             detail::text(*options.momentum));
   }
   if (options.dtype != DType::float32 && options.dtype != DType::float64) {
     fail<dtype_error>("RunningStats", std::string("dtype must be float32 or float64; got ") + name(options.dtype));
@@ -93,7 +96,8 @@ void RunningStats::update(std::span<const Moments> batch) {
                                     detail::text(batch[i].count) + " for feature " + std::to_string(i));
   }
   if (options_.on_nonfinite != NonFinite::propagate) {
-    const auto bad = std::ranges::find_if_not(batch, [&](const Moments& m) { return is_finite(m, ddof, options_.dtype); });
+    const auto bad =
+        std::ranges::find_if_not(batch, [&](const Moments& m) { return is_finite(m, ddof, options_.dtype); });
     if (bad != batch.end()) {
       if (options_.on_nonfinite == NonFinite::raise) {
         fail("RunningStats.update", "the batch's statistics must be finite; got NaN or infinity for feature " +

@@ -59,7 +59,8 @@ std::int64_t checked_count(const Normalizer& norm, std::span<const std::int64_t>
       count *= extent;
     }
   }
-  if (count == 0) fail(norm.name, "the axes that statistics are taken over must not be empty; got shape " + text(shape));
+  if (count == 0)
+    fail(norm.name, "the axes that statistics are taken over must not be empty; got shape " + text(shape));
   return count;
 }
 
@@ -110,9 +111,8 @@ void check_param(const Normalizer& norm, const char* argument, const TensorView&
   if (norm.affine == 0) fail(norm.name, std::string(argument) + " is not taken; got one");
   const bool half = item_size(x.dtype) == 2;
   if (param.dtype != x.dtype && !(half && param.dtype == DType::float32)) {
-    fail<dtype_error>(norm.name, std::string(argument) + " must have the dtype of x" +
-                                     (half ? " or float32" : "") + "; got " + name(param.dtype) + " for x of " +
-                                     name(x.dtype) + "; convert it");
+    fail<dtype_error>(norm.name, std::string(argument) + " must have the dtype of x" + (half ? " or float32" : "") +
+                                     "; got " + name(param.dtype) + " for x of " + name(x.dtype) + "; convert it");
   }
   check_shape(norm.name, argument, param, affine_shape(norm, shape_of(x)), "the extents that it varies along");
 }
@@ -169,7 +169,8 @@ Request request_for(const Normalizer& norm, const TensorView& x, const TensorVie
 
 const Backend& backend_of(const TensorView& x) { return x.device == Device::cuda ? cuda_backend() : cpu_backend(); }
 
-void check_moments(const Normalizer& norm, const Forward& a, std::span<const Moments> moments, std::int64_t statistics) {
+void check_moments(const Normalizer& norm, const Forward& a, std::span<const Moments> moments,
+                   std::int64_t statistics) {
   if (!moments.empty() && norm.statistic != Statistic::variance) {
     fail(norm.name, "moments are taken by normalizers with a mean and a variance only");
   }
@@ -272,8 +273,7 @@ void apply(const Normalizer& norm, const Apply& a) {
   // No values, yet the statistics given have a rstd: one value of each stands for none.
   std::int64_t one[max_rank];
   for (int axis = 0; axis < a.x.rank; ++axis) one[axis] = std::max<std::int64_t>(a.x.shape[axis], 1);
-  const TensorView stand_in =
-      make_view(nullptr, a.x.dtype, {one, static_cast<std::size_t>(a.x.rank)}, {}, a.x.device);
+  const TensorView stand_in = make_view(nullptr, a.x.dtype, {one, static_cast<std::size_t>(a.x.rank)}, {}, a.x.device);
   request.weight = request.bias = {};
   run_planned(norm, stand_in, {}, backend, backend.apply, request);
 }

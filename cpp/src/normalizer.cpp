@@ -114,8 +114,8 @@ Normalizer standardize(int rank, std::span<const int> axes, double eps, double d
 Normalizer min_max_scale(int rank, std::span<const int> axes, double low, double high) {
   Normalizer norm = over_axes("min_max_scale", rank, axes, 0.0, false);
   if (!(low < high) || std::isinf(low) || std::isinf(high)) {
-    fail("min_max_scale", "feature_range must be finite and ascending; got feature_range=(" + text(low) +
-                              ", " + text(high) + ")");
+    fail("min_max_scale",
+         "feature_range must be finite and ascending; got feature_range=(" + text(low) + ", " + text(high) + ")");
   }
   norm.statistic = Statistic::range;
   norm.low = low;

@@ -10,8 +10,8 @@ TensorView make_view(void* data, DType dtype, std::span<const std::int64_t> shap
     fail("view", "a tensor has at most " + std::to_string(max_rank) + " axes; got " + std::to_string(shape.size()));
   }
   if (!strides.empty() && strides.size() != shape.size()) {
-    fail("view", "strides must have one entry per axis; got " + std::to_string(strides.size()) + " for shape " +
-                     text(shape));
+    fail("view",
+         "strides must have one entry per axis; got " + std::to_string(strides.size()) + " for shape " + text(shape));
   }
   TensorView view;
   view.data = data;

@@ -29,8 +29,8 @@ using nb::literals::operator""_a;
       "def " function ", return_stats: bool = False) -> " y " | tuple[" y_and_statistics "]")
 
 void bind_functions(nb::module_& module) {
-  module.def("standardize", &standardize, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0, "eps"_a = 0.0, "ddof"_a = 0.0,
-             "out"_a = nb::none(), docs::standardize,
+  module.def("standardize", &standardize, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0, "eps"_a = 0.0,
+             "ddof"_a = 0.0, "out"_a = nb::none(), docs::standardize,
              nb::sig("def standardize(x: ArrayT, *, axis: int | collections.abc.Sequence[int] | None = 0, "
                      "eps: float = 0.0, ddof: float = 0, out: ArrayT | None = None) -> ArrayT"));
   module.def("min_max_scale", &min_max_scale, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0,
@@ -51,8 +51,8 @@ void bind_functions(nb::module_& module) {
                                "axis: int | collections.abc.Sequence[int] | None = -1, "
                                "eps: float = 1e-5, out: ArrayT | None = None",
                                "ArrayT", "ArrayT, ArrayT, ArrayT"));
-  module.def("rms_norm", &rms_norm, "x"_a.none(), "weight"_a = nb::none(), nb::kw_only(), "axis"_a.none() = -1, "eps"_a = 1e-5,
-             "out"_a = nb::none(), "return_stats"_a = false, docs::rms_norm,
+  module.def("rms_norm", &rms_norm, "x"_a.none(), "weight"_a = nb::none(), nb::kw_only(), "axis"_a.none() = -1,
+             "eps"_a = 1e-5, "out"_a = nb::none(), "return_stats"_a = false, docs::rms_norm,
              NORMKIT_OVERLOADS("rms_norm(x: ArrayT, weight: typing.Any | None = None, *, "
                                "axis: int | collections.abc.Sequence[int] | None = -1, "
                                "eps: float = 1e-5, out: ArrayT | None = None",
@@ -64,8 +64,9 @@ void bind_functions(nb::module_& module) {
                                "bias: typing.Any | None = None, *, axis: int = 1, eps: float = 1e-5, "
                                "out: ArrayT | None = None",
                                "ArrayT", "ArrayT, ArrayT, ArrayT"));
-  module.def("instance_norm", &instance_norm, "x"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(),
-             "axis"_a = 1, "eps"_a = 1e-5, "out"_a = nb::none(), "return_stats"_a = false, docs::instance_norm,
+  module.def("instance_norm", &instance_norm, "x"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(),
+             nb::kw_only(), "axis"_a = 1, "eps"_a = 1e-5, "out"_a = nb::none(), "return_stats"_a = false,
+             docs::instance_norm,
              NORMKIT_OVERLOADS("instance_norm(x: ArrayT, weight: typing.Any | None = None, "
                                "bias: typing.Any | None = None, *, axis: int = 1, eps: float = 1e-5, "
                                "out: ArrayT | None = None",

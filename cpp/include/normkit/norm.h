@@ -60,7 +60,8 @@ struct Normalizer {
 /// `mean` and `rstd` below. Throws as `forward` does when norm does not fit the shape.
 [[nodiscard]] std::vector<std::int64_t> statistics_shape(const Normalizer& norm, std::span<const std::int64_t> shape);
 
-/// Arguments of `forward`. x is required; without y only the statistics are taken. Nothing but y, mean, rstd, moments and running is written.
+/// Arguments of `forward`. x is required; without y only the statistics are taken. Nothing but y, mean, rstd, moments
+/// and running is written.
 struct Forward {
   TensorView x;
   TensorView weight = {};  // dtype of x, or float32 where x is half precision
@@ -68,7 +69,8 @@ struct Forward {
   TensorView y = {};       // shape and dtype of x; may be x itself (in place)
   TensorView mean = {};    // out, dense, shape statistics_shape: float32, or float64 for float64 data
   TensorView rstd = {};    // likewise: 1 / sqrt(var + eps)
-  // out, one per statistic in C order of statistics_shape; min and max are NaN, since nobody looked. Statistic::variance.
+  // out, one per statistic in C order of statistics_shape; min and max are NaN, since nobody looked.
+  // Statistic::variance.
   std::span<Moments> moments = {};
   RunningStats* running = nullptr;  // batch_norm in training: takes the batch's moments once y is written
 };

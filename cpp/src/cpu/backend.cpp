@@ -200,7 +200,8 @@ void apply(const Request& request) {
 }  // namespace
 
 const Backend& cpu_backend() {
-  static constexpr Backend backend{forward, apply, copy_strided, [](std::size_t bytes) { return ::operator new(bytes); },
+  static constexpr Backend backend{forward, apply, copy_strided,
+                                   [](std::size_t bytes) { return ::operator new(bytes); },
                                    [](void* memory) noexcept { ::operator delete(memory); }};
   return backend;
 }

@@ -1,6 +1,6 @@
-// A block is the part of up to `width` neighbouring reductions that is folded in working precision. The two kinds differ
-// only in how lanes meet statistics: in rows all lanes work for one statistic after the other and meet at its end, in
-// columns each lane has its own. Everything above this file is the same for both.
+// A block is the part of up to `width` neighbouring reductions that is folded in working precision. The two kinds
+// differ only in how lanes meet statistics: in rows all lanes work for one statistic after the other and meet at its
+// end, in columns each lane has its own. Everything above this file is the same for both.
 #pragma once
 
 #include "cpu/kernel_table.h"

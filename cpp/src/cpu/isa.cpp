@@ -54,8 +54,8 @@ const KernelTable& choose() {
     if (std::string(wanted) == table->isa) return *table;
     names += (names.empty() ? "" : ", ") + std::string(table->isa);
   }
-  throw std::invalid_argument("NORMKIT_ISA: must name an instruction set usable on this machine (" + names + "); got \"" +
-                              wanted + "\"");
+  throw std::invalid_argument("NORMKIT_ISA: must name an instruction set usable on this machine (" + names +
+                              "); got \"" + wanted + "\"");
 }
 
 }  // namespace

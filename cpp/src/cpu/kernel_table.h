@@ -14,7 +14,7 @@ namespace normkit::detail {
 struct Job {
   Geometry geometry;
   Grid grid;
-  Axis outer[3];  // the reduced axes but for rows' unit-stride one; right-aligned
+  Axis outer[3];            // the reduced axes but for rows' unit-stride one; right-aligned
   std::int64_t slabs;       // kept[0] times those along kept[1]
   std::int64_t slab_lanes;  // the last slab along kept[1] may be narrower; a multiple of geometry.pooled
 
@@ -23,12 +23,12 @@ struct Job {
   const void* weight;  // C, by param strides; both null or neither
   const void* bias;
 
-  void* mean;          // out, C, by stat strides; may be null
-  void* rstd;          // likewise
-  double* totals;      // out, (first, second) of each Part, by stat strides; may be null
+  void* mean;      // out, C, by stat strides; may be null
+  void* rstd;      // likewise
+  double* totals;  // out, (first, second) of each Part, by stat strides; may be null
 
-  double* partials;    // split reductions: [kept[0]][chunk][first, second][kept[1]]
-  void* shift_high;    // split reductions and given statistics: C, [kept[0]][kept[1]]; what `finish` hands to `map`
+  double* partials;  // split reductions: [kept[0]][chunk][first, second][kept[1]]
+  void* shift_high;  // split reductions and given statistics: C, [kept[0]][kept[1]]; what `finish` hands to `map`
   void* shift_low;
   void* scale;
 

@@ -141,7 +141,8 @@ struct Loops {
         count += totals.count;
       }
       const Finished<C> finished = Rule::template finish<C>(job, total, count);
-      const std::int64_t at = slab.k0 * g.kept[0].stat_stride + (divide(slab.lane, pooled).quotient + s) * g.kept[1].stat_stride;
+      const std::int64_t at =
+          slab.k0 * g.kept[0].stat_stride + (divide(slab.lane, pooled).quotient + s) * g.kept[1].stat_stride;
       if (job.mean != nullptr) static_cast<C*>(job.mean)[at] = finished.shift_high;
       if (job.rstd != nullptr) static_cast<C*>(job.rstd)[at] = finished.scale;
       if (job.totals != nullptr) {

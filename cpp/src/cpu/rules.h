@@ -243,8 +243,8 @@ struct RangeRule {
     return {least_of(a.first, b.first), greatest_of(a.second, b.second)};
   }
 
-  // For y = (x * unit - min * unit) / range: `unit` halves a range too wide for the working type. The range is subtracted
-  // in that type, as `map` will subtract, so that the largest value lands on 1 exactly.
+  // For y = (x * unit - min * unit) / range: `unit` halves a range too wide for the working type. The range is
+  // subtracted in that type, as `map` will subtract, so that the largest value lands on 1 exactly.
   template <class C>
   static Finished<C> finish(const Job&, Part total, double) {
     auto low = static_cast<C>(total.first);

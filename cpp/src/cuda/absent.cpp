@@ -6,7 +6,8 @@
 namespace normkit::detail {
 
 const Backend& cuda_backend() {
-  throw std::runtime_error("normkit: this build has no CUDA backend; got an array in GPU memory; copy it to the CPU first");
+  throw std::runtime_error(
+      "normkit: this build has no CUDA backend; got an array in GPU memory; copy it to the CPU first");
 }
 
 }  // namespace normkit::detail
