@@ -188,6 +188,9 @@ void check_forward(const Normalizer& norm, const Forward& a, std::int64_t statis
   check_device(norm.name, a.x, {&a.weight, &a.bias, &a.y, &a.mean, &a.rstd});
   check_param(norm, "weight", a.weight, a.x);
   check_param(norm, "bias", a.bias, a.x);
+  if (a.mean && norm.statistic != Statistic::variance) fail(norm.name, "takes no mean; got an array for it");
+  if (a.rstd && norm.statistic == Statistic::range)
+    fail(norm.name, "takes no standard deviation; got an array for rstd");
   check_statistic(norm, "mean", a.mean, a.x, false);
   check_statistic(norm, "rstd", a.rstd, a.x, false);
   check_moments(norm, a, a.moments, statistics);

@@ -243,6 +243,11 @@ TEST_CASE("forward and apply refuse before they write") {
   check_refused([&] { forward(norm, {.x = input, .y = output, .mean = view(y.data(), {4})}); }, {"memory", "out"});
   check_refused([&] { forward(norm, {.x = input, .y = output, .mean = view(x.data(), {3})}); },
                 {"mean", "(4,)", "(3,)"});
+  std::vector<float> four(4);
+  const TensorView statistic = view(four.data(), {4});
+  check_refused([&] { forward(rms_norm(2, {1}), {.x = input, .y = output, .mean = statistic}); }, {"rms_norm", "mean"});
+  check_refused([&] { forward(min_max_scale(2, {1}), {.x = input, .y = output, .rstd = statistic}); },
+                {"min_max_scale", "rstd"});
   check_refused([&] { forward(norm, {.x = view(x.data(), {4, 0}), .y = view(y.data(), {4, 0})}); },
                 {"empty", "(4, 0)"});
   check_refused([&] { forward(standardize(2, {1}, 0.0, 6.0), {.x = input, .y = output}); }, {"ddof", "6"});
