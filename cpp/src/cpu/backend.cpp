@@ -44,6 +44,7 @@ Job make_job(const Request& request, const Params& params, const Geometry& g) {
     job.slab_lanes = most_columns / g.pooled * g.pooled;
   }
   job.slabs = g.kept[0].extent * ((g.kept[1].extent + job.slab_lanes - 1) / job.slab_lanes);
+  job.slabs_stay_cached = g.size() * item_size(request.dtype) / job.slabs <= cached_bytes / 2;
   job.x = request.x;
   job.y = request.y;
   job.weight = params.weight;

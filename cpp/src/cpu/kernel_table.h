@@ -17,6 +17,7 @@ struct Job {
   Axis outer[3];            // the reduced axes but for rows' unit-stride one; right-aligned
   std::int64_t slabs;       // kept[0] times those along kept[1]
   std::int64_t slab_lanes;  // the last slab along kept[1] may be narrower; a multiple of geometry.pooled
+  bool slabs_stay_cached;   // x of two slabs and y of one do: `normalize` fetches the next slab while it maps one
 
   const void* x;
   void* y;             // null: statistics only

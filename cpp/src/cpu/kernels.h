@@ -195,7 +195,8 @@ struct Loops {
   // `count` runs of `length` elements, the first at `index` on the outer axes and `begin` along the unit-stride one.
   template <bool params_vary>
   static NORMKIT_INLINE void map_runs(const Job& job, const Slab& slab, StatisticsView s, const OuterIndex& index,
-                                      std::int64_t begin, std::int64_t length, std::int64_t count, const Step& step) {
+                                      std::int64_t begin, std::int64_t length, std::int64_t count, const Step& step,
+                                      std::int64_t next) {
     const Geometry& g = job.geometry;
     std::int64_t offset[max_operands];
     for (int k = 0; k < max_operands; ++k) {
@@ -216,12 +217,12 @@ struct Loops {
         const RescaleMap<C, !rows> map{Source<C, !rows>(s.shift_high), Source<C, !rows>(s.shift_low),
                                        Source<C, !rows>(s.scale),      broadcast(low),
                                        broadcast(high - low),          broadcast(high)};
-        map_run<C>(x, y, length, map);
+        map_run<C>(x, y, length, map, next);
       } else {
         const NormalizeMap<C, Rule::centred, !rows, params_vary> map{
             Source<C, !rows>(s.shift_high), Source<C, !rows>(s.shift_low), Source<C, !rows>(s.scale),
             Source<C, params_vary>(weight), Source<C, params_vary>(bias)};
-        map_run<C>(x, y, length, map);
+        map_run<C>(x, y, length, map, next);
       }
       x += step.x;
       y += step.y;
@@ -233,17 +234,19 @@ struct Loops {
     }
   }
 
-  static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const StatisticsView& statistics) {
+  static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const StatisticsView& statistics,
+                        std::int64_t next) {
     const Axis& unit = rows ? job.geometry.reduced[2] : job.geometry.kept[1];
     if (unit.param_stride != 0) {
-      map_blocks<true>(job, slab, chunk, statistics);
+      map_blocks<true>(job, slab, chunk, statistics, next);
     } else {
-      map_blocks<false>(job, slab, chunk, statistics);
+      map_blocks<false>(job, slab, chunk, statistics, next);
     }
   }
 
   template <bool params_vary>
-  static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const StatisticsView& statistics) {
+  static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const StatisticsView& statistics,
+                         std::int64_t next) {
     const Axis& across = job.geometry.kept[1];
     const Step next_row{across.data_stride[0], across.data_stride[1], across.param_stride, 1};
     const Axis& along = job.outer[2];
@@ -255,14 +258,15 @@ struct Loops {
       if (rows && where.outer_end - where.outer_begin == 1) {  // one run of each row
         OuterIndex index;
         outer_index(job, where.outer_begin, index);
-        map_runs<params_vary>(job, slab, statistics, index, where.begin, where.length, slab.lanes, next_row);
+        map_runs<params_vary>(job, slab, statistics, index, where.begin, where.length, slab.lanes, next_row, next);
         continue;
       }
       for (int r = 0; r < (rows ? slab.lanes : 1); ++r) {
         const Slab one{slab.k0, slab.lane + r, rows ? 1 : slab.lanes};
         const StatisticsView its{statistics.shift_high + r, statistics.shift_low + r, statistics.scale + r};
         for_spans(job, where.outer_begin, where.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
-          map_runs<params_vary>(job, one, its, index, where.begin, rows ? where.length : slab.lanes, runs, next_run);
+          map_runs<params_vary>(job, one, its, index, where.begin, rows ? where.length : slab.lanes, runs, next_run,
+                                next);
         });
       }
     }
@@ -271,7 +275,7 @@ struct Loops {
   static void map(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
     for (std::int64_t u = end - 1; u >= begin; --u) {
       const Unit unit = unit_at(job, u);
-      map_chunk(job, unit.slab, unit.chunk, kept_statistics(job, unit.slab));
+      map_chunk(job, unit.slab, unit.chunk, kept_statistics(job, unit.slab), 0);
     }
   }
 
@@ -292,7 +296,12 @@ struct Loops {
       const StatisticsView view{statistics.shift_high, statistics.shift_low, statistics.scale};
       finish_slab(job, slab, totals, view);
       if (job.y == nullptr) continue;
-      for (std::int64_t chunk = job.grid.chunks - 1; chunk >= 0; --chunk) map_chunk(job, slab, chunk, view);
+      std::int64_t next = 0;
+      if (job.slabs_stay_cached && s + 1 < end) {
+        const auto [next_k0, next_index] = divide(s + 1, along);
+        next = data(job, slab_at(job, next_k0, next_index)) - data(job, slab);
+      }
+      for (std::int64_t chunk = job.grid.chunks - 1; chunk >= 0; --chunk) map_chunk(job, slab, chunk, view, next);
     }
   }
 };
