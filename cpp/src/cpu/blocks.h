@@ -112,18 +112,29 @@ struct RowBlock {
 
   const S* row(int r) const { return x + r * job->geometry.kept[1].data_stride[0] + piece.begin; }
 
-  void first(C (&value)[width]) const {
+  // From a row's start to the first run of the block.
+  std::int64_t first_run() const {
     OuterIndex index;
     outer_index(*job, piece.outer_begin, index);
-    const std::int64_t offset = data_offset(*job, index, 0);
+    return data_offset(*job, index, 0);
+  }
+
+  void first(C (&value)[width]) const {
+    const std::int64_t offset = first_run();
     for (int r = 0; r < rows; ++r) value[r] = static_cast<C>(load_value(row(r) + offset));
   }
 
   template <template <class> class Fold, int count>
   void reduce(const C (&shift)[width], C (&results)[count][width]) const {
+    const bool one_run = piece.outer_end - piece.outer_begin == 1;
+    const std::int64_t offset = first_run();
     for (int r = 0; r < rows; ++r) {
       auto fold = Fold<LaneVectors>::about(broadcast_lanes<C, vectors>(shift[r]));
-      walk(row(r), fold);
+      if (one_run) {
+        walk_run(row(r) + offset, piece.length, fold);
+      } else {
+        walk(row(r), fold);
+      }
       fold.results([&](int k, LaneVectors lanes, auto combine) { results[k][r] = fold_lanes(lanes, combine); });
     }
   }

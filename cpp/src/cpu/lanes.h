@@ -68,7 +68,7 @@ struct Vec {
 
 template <class T>
 NORMKIT_INLINE Vec<T> broadcast(T value) {
-  return {typename Vec<T>::Raw{} + value};
+  return {value - typename Vec<T>::Raw{}};  // a compiler may drop "- 0", but not "+ 0", which would change -0
 }
 
 template <class T>
