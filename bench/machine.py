@@ -45,7 +45,7 @@ def describe() -> dict[str, Any]:
         "caches": _caches(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "huge_pages": _read("/sys/kernel/mm/transparent_hugepage/enabled"),
-        "system": platform.platform(),
+        "system": " ".join((platform.system(), platform.machine(), *platform.libc_ver())),
         "python": platform.python_version(),
         "load_average": os.getloadavg(),
         "normkit": normkit.build_info(),

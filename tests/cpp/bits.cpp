@@ -139,7 +139,7 @@ int main() {
   int faults = 0;
   for (const Extents& shape : shapes) {
     std::string extents;
-    for (const std::int64_t extent : shape) extents += (extents.empty() ? "" : "x") + std::to_string(extent);
+    for (const std::int64_t extent : shape) extents.append(extents.empty() ? "" : "x").append(std::to_string(extent));
     for (const bool channels_last : {false, true}) {
       if (channels_last && shape.size() == 2) continue;
       for (int type = 0; type < dtype_count; ++type) {
