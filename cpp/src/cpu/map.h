@@ -61,8 +61,10 @@ NORMKIT_INLINE void map_run(const S* x, S* y, std::int64_t length, const Map& ma
   const auto ahead = reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(next) * sizeof(S);
   std::int64_t i = 0;
   for (; i + width <= length; i += width) {
-    if (next != 0)
-      __builtin_prefetch(reinterpret_cast<const void*>(ahead + static_cast<std::uintptr_t>(i) * sizeof(S)));
+    if (next != 0) {
+      const auto address = ahead + static_cast<std::uintptr_t>(i) * sizeof(S);
+      __builtin_prefetch(reinterpret_cast<const void*>(address));  // NOLINT(performance-no-int-to-ptr)
+    }
     store(y + i, map.apply(load_as<C>(x + i), [i](const auto& source) { return source.at(i); }));
   }
   if (i < length) {
