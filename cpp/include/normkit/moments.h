@@ -1,11 +1,11 @@
 // Moments: the one object under all statistics, and the moving averages made of them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <optional>
 #include <span>
-#include <string>
 #include <vector>
 
 #include <normkit/tensor.h>

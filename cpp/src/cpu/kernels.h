@@ -30,6 +30,15 @@ inline Unit unit_at(const Job& job, std::int64_t unit) {
   return {slab_at(job, k0, index), chunk};
 }
 
+struct BlockRange {
+  std::int64_t begin, end;
+};
+
+inline BlockRange blocks_of(const Job& job, std::int64_t chunk) {
+  const std::int64_t begin = chunk * job.grid.blocks_per_chunk;
+  return {begin, smaller(begin + job.grid.blocks_per_chunk, job.grid.blocks)};
+}
+
 template <class S, class C, bool rows>
 struct BlockOf {
   using Type = RowBlock<C, S>;
@@ -74,8 +83,7 @@ struct Loops {
 
   // Blocks in order, and of each all lanes: neighbours in memory are read together.
   static void fold_chunk(const Job& job, const Slab& slab, std::int64_t chunk, Totals& totals) {
-    const std::int64_t begin = chunk * job.grid.blocks_per_chunk;
-    const std::int64_t end = smaller(begin + job.grid.blocks_per_chunk, job.grid.blocks);
+    const auto [begin, end] = blocks_of(job, chunk);
     totals.count = 0.0;
     for (std::int64_t b = begin; b < end; ++b) {
       const Piece where = piece(job, b);
@@ -105,8 +113,7 @@ struct Loops {
   }
 
   static double chunk_count(const Job& job, std::int64_t chunk) {
-    const std::int64_t begin = chunk * job.grid.blocks_per_chunk;
-    const std::int64_t end = smaller(begin + job.grid.blocks_per_chunk, job.grid.blocks);
+    const auto [begin, end] = blocks_of(job, chunk);
     double count = 0.0;
     for (std::int64_t b = begin; b < end; ++b) count += static_cast<double>(piece(job, b).count());
     return count;
@@ -251,8 +258,7 @@ struct Loops {
     const Step next_row{across.data_stride[0], across.data_stride[1], across.param_stride, 1};
     const Axis& along = job.outer[2];
     const Step next_run{along.data_stride[0], along.data_stride[1], along.param_stride, 0};
-    const std::int64_t begin = chunk * job.grid.blocks_per_chunk;
-    const std::int64_t end = smaller(begin + job.grid.blocks_per_chunk, job.grid.blocks);
+    const auto [begin, end] = blocks_of(job, chunk);
     for (std::int64_t b = end - 1; b >= begin; --b) {
       const Piece where = piece(job, b);
       if (rows && where.outer_end - where.outer_begin == 1) {  // one run of each row
