@@ -9,24 +9,43 @@
 
 namespace normkit::detail {
 
-/// A checked and planned call. Pointers are to the device's memory, but for `moments`.
+/// A checked and planned call. Pointers are to the device's memory, but for `moments` and what is of double.
 struct Request {
   Plan plan;
+  Column column;  // what it reduces by: parameters in the second half of some backward passes
   Statistic statistic;
   double eps, ddof, low, high;
-  DType dtype;  // of x and y; statistics and arithmetic are float64 for float64, else float32
-  const void* x;
-  void* y;                                // null: statistics only
-  TensorView weight, bias;                // data null where absent; dense, indexed by param strides
-  TensorView given_mean, given_variance;  // `apply` only; dense, indexed by stat strides
-  void* mean;                             // out, by stat strides; null where not asked for
-  void* rstd;
-  std::span<Moments> moments;  // out, by stat strides; empty where not asked for
+  double weight_offset;
+  Activation activation;
+  DType dtype;                   // of x and what has its shape; arithmetic is float64 for float64, else float32
+  void* operands[max_operands];  // geometry.h; null where absent. Without operand_out only statistics are wanted
+  bool adds;                     // x = second + third
+  bool omits_nan;                // `moments` only
+  TensorView weight, bias;       // data null where absent; dense, indexed by param strides
+  TensorView given_mean;         // `apply`, `backward`; dense, indexed by stat strides
+  TensorView given_variance;     // `apply` only; likewise
+  TensorView given_rstd;         // `backward` only; likewise. By parameters, both are dense per sample and channel
+  void* mean;                    // out, by stat strides; null where not asked for
+  void* rstd;                    // likewise
+  std::span<Moments> moments;    // out, by stat strides; empty where not asked for
+  bool statistics_given;         // `backward`: the statistics do not depend on x
+  bool weight_is_constant;       // `backward`: over each statistic
+  TensorView dweight, dbias;     // out, dense; null where not asked for
+  std::span<double> mean_error;  // out, by stat strides: what rounding took from the given means; may be empty
+  TensorView given_mean_error;   // the same, given; `backward` by parameters only
 };
 
 struct Backend {
   void (*forward)(const Request& request);
   void (*apply)(const Request& request);
+  /// By statistics: dx, dresidual, mean_error, and where weight is constant dweight and dbias. By parameters: the
+  /// latter.
+  void (*backward)(const Request& request);
+  void (*moments)(const Request& request);
+  /// How many elements of a dense mask are not 0.
+  std::int64_t (*count)(const TensorView& mask);
+  /// Sets a dense tensor to 0.
+  void (*clear)(const TensorView& tensor);
   /// Copies between two tensors of one shape and dtype, of any strides.
   void (*copy)(const TensorView& from, const TensorView& to);
   void* (*allocate)(std::size_t bytes);

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdlib>
+#include <utility>
 
 namespace normkit::detail {
 namespace {
@@ -29,7 +30,7 @@ AxisList write_strides(const Normalizer& norm, std::span<const std::int64_t> sha
   for (int a = norm.rank - 1; a >= 0; --a) {
     Axis axis = unit_axis;
     axis.extent = shape[static_cast<std::size_t>(a)];
-    for (std::size_t k = 0; k < max_operands; ++k) axis.data_stride[k] = strides[k][a];
+    for (std::size_t k = 0; k < max_operands; ++k) axis.data_stride[k] = strides[k] == nullptr ? 0 : strides[k][a];
     if (contains(norm.affine, a)) {
       axis.param_stride = param_stride;
       param_stride *= axis.extent;
@@ -90,29 +91,49 @@ std::int64_t pool(AxisList& list) {
   Axis& groups = list[list.size - 2];
   const Axis& rest = list[list.size - 1];
   bool adjacent = !is_reduced(groups) && is_reduced(rest) && groups.param_stride == rest.param_stride * rest.extent;
-  for (const std::int64_t stride : groups.data_stride) adjacent = adjacent && stride == rest.extent;
+  for (int k = 0; k < max_operands; ++k) {
+    adjacent = adjacent && groups.data_stride[k] == rest.data_stride[k] * rest.extent;
+  }
   if (!adjacent || rest.extent >= short_run || !is_reduced(list[list.size - 3])) return 1;
   const std::int64_t pooled = rest.extent;
   groups.extent *= pooled;
-  for (auto& stride : groups.data_stride) stride = 1;
+  for (int k = 0; k < max_operands; ++k) groups.data_stride[k] = rest.data_stride[k];
   groups.param_stride = rest.param_stride;
   --list.size;
   return pooled;
 }
 
+// All operands must have unit stride along the innermost axis; a mask may do without varying along it.
+bool ends_in_unit_stride(AxisList& list, const OperandStrides& strides) {
+  if (list.size == 0) return true;
+  const Axis& last = list[list.size - 1];
+  for (int k = 0; k < max_operands; ++k) {
+    if (strides[static_cast<std::size_t>(k)] == nullptr) continue;
+    if (last.data_stride[k] != 1 && !(k == operand_mask && last.data_stride[k] == 0)) return false;
+  }
+  return true;
+}
+
+// As if each channel of a group had statistics of its own.
+Normalizer without_groups(Normalizer norm) {
+  norm.split_axis = -1;
+  return norm;
+}
+
 }  // namespace
 
-std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> shape, const OperandStrides& strides) {
-  AxisList list = write_strides(norm, shape, strides);
-  sort_and_merge(list);
-  if (list.size > 0) {
-    for (const std::int64_t stride : list[list.size - 1].data_stride) {
-      if (stride != 1) return std::nullopt;
-    }
+std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> shape, const OperandStrides& strides,
+                         Column column) {
+  const bool by_parameters = column == Column::parameters;
+  AxisList list = write_strides(by_parameters ? without_groups(norm) : norm, shape, strides);
+  if (by_parameters) {
+    for (int i = 0; i < list.size; ++i) std::swap(list[i].stat_stride, list[i].param_stride);
   }
+  sort_and_merge(list);
+  if (!ends_in_unit_stride(list, strides)) return std::nullopt;
   Plan plan;
   Geometry& geometry = plan.geometry;
-  geometry.pooled = pool(list);
+  geometry.pooled = by_parameters ? 1 : pool(list);
   geometry.count = geometry.pooled;
   geometry.schedule = list.size == 0 || is_reduced(list[list.size - 1]) ? Schedule::rows : Schedule::columns;
 

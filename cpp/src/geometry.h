@@ -13,8 +13,14 @@ namespace normkit::detail {
 
 constexpr bool contains(AxisSet set, int axis) { return ((set >> axis) & 1u) != 0; }
 
-/// Tensors that one kernel walks together, each with strides of its own. x leads: it orders the axes.
-inline constexpr int max_operands = 2;  // x and y
+/// Tensors that one kernel walks together, each with strides of its own; absent ones have strides of 0. x leads: it
+/// orders the axes. What the others are depends on the task:
+///              out   second     third  mask  extra
+///   forward    y     residual          mask
+///   x + addend y     addend     x                  (x, the leader, is the sum)
+///   backward   dx    dy         y      mask  dresidual
+inline constexpr int max_operands = 6;
+enum Operand : int { operand_x, operand_out, operand_second, operand_third, operand_mask, operand_extra };
 
 /// stat_stride == 0: statistics are taken over this axis. param_stride == 0: weight and bias do not vary along it.
 struct Axis {
@@ -54,11 +60,17 @@ struct Plan {
   int loop_count = 0;
 };
 
-/// The plan of `norm` on tensors of `shape`, `strides[k]` being those of operand k (x's where there is no y); none when
-/// the layout has none (no unit-stride axis shared by the operands, or too many reduced axes that do not merge): pack
-/// it then. The normalizer must fit the shape (see norm.cpp), and no extent be 0.
+/// What is reduced. The gradients of weight and bias are the same fold with the stat and the param column of the axis
+/// table swapped: they are summed over the axes along which weight and bias do not vary, and what varies there instead
+/// are the statistics. Groups have no part in it: their statistics are then taken to be repeated for each channel.
+enum class Column : std::uint8_t { statistics, parameters };
+
+/// The plan of `norm` on tensors of `shape`, `strides[k]` being those of operand k, nullptr where it is absent; none
+/// when the layout has none (no unit-stride axis shared by the operands, or too many reduced axes that do not merge):
+/// pack it then. The normalizer must fit the shape (see checks.cpp), and no extent be 0.
 using OperandStrides = std::array<const std::int64_t*, max_operands>;
-std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> shape, const OperandStrides& strides);
+std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> shape, const OperandStrides& strides,
+                         Column column = Column::statistics);
 
 /// How a reduction is cut. A pure function of the reduction's length and layout, never of threads, instruction set or
 /// batch: this is what makes results the same bits everywhere.

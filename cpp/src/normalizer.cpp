@@ -96,9 +96,13 @@ Normalizer layer_norm(int rank, std::span<const int> axes, double eps) {
   return over_axes("layer_norm", rank, axes, eps, true);
 }
 
-Normalizer rms_norm(int rank, std::span<const int> axes, double eps) {
+Normalizer rms_norm(int rank, std::span<const int> axes, double eps, double weight_offset) {
   Normalizer norm = over_axes("rms_norm", rank, axes, eps, true);
+  if (!std::isfinite(weight_offset)) {
+    fail("rms_norm", "weight_offset must be finite; got weight_offset=" + text(weight_offset));
+  }
   norm.statistic = Statistic::mean_square;
+  norm.weight_offset = weight_offset;
   return norm;
 }
 
@@ -126,8 +130,8 @@ Normalizer min_max_scale(int rank, std::span<const int> axes, double low, double
 Normalizer layer_norm(int rank, std::initializer_list<int> axes, double eps) {
   return layer_norm(rank, as_span(axes), eps);
 }
-Normalizer rms_norm(int rank, std::initializer_list<int> axes, double eps) {
-  return rms_norm(rank, as_span(axes), eps);
+Normalizer rms_norm(int rank, std::initializer_list<int> axes, double eps, double weight_offset) {
+  return rms_norm(rank, as_span(axes), eps, weight_offset);
 }
 Normalizer standardize(int rank, std::initializer_list<int> axes, double eps, double ddof) {
   return standardize(rank, as_span(axes), eps, ddof);

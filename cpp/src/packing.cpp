@@ -12,8 +12,14 @@
 namespace normkit::detail {
 namespace {
 
-std::optional<Plan> plan_pair(const Normalizer& norm, const TensorView& x, const TensorView& y) {
-  return plan(norm, shape_of(x), {x.strides, y.strides});
+using Views = std::array<TensorView, max_operands>;
+
+std::optional<Plan> plan_of(const Normalizer& norm, const Views& views, Column column) {
+  OperandStrides strides{};
+  for (std::size_t k = 0; k < max_operands; ++k) {
+    if (k == operand_x || views[k]) strides[k] = views[k].strides;
+  }
+  return plan(norm, shape_of(views[operand_x]), strides, column);
 }
 
 // Whether statistics are folded in the same order. How the kept axes merge does not matter to it.
@@ -23,36 +29,165 @@ bool same_walk(const Geometry& a, const Geometry& b) {
                     [](const Axis& one, const Axis& other) { return one.extent == other.extent; });
 }
 
-// A dense view of x's shape over `memory`, the axes in the given order, outermost first.
-TensorView dense_view(const TensorView& x, const std::array<int, max_rank>& order, void* memory) {
-  TensorView view = x;
+using Order = std::array<int, max_rank>;
+
+// A view of the tensor's shape over `memory`, its axes in the given order, outermost first, and next to each other.
+TensorView dense_view(const TensorView& tensor, const Order& order, void* memory) {
+  TensorView view = tensor;
   view.data = memory;
   std::int64_t stride = 1;
-  for (int i = x.rank - 1; i >= 0; --i) {
+  for (int i = tensor.rank - 1; i >= 0; --i) {
     const int axis = order[static_cast<std::size_t>(i)];
     view.strides[axis] = stride;
-    stride *= x.shape[axis];
+    stride *= tensor.shape[axis];
   }
   return view;
 }
 
-std::array<int, max_rank> identity_order() {
-  std::array<int, max_rank> order;
+// The axes as they lie in memory.
+Order memory_order(const TensorView& tensor) {
+  Order order;
   std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.begin() + tensor.rank,
+                   [&](int a, int b) { return std::abs(tensor.strides[a]) > std::abs(tensor.strides[b]); });
   return order;
 }
 
-// A dense view that has a plan: in the memory order of x where that has one, else with the reduced axes last.
-TensorView packed_view(const Normalizer& norm, const TensorView& x, void* memory) {
-  const auto end = [&](auto& order) { return order.begin() + x.rank; };
-  auto order = identity_order();
-  std::stable_sort(order.begin(), end(order),
-                   [&](int a, int b) { return std::abs(x.strides[a]) > std::abs(x.strides[b]); });
-  const TensorView view = dense_view(x, order, memory);
-  if (plan_pair(norm, view, view)) return view;
-  order = identity_order();
-  std::stable_partition(order.begin(), end(order), [&](int a) { return !contains(norm.reduced, a); });
-  return dense_view(x, order, memory);
+// In the memory order of the leader where that has a plan, else with the reduced axes last.
+Order packed_order(const Normalizer& norm, const TensorView& leader, Column column) {
+  Order order = memory_order(leader);
+  Views alone{};
+  alone[operand_x] = dense_view(leader, order, leader.data);
+  if (plan_of(norm, alone, column)) return order;
+  std::iota(order.begin(), order.end(), 0);
+  const AxisSet reduced = column == Column::statistics ? norm.reduced : ~norm.affine;
+  std::stable_partition(order.begin(), order.begin() + leader.rank, [&](int a) { return !contains(reduced, a); });
+  return order;
+}
+
+// Operands made walkable in step with the leader, in scratch memory where that takes a copy.
+class Packed {
+ public:
+  Packed(const Normalizer& norm, const Operands& given, Column column, const Backend& backend)
+      : norm_(norm), given_(given), column_(column), backend_(backend), views(given.view) {
+    lead();
+    follow();
+  }
+
+  // What was written to scratch, to where it is wanted.
+  void copy_back() const {
+    for (int k = 0; k < max_operands; ++k) {
+      const auto at = static_cast<std::size_t>(k);
+      const bool moved = views[at] && views[at].data != given_.view[at].data;
+      if (moved && given_.is_written(k)) backend_.copy(views[at], given_.view[at]);
+    }
+  }
+
+ private:
+  const Normalizer& norm_;
+  const Operands& given_;
+  Column column_;
+  const Backend& backend_;
+  std::optional<Order> order_;
+  std::array<std::optional<Scratch>, max_operands> scratch_;
+
+ public:
+  Views views;
+  Plan plan;
+
+ private:
+  void lead() {
+    const TensorView given = views[operand_x];
+    TensorView& x = views[operand_x];
+    TensorView& out = views[operand_out];
+    auto own = plan_with(-1);
+    if (!own) {
+      x = dense_view(x, order(), out.data);
+      const bool keeps_x = given_.is_written(operand_x);
+      if (!out || keeps_x || same_elements(given, out) || !same_elements(x, out)) {  // else out can hold the packed x
+        x.data = allocate(operand_x, x);
+        if (out && !keeps_x) out = x;
+      }
+      if (!keeps_x) backend_.copy(given, x);
+      own = plan_with(-1);
+    }
+    plan = own.value();
+  }
+
+  // Whoever cannot be walked in step, or only by another walk, is packed; all, should it be a matter of their company.
+  void follow() {
+    const Geometry own = plan.geometry;
+    if (accept(plan_of(norm_, views, column_), own)) return;
+    for (int k = operand_out; k < max_operands; ++k) {
+      if (!accept(plan_with(k), own)) pack(k, own);
+    }
+    if (accept(plan_of(norm_, views, column_), own)) return;
+    for (int k = operand_out; k < max_operands; ++k) pack(k, own);
+    plan = plan_of(norm_, views, column_).value();
+  }
+
+  bool accept(const std::optional<Plan>& planned, const Geometry& own) {
+    if (!planned || !same_walk(own, planned->geometry)) return false;
+    plan = *planned;
+    return true;
+  }
+
+  // Of the leader and one other operand.
+  [[nodiscard]] std::optional<Plan> plan_with(int operand) const {
+    Views pair{};
+    pair[operand_x] = views[operand_x];
+    if (operand > 0) pair[static_cast<std::size_t>(operand)] = views[static_cast<std::size_t>(operand)];
+    return plan_of(norm_, pair, column_);
+  }
+
+  void pack(int operand, const Geometry& own) {
+    TensorView& view = views[static_cast<std::size_t>(operand)];
+    if (!view) return;
+    const TensorView was = view;
+    if (operand == operand_mask) {
+      // It need not be spread over the axes that it does not vary along, unless the leader's walk wants it so.
+      view = dense_mask(was, false);
+      if (!accept(plan_with(operand), own)) view = dense_mask(was, true);
+    } else {
+      view = dense_view(was, order(), nullptr);
+    }
+    view.data = allocate(operand, view);
+    if (given_.is_written(operand)) return;
+    TensorView from = was;
+    const TensorView to = distinct(view);
+    for (int a = 0; a < from.rank; ++a) from.shape[a] = to.shape[a];
+    backend_.copy(from, to);
+  }
+
+  TensorView dense_mask(const TensorView& mask, bool spread) {
+    TensorView view = mask;
+    std::int64_t stride = 1;
+    for (int i = mask.rank - 1; i >= 0; --i) {
+      const int axis = order()[static_cast<std::size_t>(i)];
+      const bool varies = spread || (mask.strides[axis] != 0 && mask.shape[axis] > 1);
+      view.strides[axis] = varies ? stride : 0;
+      if (varies) stride *= mask.shape[axis];
+    }
+    return view;
+  }
+
+  const Order& order() {
+    if (!order_) order_ = packed_order(norm_, given_.view[operand_x], column_);
+    return *order_;
+  }
+
+  void* allocate(int operand, const TensorView& like) {
+    return scratch_[static_cast<std::size_t>(operand)].emplace(backend_, distinct(like)).data();
+  }
+};
+
+// All laid out as the leader is: their walk is its own.
+bool all_alike(const Views& views) {
+  const TensorView& x = views[operand_x];
+  if (views[operand_mask]) return false;
+  return std::all_of(views.begin(), views.end(), [&](const TensorView& view) {
+    return !view || std::equal(x.strides, x.strides + x.rank, view.strides);
+  });
 }
 
 }  // namespace
@@ -67,6 +202,13 @@ bool is_dense(const TensorView& view) noexcept {
   return true;
 }
 
+TensorView distinct(TensorView view) noexcept {
+  for (int a = 0; a < view.rank; ++a) {
+    if (view.strides[a] == 0) view.shape[a] = 1;
+  }
+  return view;
+}
+
 Dense::Dense(const Backend& backend, const TensorView& given) : view_(given) {
   if (!given || is_dense(given)) return;
   copy_.emplace(backend, given);
@@ -74,34 +216,20 @@ Dense::Dense(const Backend& backend, const TensorView& given) : view_(given) {
   backend.copy(given, view_);
 }
 
-void run_planned(const Normalizer& norm, const TensorView& x, const TensorView& y, const Backend& backend,
+void run_planned(const Normalizer& norm, const Operands& operands, const Backend& backend,
                  void (*run)(const Request& request), Request& request) {
-  const auto run_on = [&](const Plan& plan, const void* from, void* to) {
+  const auto run_on = [&](const Plan& plan, const Views& views) {
     request.plan = plan;
-    request.x = from;
-    request.y = to;
+    for (std::size_t k = 0; k < max_operands; ++k) request.operands[k] = views[k].data;
     run(request);
   };
-  const auto own = plan_pair(norm, x, x);
-  if (own && (!y || same_elements(x, y))) return run_on(*own, x.data, y.data);
-  if (own) {
-    const auto pair = plan_pair(norm, x, y);
-    if (pair && same_walk(own->geometry, pair->geometry)) return run_on(*pair, x.data, y.data);
+  if (all_alike(operands.view)) {
+    const auto plan = plan_of(norm, operands.view, request.column);
+    if (plan) return run_on(*plan, operands.view);
   }
-  TensorView packed = packed_view(norm, x, y.data);
-  if (y && !same_elements(x, y) && same_elements(packed, y)) {  // y itself can hold the packed x
-    backend.copy(x, y);
-    return run_on(plan_pair(norm, y, y).value(), y.data, y.data);
-  }
-  const Scratch scratch(backend, x);
-  packed.data = scratch.data();
-  if (own) {
-    run_on(plan_pair(norm, x, packed).value(), x.data, packed.data);
-  } else {
-    backend.copy(x, packed);
-    run_on(plan_pair(norm, packed, packed).value(), packed.data, y ? packed.data : nullptr);
-  }
-  if (y) backend.copy(packed, y);
+  const Packed packed(norm, operands, request.column, backend);
+  run_on(packed.plan, packed.views);
+  packed.copy_back();
 }
 
 }  // namespace normkit::detail

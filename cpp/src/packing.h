@@ -1,6 +1,8 @@
 // The way of layouts that no kernel can walk: packed once, into memory that one can.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <optional>
 
 #include "backend.h"
@@ -9,6 +11,9 @@ namespace normkit::detail {
 
 /// Elements next to each other in C order.
 bool is_dense(const TensorView& view) noexcept;
+
+/// The tensor without the axes along which it does not vary (strides of 0): what there is to copy or to count.
+TensorView distinct(TensorView view) noexcept;
 
 /// Memory of a backend.
 class Scratch {
@@ -36,9 +41,17 @@ class Dense {
   std::optional<Scratch> copy_;
 };
 
-/// Runs the request on x and y (absent: statistics only), packing x, y or both where they need it. The geometry is that
-/// of x's own layout, whatever y's: results have the same bits in place, into a new array and into any other.
-void run_planned(const Normalizer& norm, const TensorView& x, const TensorView& y, const Backend& backend,
+/// The operands of a request (geometry.h), absent where there is no data.
+struct Operands {
+  std::array<TensorView, max_operands> view{};
+  std::uint32_t written = 1u << operand_out | 1u << operand_extra;  // one bit each; the others are read
+
+  [[nodiscard]] bool is_written(int operand) const noexcept { return ((written >> operand) & 1u) != 0; }
+};
+
+/// Runs the request, planned by its column, on the operands, packing those that need it. The geometry is that of the
+/// leader's own layout, whatever the others': results have the same bits in place, into a new array and into any other.
+void run_planned(const Normalizer& norm, const Operands& operands, const Backend& backend,
                  void (*run)(const Request& request), Request& request);
 
 }  // namespace normkit::detail

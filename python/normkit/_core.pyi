@@ -276,7 +276,7 @@ class BatchNormState:
 
     def __setstate__(self, state: dict[str, Any], /) -> None: ...
 
-def standardize(x: ArrayT, *, axis: int | Sequence[int] | None = 0, eps: float = 0.0, ddof: float = 0, out: ArrayT | None = None) -> ArrayT:
+def standardize(x: ArrayT, *, axis: int | Sequence[int] | None = 0, eps: float = 0.0, ddof: float = 0, mask: Any | None = None, out: ArrayT | None = None) -> ArrayT:
     """
     Z-score: subtract the mean and divide by the standard deviation.
 
@@ -291,6 +291,9 @@ def standardize(x: ArrayT, *, axis: int | Sequence[int] | None = 0, eps: float =
         Added to the variance.
     ddof : float, default 0
         The variance is divided by ``count - ddof``.
+    mask : array of bool, optional
+        True = valid; any shape that broadcasts to that of `x`. What is not valid counts in no statistic, whatever it holds,
+        and is 0 in the result.
     out : array, optional
         Where to write the result: shape and dtype of `x`. It may be `x` itself.
 
@@ -350,72 +353,40 @@ def min_max_scale(x: ArrayT, *, axis: int | Sequence[int] | None = 0, feature_ra
     array([-1. , -0.5,  1. ])
     """
 
-@overload
-def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, update_state: bool = True, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
-@overload
-def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, update_state: bool = True, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
-@overload
-def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, update_state: bool = True, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
+def moments(x: Any, *, axis: int | Sequence[int] | None = 0, mask: Any | None = None, nan: Literal['propagate', 'omit'] = 'propagate') -> Moments:
     """
-    Batch normalization: statistics per channel over everything else [1]_.
-
-    ``y = (x - mean) / sqrt(var + eps) * weight + bias``, with mean and variance of the batch in training and of `state` in
-    inference.
+    Count, mean, variance and range of the values that share a statistic.
 
     Parameters
     ----------
     x : array
-        At least two axes, the first of them the batch; float32, float64, float16 or bfloat16.
-    state : BatchNormState or None
-        The moving averages. None needs ``training=True``.
-    weight, bias : array, optional
-        Shape (C,); the dtype of `x`, or float32 where `x` is half precision.
-    training : bool, default False
-        Use the statistics of this batch, and move `state` towards them.
-    axis : int, default 1
-        The channel axis; -1 for channels-last data.
-    eps : float, default 1e-5
-        Added to the variance.
-    update_state : bool, default True
-        False leaves `state` alone in training.
-    out : array, optional
-        Where to write the result: shape and dtype of `x`. It may be `x` itself.
-    return_stats : bool, default False
-        Also return the mean and ``rstd = 1 / sqrt(var + eps)`` that were used.
+        Any shape with at least one axis; float32, float64, float16 or bfloat16.
+    axis : int, sequence of ints or None, default 0
+        The axes over which they are taken; None stands for all.
+    mask : array of bool, optional
+        True = valid; any shape that broadcasts to that of `x`.
+    nan : {'propagate', 'omit'}, default 'propagate'
+        Whether a NaN makes the moments it is in NaN, or counts as missing.
 
     Returns
     -------
-    y : array
-        Shape, dtype, library and device of `x`.
-    mean, rstd : array
-        With ``return_stats=True``: shape (C,), float32, or float64 where `x` is.
+    Moments
+        Of the shape of `x` without the axes. Where nothing is valid the count is 0.
 
     Raises
     ------
     TypeError
         The dtype or the kind of an array is not supported.
     ValueError
-        A shape, an axis or a number does not fit, or fewer than two values per channel in training. `state` and `out` are
-        then as they were.
-
-    References
-    ----------
-    .. [1] S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
-       shift", ICML 2015. https://arxiv.org/abs/1502.03167
+        A shape, an axis or a number does not fit.
 
     Examples
     --------
     >>> import numpy as np
     >>> import normkit
-    >>> x = np.array([[1.0, 5.0], [3.0, 9.0]], dtype=np.float32)
-    >>> state = normkit.BatchNormState(2)
-    >>> normkit.batch_norm(x, state, training=True, eps=0.0)
-    array([[-1., -1.],
-           [ 1.,  1.]], dtype=float32)
-    >>> state.running_mean
-    array([0.2, 0.7], dtype=float32)
-    >>> normkit.batch_norm(x, state).shape
-    (2, 2)
+    >>> m = normkit.moments(np.array([[1.0, np.nan], [3.0, 4.0], [5.0, 8.0]]), nan="omit")
+    >>> m.count, m.mean, m.var()
+    (array([3., 2.]), array([3., 6.]), array([2.66666667, 4.        ]))
     """
 
 @overload
@@ -475,15 +446,15 @@ def layer_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *,
     """
 
 @overload
-def rms_norm(x: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
+def rms_norm(x: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, weight_offset: float = 0.0, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
 @overload
-def rms_norm(x: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT]: ...
+def rms_norm(x: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, weight_offset: float = 0.0, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT]: ...
 @overload
-def rms_norm(x: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT]:
+def rms_norm(x: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, weight_offset: float = 0.0, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT]:
     """
     Root mean square normalization: like `layer_norm`, but not centred [1]_.
 
-    ``y = x / sqrt(mean(x**2) + eps) * weight``
+    ``y = x / sqrt(mean(x**2) + eps) * (weight + weight_offset)``
 
     Parameters
     ----------
@@ -495,6 +466,8 @@ def rms_norm(x: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] 
         The axes over which the mean square is taken; None stands for all.
     eps : float, default 1e-5
         Added to the mean square.
+    weight_offset : float, default 0.0
+        The weight that multiplies is ``weight + weight_offset``: 1 for models that store weight - 1, such as Gemma.
     out : array, optional
         Where to write the result: shape and dtype of `x`. It may be `x` itself.
     return_stats : bool, default False
@@ -527,15 +500,188 @@ def rms_norm(x: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] 
     """
 
 @overload
-def group_norm(x: ArrayT, num_groups: int, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
+def add_layer_norm(x: ArrayT, residual: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, return_stats: Literal[False] = False) -> tuple[ArrayT, ArrayT]: ...
 @overload
-def group_norm(x: ArrayT, num_groups: int, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
+def add_layer_norm(x: ArrayT, residual: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT, ArrayT]: ...
 @overload
-def group_norm(x: ArrayT, num_groups: int, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
+def add_layer_norm(x: ArrayT, residual: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, return_stats: bool = False) -> tuple[ArrayT, ArrayT] | tuple[ArrayT, ArrayT, ArrayT, ArrayT]:
+    """
+    Layer normalization of a sum, and the sum: one pass over memory.
+
+    ``s = x + residual; y = (s - mean) / sqrt(var + eps) * weight + bias``, as between the blocks of a transformer.
+
+    Parameters
+    ----------
+    x, residual : array
+        Any shape with at least one axis; float32, float64, float16 or bfloat16, the same for both.
+    weight, bias : array, optional
+        The extents of the normalized axes in ascending order; the dtype of `x`, or float32 where `x` is half precision.
+    axis : int, sequence of ints or None, default -1
+        The axes over which mean and variance are taken; None stands for all.
+    eps : float, default 1e-5
+        Added to the variance.
+    return_stats : bool, default False
+        Also return the mean and ``rstd = 1 / sqrt(var + eps)``.
+
+    Returns
+    -------
+    y, s : array
+        Shape, dtype, library and device of `x`. `s` is rounded to that dtype before its statistics are taken.
+    mean, rstd : array
+        With ``return_stats=True``: as of `layer_norm`.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> normkit.add_layer_norm(np.array([1.0, 2.0]), np.array([1.0, 4.0]), eps=0.0)
+    (array([-1.,  1.]), array([2., 6.]))
+    """
+
+@overload
+def add_rms_norm(x: ArrayT, residual: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, weight_offset: float = 0.0, return_stats: Literal[False] = False) -> tuple[ArrayT, ArrayT]: ...
+@overload
+def add_rms_norm(x: ArrayT, residual: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, weight_offset: float = 0.0, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
+@overload
+def add_rms_norm(x: ArrayT, residual: ArrayT, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, eps: float = 1e-5, weight_offset: float = 0.0, return_stats: bool = False) -> tuple[ArrayT, ArrayT] | tuple[ArrayT, ArrayT, ArrayT]:
+    """
+    Root mean square normalization of a sum, and the sum: one pass over memory.
+
+    ``s = x + residual; y = s / sqrt(mean(s**2) + eps) * (weight + weight_offset)``
+
+    Parameters
+    ----------
+    x, residual : array
+        Any shape with at least one axis; float32, float64, float16 or bfloat16, the same for both.
+    weight : array, optional
+        The extents of the normalized axes in ascending order; the dtype of `x`, or float32 where `x` is half precision.
+    axis : int, sequence of ints or None, default -1
+        The axes over which the mean square is taken; None stands for all.
+    eps : float, default 1e-5
+        Added to the mean square.
+    weight_offset : float, default 0.0
+        As in `rms_norm`.
+    return_stats : bool, default False
+        Also return ``rstd = 1 / sqrt(mean(s**2) + eps)``.
+
+    Returns
+    -------
+    y, s : array
+        Shape, dtype, library and device of `x`. `s` is rounded to that dtype before its statistics are taken.
+    rstd : array
+        With ``return_stats=True``: as of `rms_norm`.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> normkit.add_rms_norm(np.array([1.0, -3.0]), np.array([1.0, 1.0]), eps=0.0)
+    (array([ 1., -1.]), array([ 2., -2.]))
+    """
+
+@overload
+def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, update_state: bool = True, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
+@overload
+def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, update_state: bool = True, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
+@overload
+def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, update_state: bool = True, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
+    """
+    Batch normalization: statistics per channel over everything else [1]_.
+
+    ``y = activation((x - mean) / sqrt(var + eps) * weight + bias + residual)``, with mean and variance of the batch in
+    training and of `state` in inference.
+
+    Parameters
+    ----------
+    x : array
+        At least two axes, the first of them the batch; float32, float64, float16 or bfloat16.
+    state : BatchNormState or None
+        The moving averages. None needs ``training=True``.
+    weight, bias : array, optional
+        Shape (C,); the dtype of `x`, or float32 where `x` is half precision.
+    training : bool, default False
+        Use the statistics of this batch, and move `state` towards them.
+    axis : int, default 1
+        The channel axis; -1 for channels-last data.
+    eps : float, default 1e-5
+        Added to the variance.
+    mask : array of bool, optional
+        True = valid; the shape of `x` without its channel axis. What is not valid counts in no statistic, whatever it
+        holds, and is 0 in the result. A statistic without a valid value has mean and variance 0.
+    lengths : sequence of ints, optional
+        Instead of `mask`, for sequences (N, C, T) or, with ``axis=-1``, (N, T, C): how many positions of each sample are
+        valid, from its first on.
+    residual : array, optional
+        Shape and dtype of `x`: added to the normalized values, before the activation.
+    activation : {'relu', 'silu'}, optional
+        What the result goes through last.
+    update_state : bool, default True
+        False leaves `state` alone in training, as where a forward pass is run again to save memory. So does a batch without
+        a single valid value.
+    out : array, optional
+        Where to write the result: shape and dtype of `x`. It may be `x` itself.
+    return_stats : bool, default False
+        Also return the mean and ``rstd = 1 / sqrt(var + eps)`` that were used.
+
+    Returns
+    -------
+    y : array
+        Shape, dtype, library and device of `x`.
+    mean, rstd : array
+        With ``return_stats=True``: shape (C,), float32, or float64 where `x` is.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit, or a single valid value per channel in training. `state` and `out` are
+        then as they were.
+
+    References
+    ----------
+    .. [1] S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+       shift", ICML 2015. https://arxiv.org/abs/1502.03167
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> x = np.array([[1.0, 5.0], [3.0, 9.0]], dtype=np.float32)
+    >>> state = normkit.BatchNormState(2)
+    >>> normkit.batch_norm(x, state, training=True, eps=0.0)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    >>> state.running_mean
+    array([0.2, 0.7], dtype=float32)
+    >>> normkit.batch_norm(x, state).shape
+    (2, 2)
+    """
+
+@overload
+def group_norm(x: ArrayT, num_groups: int, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
+@overload
+def group_norm(x: ArrayT, num_groups: int, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
+@overload
+def group_norm(x: ArrayT, num_groups: int, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
     """
     Group normalization: statistics per sample and group of channels [1]_.
 
-    ``y = (x - mean) / sqrt(var + eps) * weight + bias``
+    ``y = activation((x - mean) / sqrt(var + eps) * weight + bias + residual)``
 
     Parameters
     ----------
@@ -549,6 +695,16 @@ def group_norm(x: ArrayT, num_groups: int, weight: Any | None = None, bias: Any 
         The channel axis; -1 for channels-last data.
     eps : float, default 1e-5
         Added to the variance.
+    mask : array of bool, optional
+        True = valid; the shape of `x` without its channel axis. What is not valid counts in no statistic, whatever it
+        holds, and is 0 in the result. A statistic without a valid value has mean and variance 0.
+    lengths : sequence of ints, optional
+        Instead of `mask`, for sequences (N, C, T) or, with ``axis=-1``, (N, T, C): how many positions of each sample are
+        valid, from its first on.
+    residual : array, optional
+        Shape and dtype of `x`: added to the normalized values, before the activation.
+    activation : {'relu', 'silu'}, optional
+        What the result goes through last.
     out : array, optional
         Where to write the result: shape and dtype of `x`. It may be `x` itself.
     return_stats : bool, default False
@@ -581,15 +737,15 @@ def group_norm(x: ArrayT, num_groups: int, weight: Any | None = None, bias: Any 
     """
 
 @overload
-def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
+def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
 @overload
-def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
+def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
 @overload
-def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
+def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None, *, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
     """
     Instance normalization: statistics per sample and channel [1]_.
 
-    ``y = (x - mean) / sqrt(var + eps) * weight + bias``
+    ``y = activation((x - mean) / sqrt(var + eps) * weight + bias + residual)``
 
     Parameters
     ----------
@@ -601,6 +757,16 @@ def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None,
         The channel axis; -1 for channels-last data.
     eps : float, default 1e-5
         Added to the variance.
+    mask : array of bool, optional
+        True = valid; the shape of `x` without its channel axis. What is not valid counts in no statistic, whatever it
+        holds, and is 0 in the result. A statistic without a valid value has mean and variance 0.
+    lengths : sequence of ints, optional
+        Instead of `mask`, for sequences (N, C, T) or, with ``axis=-1``, (N, T, C): how many positions of each sample are
+        valid, from its first on.
+    residual : array, optional
+        Shape and dtype of `x`: added to the normalized values, before the activation.
+    activation : {'relu', 'silu'}, optional
+        What the result goes through last.
     out : array, optional
         Where to write the result: shape and dtype of `x`. It may be `x` itself.
     return_stats : bool, default False
@@ -632,6 +798,297 @@ def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None,
     >>> normkit.instance_norm(np.array([[[1.0, 3.0], [10.0, 20.0]]]), eps=0.0)
     array([[[-1.,  1.],
             [-1.,  1.]]])
+    """
+
+def batch_norm_backward(dy: ArrayT, x: ArrayT, mean: Any, rstd: Any, weight: Any | None = None, *, bias: Any | None = None, training: bool = True, axis: int = 1, mask: Any | None = None, lengths: Any | None = None, activation: Literal['relu', 'silu'] | None = None, y: Any | None = None, residual: bool = False, output_mask: Sequence[bool] = (True, True, True)) -> tuple[Any, ...]:
+    """
+    Gradients of `batch_norm`.
+
+    With ``g`` the gradient of what went into the activation and ``u = (x - mean) * rstd``, sums and means per channel over
+    the valid positions: ``dweight = sum(g * u)``, ``dbias = sum(g)``, and ``dx = weight * rstd * (g - mean(g) - u * mean(g *
+    u))``, or in inference ``dx = weight * rstd * g``.
+
+    Parameters
+    ----------
+    dy : array
+        The gradient of the result; shape and dtype of `x`.
+    x : array
+        What was normalized.
+    mean, rstd : array
+        What the forward pass returned with ``return_stats=True``.
+    weight : array, optional
+        That of the forward pass.
+    bias : array, optional
+        That of the forward pass; needed for 'silu', whose input is computed again.
+    training : bool, default True
+        False where the forward pass used the moving averages: these do not depend on `x`.
+    axis : int, default 1
+        The channel axis; -1 for channels-last data.
+    mask : array of bool, optional
+        True = valid; the shape of `x` without its channel axis. What is not valid counts in no statistic, whatever it
+        holds, and is 0 in the result. A statistic without a valid value has mean and variance 0.
+    lengths : sequence of ints, optional
+        Instead of `mask`, for sequences (N, C, T) or, with ``axis=-1``, (N, T, C): how many positions of each sample are
+        valid, from its first on.
+    activation : {'relu', 'silu'}, optional
+        That of the forward pass.
+    y : array, optional
+        The result of the forward pass; needed for 'relu'.
+    residual : bool, default False
+        Whether a residual was added before the activation: then its gradient is returned too. Not with 'silu'.
+    output_mask : (bool, bool, bool), default (True, True, True)
+        Which of dx, dweight and dbias are wanted; the others are returned as None.
+
+    Returns
+    -------
+    dx : array
+        Shape, dtype, library and device of `x`. Accurate for data far from zero too: what rounding took from `mean` is
+        found again from `x`.
+    dweight, dbias : array
+        The shape of weight; its dtype, or without a weight that of the statistics.
+    dresidual : array
+        With ``residual=True``: like dx.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> x = np.array([[1.0], [3.0], [5.0], [7.0]])
+    >>> y, mean, rstd = normkit.batch_norm(x, None, training=True, eps=0.0, return_stats=True)
+    >>> dx, dweight, dbias = normkit.batch_norm_backward(x**2, x, mean, rstd)
+    >>> dx.ravel().round(6), dbias
+    (array([ 1.788854, -1.788854, -1.788854,  1.788854]), array([84.]))
+    """
+
+def group_norm_backward(dy: ArrayT, x: ArrayT, mean: Any, rstd: Any, num_groups: int, weight: Any | None = None, *, bias: Any | None = None, axis: int = 1, mask: Any | None = None, lengths: Any | None = None, activation: Literal['relu', 'silu'] | None = None, y: Any | None = None, residual: bool = False, output_mask: Sequence[bool] = (True, True, True)) -> tuple[Any, ...]:
+    """
+    Gradients of `group_norm`.
+
+    As those of `batch_norm` in training, with ``weight * g`` instead of ``g`` under the means, which are taken per sample
+    and group; dweight and dbias are summed over samples and positions.
+
+    Parameters
+    ----------
+    dy : array
+        The gradient of the result; shape and dtype of `x`.
+    x : array
+        What was normalized.
+    mean, rstd : array
+        What the forward pass returned with ``return_stats=True``.
+    num_groups : int
+        That of the forward pass.
+    weight : array, optional
+        That of the forward pass.
+    bias : array, optional
+        That of the forward pass; needed for 'silu', whose input is computed again.
+    axis : int, default 1
+        The channel axis; -1 for channels-last data.
+    mask : array of bool, optional
+        True = valid; the shape of `x` without its channel axis. What is not valid counts in no statistic, whatever it
+        holds, and is 0 in the result. A statistic without a valid value has mean and variance 0.
+    lengths : sequence of ints, optional
+        Instead of `mask`, for sequences (N, C, T) or, with ``axis=-1``, (N, T, C): how many positions of each sample are
+        valid, from its first on.
+    activation : {'relu', 'silu'}, optional
+        That of the forward pass.
+    y : array, optional
+        The result of the forward pass; needed for 'relu'.
+    residual : bool, default False
+        Whether a residual was added before the activation: then its gradient is returned too. Not with 'silu'.
+    output_mask : (bool, bool, bool), default (True, True, True)
+        Which of dx, dweight and dbias are wanted; the others are returned as None.
+
+    Returns
+    -------
+    dx : array
+        Shape, dtype, library and device of `x`. Accurate for data far from zero too: what rounding took from `mean` is
+        found again from `x`.
+    dweight, dbias : array
+        The shape of weight; its dtype, or without a weight that of the statistics.
+    dresidual : array
+        With ``residual=True``: like dx.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> x = np.array([[1.0, 3.0, 10.0, 20.0]])
+    >>> y, mean, rstd = normkit.group_norm(x, 2, eps=0.0, return_stats=True)
+    >>> normkit.group_norm_backward(np.ones_like(x), x, mean, rstd, 2)[1:]
+    (array([-1.,  1., -1.,  1.]), array([1., 1., 1., 1.]))
+    """
+
+def instance_norm_backward(dy: ArrayT, x: ArrayT, mean: Any, rstd: Any, weight: Any | None = None, *, bias: Any | None = None, axis: int = 1, mask: Any | None = None, lengths: Any | None = None, activation: Literal['relu', 'silu'] | None = None, y: Any | None = None, residual: bool = False, output_mask: Sequence[bool] = (True, True, True)) -> tuple[Any, ...]:
+    """
+    Gradients of `instance_norm`.
+
+    As those of `batch_norm` in training, with means per sample and channel; dweight and dbias are summed over samples and
+    positions.
+
+    Parameters
+    ----------
+    dy : array
+        The gradient of the result; shape and dtype of `x`.
+    x : array
+        What was normalized.
+    mean, rstd : array
+        What the forward pass returned with ``return_stats=True``.
+    weight : array, optional
+        That of the forward pass.
+    bias : array, optional
+        That of the forward pass; needed for 'silu', whose input is computed again.
+    axis : int, default 1
+        The channel axis; -1 for channels-last data.
+    mask : array of bool, optional
+        True = valid; the shape of `x` without its channel axis. What is not valid counts in no statistic, whatever it
+        holds, and is 0 in the result. A statistic without a valid value has mean and variance 0.
+    lengths : sequence of ints, optional
+        Instead of `mask`, for sequences (N, C, T) or, with ``axis=-1``, (N, T, C): how many positions of each sample are
+        valid, from its first on.
+    activation : {'relu', 'silu'}, optional
+        That of the forward pass.
+    y : array, optional
+        The result of the forward pass; needed for 'relu'.
+    residual : bool, default False
+        Whether a residual was added before the activation: then its gradient is returned too. Not with 'silu'.
+    output_mask : (bool, bool, bool), default (True, True, True)
+        Which of dx, dweight and dbias are wanted; the others are returned as None.
+
+    Returns
+    -------
+    dx : array
+        Shape, dtype, library and device of `x`. Accurate for data far from zero too: what rounding took from `mean` is
+        found again from `x`.
+    dweight, dbias : array
+        The shape of weight; its dtype, or without a weight that of the statistics.
+    dresidual : array
+        With ``residual=True``: like dx.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> x = np.array([[[1.0, 3.0], [10.0, 20.0]]])
+    >>> y, mean, rstd = normkit.instance_norm(x, eps=0.0, return_stats=True)
+    >>> normkit.instance_norm_backward(x, x, mean, rstd)[1:]
+    (array([ 2., 10.]), array([ 4., 30.]))
+    """
+
+def layer_norm_backward(dy: ArrayT, x: ArrayT, mean: Any, rstd: Any, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, output_mask: Sequence[bool] = (True, True, True)) -> tuple[Any, ...]:
+    """
+    Gradients of `layer_norm`.
+
+    With ``g = weight * dy`` and ``u = (x - mean) * rstd``, means over the normalized axes:
+    ``dx = rstd * (g - mean(g) - u * mean(g * u))``. dweight and dbias sum ``dy * u`` and ``dy`` over all other axes.
+
+    Parameters
+    ----------
+    dy : array
+        The gradient of the result; shape and dtype of `x`.
+    x : array
+        What was normalized.
+    mean, rstd : array
+        What the forward pass returned with ``return_stats=True``.
+    weight : array, optional
+        That of the forward pass.
+    axis : int, sequence of ints or None, default -1
+        That of the forward pass.
+    output_mask : (bool, bool, bool), default (True, True, True)
+        Which of dx, dweight and dbias are wanted; the others are returned as None.
+
+    Returns
+    -------
+    dx : array
+        Shape, dtype, library and device of `x`. Accurate for data far from zero too: what rounding took from `mean` is
+        found again from `x`.
+    dweight, dbias : array
+        The shape of weight; its dtype, or without a weight that of the statistics.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> x = np.array([[1.0, 3.0], [5.0, 9.0]])
+    >>> y, mean, rstd = normkit.layer_norm(x, eps=0.0, return_stats=True)
+    >>> normkit.layer_norm_backward(x, x, mean, rstd)
+    (array([[0., 0.],
+           [0., 0.]]), array([-6., 12.]), array([ 6., 12.]))
+    """
+
+def rms_norm_backward(dy: ArrayT, x: ArrayT, rstd: Any, weight: Any | None = None, *, axis: int | Sequence[int] | None = -1, weight_offset: float = 0.0, output_mask: Sequence[bool] = (True, True)) -> tuple[Any, ...]:
+    """
+    Gradients of `rms_norm`.
+
+    With ``g = (weight + weight_offset) * dy`` and ``u = x * rstd``, the mean over the normalized axes:
+    ``dx = rstd * (g - u * mean(g * u))``. dweight sums ``dy * u`` over all other axes.
+
+    Parameters
+    ----------
+    dy : array
+        The gradient of the result; shape and dtype of `x`.
+    x : array
+        What was normalized.
+    rstd : array
+        What the forward pass returned with ``return_stats=True``.
+    weight : array, optional
+        That of the forward pass.
+    axis : int, sequence of ints or None, default -1
+        That of the forward pass.
+    weight_offset : float, default 0.0
+        That of the forward pass.
+    output_mask : (bool, bool), default (True, True)
+        Which of dx and dweight are wanted; the others are returned as None.
+
+    Returns
+    -------
+    dx : array
+        Shape, dtype, library and device of `x`.
+    dweight : array
+        The shape of weight; its dtype, or without a weight that of the statistics.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkit
+    >>> x = np.array([[2.0, -2.0]])
+    >>> y, rstd = normkit.rms_norm(x, eps=0.0, return_stats=True)
+    >>> normkit.rms_norm_backward(np.array([[1.0, 1.0]]), x, rstd)
+    (array([[0.5, 0.5]]), array([ 1., -1.]))
     """
 
 def set_num_threads(threads: int) -> None:

@@ -94,7 +94,7 @@ bool dtype_of(const PyArray_Descr* descr, DType& dtype) {
 }
 
 PyArray_Descr* descr_of(DType dtype) {
-  constexpr int numbers[] = {NPY_FLOAT, NPY_DOUBLE, NPY_HALF};
+  constexpr int numbers[] = {NPY_FLOAT, NPY_DOUBLE, NPY_HALF};  // in the order of DType
   return PyArray_DescrFromType(dtype == DType::bfloat16 ? bfloat16_number : numbers[static_cast<int>(dtype)]);
 }
 
@@ -189,6 +189,45 @@ DType statistics_dtype(Argument argument, nb::handle spelling) {
   refuse(PyExc_TypeError, argument, "must be float32 or float64", nb::str(nb::handle(owner)).c_str());
 }
 
+// ---- Masks and lengths ----
+
+nb::object view_mask(Argument argument, nb::handle given, TensorView& view) {
+  nb::object owner = nb::borrow(given);
+  if (!PyArray_Check(given.ptr())) {
+    if (!nb::hasattr(given, "__dlpack__")) refuse_kind(argument, given);
+    owner = nb::module_::import_("numpy").attr("from_dlpack")(given);
+  }
+  PyArrayObject* array = as_array(owner);
+  if (PyArray_TYPE(array) != NPY_BOOL) {
+    refuse(PyExc_TypeError, argument, "must be bool, True where x is valid", dtype_text(given),
+           std::string("compare, as in ") + argument.name + " != 0");
+  }
+  view.rank = PyArray_NDIM(array);
+  if (view.rank >= max_rank) refuse_rank(argument, view.rank);
+  view.data = PyArray_DATA(array);
+  view.dtype = DType::boolean;
+  view.device = Device::cpu;
+  std::copy_n(PyArray_DIMS(array), view.rank, view.shape);
+  std::copy_n(PyArray_STRIDES(array), view.rank, view.strides);
+  return owner;
+}
+
+std::vector<std::int64_t> integers(Argument argument, nb::handle given) {
+  const nb::object array = nb::module_::import_("numpy").attr("asarray")(given);
+  const int type = PyArray_TYPE(as_array(array));
+  if (!PyTypeNum_ISINTEGER(type)) {
+    refuse(PyExc_TypeError, argument, "must be integers", dtype_text(array));
+  }
+  if (PyArray_NDIM(as_array(array)) != 1) {
+    const npy_intp* shape = PyArray_DIMS(as_array(array));
+    const std::vector<std::int64_t> extents(shape, shape + PyArray_NDIM(as_array(array)));
+    refuse(PyExc_ValueError, argument, "must have one axis", "shape " + shape_text(extents));
+  }
+  const nb::object wide = checked(PyArray_FROMANY(array.ptr(), NPY_INT64, 1, 1, NPY_ARRAY_CARRAY_RO));
+  const auto* first = static_cast<const std::int64_t*>(PyArray_DATA(as_array(wide)));
+  return {first, first + PyArray_SIZE(as_array(wide))};
+}
+
 // ---- Arrays of any library ----
 
 Input::Input(Argument argument, nb::handle given, TensorView& view) : array(given) {
@@ -257,7 +296,7 @@ Output Output::dense(const char* operation, const Input& x, DType dtype, std::sp
       const Torch& torch = *torch_of(x.array);
       nb::list extents;
       for (const std::int64_t extent : shape) extents.append(extent);
-      const nb::object& type = dtype == DType::float64 ? torch.float64 : torch.float32;
+      const nb::object& type = torch.dtypes[static_cast<int>(dtype)];
       nb::object tensor = x.array.attr("new_empty")(extents, nb::arg("dtype") = type);
       nb::object owner = view_torch(torch, result, tensor, view);
       return {Finish::nothing, std::move(tensor), std::move(owner)};

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace normkit::python {
 
@@ -78,6 +79,12 @@ class Output {
 
 /// Loads NumPy's C API; to be called once, before anything else here.
 void import_numpy();
+
+/// Fills `view` with an array of bool in CPU memory, of any library; returns the owner of the viewed memory. TypeError
+/// for anything else.
+nb::object view_mask(Argument argument, nb::handle given, TensorView& view);
+/// A sequence or a one-dimensional array of integers; TypeError or ValueError for anything else.
+std::vector<std::int64_t> integers(Argument argument, nb::handle given);
 
 /// A NumPy array over the memory of `view`, which `owner` keeps alive.
 nb::object numpy_view(const TensorView& view, nb::handle owner, bool writeable);

@@ -1,6 +1,7 @@
 // The extension module normkit._core.
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 #include <nanobind/typing.h>
 #include <normkit/normkit.h>
@@ -28,49 +29,97 @@ using nb::literals::operator""_a;
       "@typing.overload\n"                                                               \
       "def " function ", return_stats: bool = False) -> " y " | tuple[" y_and_statistics "]")
 
-void bind_functions(nb::module_& module) {
+// Pieces of signatures that several functions have in common.
+#define NORMKIT_AXES "axis: int | collections.abc.Sequence[int] | None"
+#define NORMKIT_WEIGHT "weight: typing.Any | None = None"
+#define NORMKIT_AFFINE NORMKIT_WEIGHT ", bias: typing.Any | None = None"
+#define NORMKIT_VALID "mask: typing.Any | None = None, lengths: typing.Any | None = None"
+#define NORMKIT_ACTIVATION "activation: typing.Literal['relu', 'silu'] | None = None"
+#define NORMKIT_FUSED NORMKIT_VALID ", residual: typing.Any | None = None, " NORMKIT_ACTIVATION
+
+void bind_tables(nb::module_& module) {
   module.def("standardize", &standardize, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0, "eps"_a = 0.0,
-             "ddof"_a = 0.0, "out"_a = nb::none(), docs::standardize,
-             nb::sig("def standardize(x: ArrayT, *, axis: int | collections.abc.Sequence[int] | None = 0, "
-                     "eps: float = 0.0, ddof: float = 0, out: ArrayT | None = None) -> ArrayT"));
+             "ddof"_a = 0.0, "mask"_a = nb::none(), "out"_a = nb::none(), docs::standardize,
+             nb::sig("def standardize(x: ArrayT, *, " NORMKIT_AXES " = 0, eps: float = 0.0, ddof: float = 0, "
+                     "mask: typing.Any | None = None, out: ArrayT | None = None) -> ArrayT"));
   module.def("min_max_scale", &min_max_scale, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0,
              "feature_range"_a = nb::make_tuple(0.0, 1.0), "out"_a = nb::none(), docs::min_max_scale,
-             nb::sig("def min_max_scale(x: ArrayT, *, axis: int | collections.abc.Sequence[int] | None = 0, "
+             nb::sig("def min_max_scale(x: ArrayT, *, " NORMKIT_AXES " = 0, "
                      "feature_range: tuple[float, float] = (0.0, 1.0), out: ArrayT | None = None) -> ArrayT"));
-  module.def("batch_norm", &batch_norm, "x"_a.none(), "state"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(),
-             nb::kw_only(), "training"_a = false, "axis"_a = 1, "eps"_a = 1e-5, "update_state"_a = true,
-             "out"_a = nb::none(), "return_stats"_a = false, docs::batch_norm,
-             NORMKIT_OVERLOADS("batch_norm(x: ArrayT, state: BatchNormState | None, weight: typing.Any | None = None, "
-                               "bias: typing.Any | None = None, *, training: bool = False, axis: int = 1, "
-                               "eps: float = 1e-5, update_state: bool = True, out: ArrayT | None = None",
-                               "ArrayT", "ArrayT, ArrayT, ArrayT"));
+  module.def("moments", &moments, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0, "mask"_a = nb::none(),
+             "nan"_a = "propagate", docs::moments,
+             nb::sig("def moments(x: typing.Any, *, " NORMKIT_AXES " = 0, mask: typing.Any | None = None, "
+                     "nan: typing.Literal['propagate', 'omit'] = 'propagate') -> Moments"));
+}
+
+void bind_over_axes(nb::module_& module) {
   module.def("layer_norm", &layer_norm, "x"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(),
              "axis"_a.none() = -1, "eps"_a = 1e-5, "out"_a = nb::none(), "return_stats"_a = false, docs::layer_norm,
-             NORMKIT_OVERLOADS("layer_norm(x: ArrayT, weight: typing.Any | None = None, "
-                               "bias: typing.Any | None = None, *, "
-                               "axis: int | collections.abc.Sequence[int] | None = -1, "
+             NORMKIT_OVERLOADS("layer_norm(x: ArrayT, " NORMKIT_AFFINE ", *, " NORMKIT_AXES " = -1, "
                                "eps: float = 1e-5, out: ArrayT | None = None",
                                "ArrayT", "ArrayT, ArrayT, ArrayT"));
   module.def("rms_norm", &rms_norm, "x"_a.none(), "weight"_a = nb::none(), nb::kw_only(), "axis"_a.none() = -1,
-             "eps"_a = 1e-5, "out"_a = nb::none(), "return_stats"_a = false, docs::rms_norm,
-             NORMKIT_OVERLOADS("rms_norm(x: ArrayT, weight: typing.Any | None = None, *, "
-                               "axis: int | collections.abc.Sequence[int] | None = -1, "
-                               "eps: float = 1e-5, out: ArrayT | None = None",
+             "eps"_a = 1e-5, "weight_offset"_a = 0.0, "out"_a = nb::none(), "return_stats"_a = false, docs::rms_norm,
+             NORMKIT_OVERLOADS("rms_norm(x: ArrayT, " NORMKIT_WEIGHT ", *, " NORMKIT_AXES " = -1, "
+                               "eps: float = 1e-5, weight_offset: float = 0.0, out: ArrayT | None = None",
                                "ArrayT", "ArrayT, ArrayT"));
-  module.def("group_norm", &group_norm, "x"_a.none(), "num_groups"_a, "weight"_a = nb::none(), "bias"_a = nb::none(),
-             nb::kw_only(), "axis"_a = 1, "eps"_a = 1e-5, "out"_a = nb::none(), "return_stats"_a = false,
-             docs::group_norm,
-             NORMKIT_OVERLOADS("group_norm(x: ArrayT, num_groups: int, weight: typing.Any | None = None, "
-                               "bias: typing.Any | None = None, *, axis: int = 1, eps: float = 1e-5, "
-                               "out: ArrayT | None = None",
-                               "ArrayT", "ArrayT, ArrayT, ArrayT"));
-  module.def("instance_norm", &instance_norm, "x"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(),
-             nb::kw_only(), "axis"_a = 1, "eps"_a = 1e-5, "out"_a = nb::none(), "return_stats"_a = false,
-             docs::instance_norm,
-             NORMKIT_OVERLOADS("instance_norm(x: ArrayT, weight: typing.Any | None = None, "
-                               "bias: typing.Any | None = None, *, axis: int = 1, eps: float = 1e-5, "
-                               "out: ArrayT | None = None",
-                               "ArrayT", "ArrayT, ArrayT, ArrayT"));
+  module.def("add_layer_norm", &add_layer_norm, "x"_a.none(), "residual"_a.none(), "weight"_a = nb::none(),
+             "bias"_a = nb::none(), nb::kw_only(), "axis"_a.none() = -1, "eps"_a = 1e-5, "return_stats"_a = false,
+             docs::add_layer_norm,
+             NORMKIT_OVERLOADS("add_layer_norm(x: ArrayT, residual: ArrayT, " NORMKIT_AFFINE ", *, " NORMKIT_AXES
+                               " = -1, eps: float = 1e-5",
+                               "tuple[ArrayT, ArrayT]", "ArrayT, ArrayT, ArrayT, ArrayT"));
+  module.def("add_rms_norm", &add_rms_norm, "x"_a.none(), "residual"_a.none(), "weight"_a = nb::none(), nb::kw_only(),
+             "axis"_a.none() = -1, "eps"_a = 1e-5, "weight_offset"_a = 0.0, "return_stats"_a = false,
+             docs::add_rms_norm,
+             NORMKIT_OVERLOADS("add_rms_norm(x: ArrayT, residual: ArrayT, " NORMKIT_WEIGHT ", *, " NORMKIT_AXES
+                               " = -1, eps: float = 1e-5, weight_offset: float = 0.0",
+                               "tuple[ArrayT, ArrayT]", "ArrayT, ArrayT, ArrayT"));
+}
+
+void bind_per_channel(nb::module_& module) {
+  module.def(
+      "batch_norm",
+      [](nb::handle x, BatchNormState* state, nb::handle weight, nb::handle bias, bool training, int axis, double eps,
+         nb::handle mask, nb::handle lengths, nb::handle residual, nb::handle activation, bool update_state,
+         nb::handle out, bool return_stats) {
+        return batch_norm(x, state, weight, bias, training, axis, eps, {{mask, lengths}, residual, activation},
+                          update_state, out, return_stats);
+      },
+      "x"_a.none(), "state"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(),
+      "training"_a = false, "axis"_a = 1, "eps"_a = 1e-5, "mask"_a = nb::none(), "lengths"_a = nb::none(),
+      "residual"_a = nb::none(), "activation"_a = nb::none(), "update_state"_a = true, "out"_a = nb::none(),
+      "return_stats"_a = false, docs::batch_norm,
+      NORMKIT_OVERLOADS("batch_norm(x: ArrayT, state: BatchNormState | None, " NORMKIT_AFFINE ", *, "
+                        "training: bool = False, axis: int = 1, eps: float = 1e-5, " NORMKIT_FUSED ", "
+                        "update_state: bool = True, out: ArrayT | None = None",
+                        "ArrayT", "ArrayT, ArrayT, ArrayT"));
+  module.def(
+      "group_norm",
+      [](nb::handle x, std::int64_t num_groups, nb::handle weight, nb::handle bias, int axis, double eps,
+         nb::handle mask, nb::handle lengths, nb::handle residual, nb::handle activation, nb::handle out,
+         bool return_stats) {
+        return group_norm(x, num_groups, weight, bias, axis, eps, {{mask, lengths}, residual, activation}, out,
+                          return_stats);
+      },
+      "x"_a.none(), "num_groups"_a, "weight"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(), "axis"_a = 1,
+      "eps"_a = 1e-5, "mask"_a = nb::none(), "lengths"_a = nb::none(), "residual"_a = nb::none(),
+      "activation"_a = nb::none(), "out"_a = nb::none(), "return_stats"_a = false, docs::group_norm,
+      NORMKIT_OVERLOADS("group_norm(x: ArrayT, num_groups: int, " NORMKIT_AFFINE ", *, axis: int = 1, "
+                        "eps: float = 1e-5, " NORMKIT_FUSED ", out: ArrayT | None = None",
+                        "ArrayT", "ArrayT, ArrayT, ArrayT"));
+  module.def(
+      "instance_norm",
+      [](nb::handle x, nb::handle weight, nb::handle bias, int axis, double eps, nb::handle mask, nb::handle lengths,
+         nb::handle residual, nb::handle activation, nb::handle out, bool return_stats) {
+        return instance_norm(x, weight, bias, axis, eps, {{mask, lengths}, residual, activation}, out, return_stats);
+      },
+      "x"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(), "axis"_a = 1, "eps"_a = 1e-5,
+      "mask"_a = nb::none(), "lengths"_a = nb::none(), "residual"_a = nb::none(), "activation"_a = nb::none(),
+      "out"_a = nb::none(), "return_stats"_a = false, docs::instance_norm,
+      NORMKIT_OVERLOADS("instance_norm(x: ArrayT, " NORMKIT_AFFINE
+                        ", *, axis: int = 1, eps: float = 1e-5, " NORMKIT_FUSED ", out: ArrayT | None = None",
+                        "ArrayT", "ArrayT, ArrayT, ArrayT"));
 }
 
 nb::dict build_information() {
@@ -114,6 +163,9 @@ NB_MODULE(_core, module) {
   module.attr("ArrayT") = nb::type_var("ArrayT");
   python::bind_moments(module);
   python::bind_state(module);
-  python::bind_functions(module);
+  python::bind_tables(module);
+  python::bind_over_axes(module);
+  python::bind_per_channel(module);
+  python::bind_backward(module);
   python::bind_runtime(module);
 }

@@ -29,14 +29,14 @@ const Torch* load_torch() {
   const nb::object module = modules["torch"];
   if (!nb::hasattr(module, "autograd")) return nullptr;  // half-way through its own import
   const nb::object type = module.attr("Tensor");
-  return new Torch{.tensor_type = type,
-                   .exchange = exchange_of(type),
-                   .empty_like = module.attr("empty_like"),
-                   .increment_version = module.attr("autograd").attr("graph").attr("increment_version"),
-                   .float32 = module.attr("float32"),
-                   .float64 = module.attr("float64"),
-                   .is_neg = nb::steal(PyUnicode_InternFromString("is_neg")),
-                   .requires_grad = nb::steal(PyUnicode_InternFromString("requires_grad"))};
+  return new Torch{
+      .tensor_type = type,
+      .exchange = exchange_of(type),
+      .empty_like = module.attr("empty_like"),
+      .increment_version = module.attr("autograd").attr("graph").attr("increment_version"),
+      .dtypes = {module.attr("float32"), module.attr("float64"), module.attr("float16"), module.attr("bfloat16")},
+      .is_neg = nb::steal(PyUnicode_InternFromString("is_neg")),
+      .requires_grad = nb::steal(PyUnicode_InternFromString("requires_grad"))};
 }
 
 bool dtype_of(dlpack::DataType from, DType& to) noexcept {

@@ -10,7 +10,8 @@ namespace normkit::python {
 struct Torch {
   nb::object tensor_type;
   const dlpack::ExchangeApi* exchange;  // nullptr before PyTorch 2.10: use __dlpack__
-  nb::object empty_like, increment_version, float32, float64;
+  nb::object empty_like, increment_version;
+  nb::object dtypes[dtype_count];    // in the order of DType
   nb::object is_neg, requires_grad;  // names
 };
 

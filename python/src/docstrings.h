@@ -3,6 +3,30 @@
 
 namespace normkit::python::docs {
 
+// Parameters that several functions have in common.
+#define NORMKIT_DOC_MASK                                                                                               \
+  "mask : array of bool, optional\n"                                                                                   \
+  "    True = valid; the shape of `x` without its channel axis. What is not valid counts in no statistic, whatever "   \
+  "it\n"                                                                                                               \
+  "    holds, and is 0 in the result. A statistic without a valid value has mean and variance 0.\n"                    \
+  "lengths : sequence of ints, optional\n"                                                                             \
+  "    Instead of `mask`, for sequences (N, C, T) or, with ``axis=-1``, (N, T, C): how many positions of each sample " \
+  "are\n"                                                                                                              \
+  "    valid, from its first on.\n"
+#define NORMKIT_DOC_FUSED                                                                \
+  NORMKIT_DOC_MASK                                                                       \
+  "residual : array, optional\n"                                                         \
+  "    Shape and dtype of `x`: added to the normalized values, before the activation.\n" \
+  "activation : {'relu', 'silu'}, optional\n"                                            \
+  "    What the result goes through last.\n"
+#define NORMKIT_DOC_RAISES                                    \
+  "Raises\n"                                                  \
+  "------\n"                                                  \
+  "TypeError\n"                                               \
+  "    The dtype or the kind of an array is not supported.\n" \
+  "ValueError\n"                                              \
+  "    A shape, an axis or a number does not fit.\n"
+
 inline constexpr const char* module = "The engine of normkit; import it as `normkit`.";
 
 inline constexpr const char* standardize = R"(Z-score: subtract the mean and divide by the standard deviation.
@@ -18,6 +42,9 @@ eps : float, default 0.0
     Added to the variance.
 ddof : float, default 0
     The variance is divided by ``count - ddof``.
+mask : array of bool, optional
+    True = valid; any shape that broadcasts to that of `x`. What is not valid counts in no statistic, whatever it holds,
+    and is 0 in the result.
 out : array, optional
     Where to write the result: shape and dtype of `x`. It may be `x` itself.
 
@@ -77,8 +104,8 @@ array([-1. , -0.5,  1. ])
 
 inline constexpr const char* batch_norm = R"(Batch normalization: statistics per channel over everything else [1]_.
 
-``y = (x - mean) / sqrt(var + eps) * weight + bias``, with mean and variance of the batch in training and of `state` in
-inference.
+``y = activation((x - mean) / sqrt(var + eps) * weight + bias + residual)``, with mean and variance of the batch in
+training and of `state` in inference.
 
 Parameters
 ----------
@@ -94,8 +121,10 @@ axis : int, default 1
     The channel axis; -1 for channels-last data.
 eps : float, default 1e-5
     Added to the variance.
-update_state : bool, default True
-    False leaves `state` alone in training.
+)" NORMKIT_DOC_FUSED
+                                          R"(update_state : bool, default True
+    False leaves `state` alone in training, as where a forward pass is run again to save memory. So does a batch without
+    a single valid value.
 out : array, optional
     Where to write the result: shape and dtype of `x`. It may be `x` itself.
 return_stats : bool, default False
@@ -113,7 +142,7 @@ Raises
 TypeError
     The dtype or the kind of an array is not supported.
 ValueError
-    A shape, an axis or a number does not fit, or fewer than two values per channel in training. `state` and `out` are
+    A shape, an axis or a number does not fit, or a single valid value per channel in training. `state` and `out` are
     then as they were.
 
 References
@@ -187,7 +216,7 @@ array([[-1.,  1.],
 
 inline constexpr const char* rms_norm = R"(Root mean square normalization: like `layer_norm`, but not centred [1]_.
 
-``y = x / sqrt(mean(x**2) + eps) * weight``
+``y = x / sqrt(mean(x**2) + eps) * (weight + weight_offset)``
 
 Parameters
 ----------
@@ -199,6 +228,8 @@ axis : int, sequence of ints or None, default -1
     The axes over which the mean square is taken; None stands for all.
 eps : float, default 1e-5
     Added to the mean square.
+weight_offset : float, default 0.0
+    The weight that multiplies is ``weight + weight_offset``: 1 for models that store weight - 1, such as Gemma.
 out : array, optional
     Where to write the result: shape and dtype of `x`. It may be `x` itself.
 return_stats : bool, default False
@@ -232,7 +263,7 @@ array([ 1., -1.,  1.])
 
 inline constexpr const char* group_norm = R"(Group normalization: statistics per sample and group of channels [1]_.
 
-``y = (x - mean) / sqrt(var + eps) * weight + bias``
+``y = activation((x - mean) / sqrt(var + eps) * weight + bias + residual)``
 
 Parameters
 ----------
@@ -246,7 +277,8 @@ axis : int, default 1
     The channel axis; -1 for channels-last data.
 eps : float, default 1e-5
     Added to the variance.
-out : array, optional
+)" NORMKIT_DOC_FUSED
+                                          R"(out : array, optional
     Where to write the result: shape and dtype of `x`. It may be `x` itself.
 return_stats : bool, default False
     Also return the mean and ``rstd = 1 / sqrt(var + eps)``.
@@ -279,7 +311,7 @@ array([[-1.,  1., -1.,  1.]])
 
 inline constexpr const char* instance_norm = R"(Instance normalization: statistics per sample and channel [1]_.
 
-``y = (x - mean) / sqrt(var + eps) * weight + bias``
+``y = activation((x - mean) / sqrt(var + eps) * weight + bias + residual)``
 
 Parameters
 ----------
@@ -291,7 +323,8 @@ axis : int, default 1
     The channel axis; -1 for channels-last data.
 eps : float, default 1e-5
     Added to the variance.
-out : array, optional
+)" NORMKIT_DOC_FUSED
+                                             R"(out : array, optional
     Where to write the result: shape and dtype of `x`. It may be `x` itself.
 return_stats : bool, default False
     Also return the mean and ``rstd = 1 / sqrt(var + eps)``.
@@ -322,6 +355,103 @@ Examples
 >>> normkit.instance_norm(np.array([[[1.0, 3.0], [10.0, 20.0]]]), eps=0.0)
 array([[[-1.,  1.],
         [-1.,  1.]]])
+)";
+
+inline constexpr const char* moments = R"(Count, mean, variance and range of the values that share a statistic.
+
+Parameters
+----------
+x : array
+    Any shape with at least one axis; float32, float64, float16 or bfloat16.
+axis : int, sequence of ints or None, default 0
+    The axes over which they are taken; None stands for all.
+mask : array of bool, optional
+    True = valid; any shape that broadcasts to that of `x`.
+nan : {'propagate', 'omit'}, default 'propagate'
+    Whether a NaN makes the moments it is in NaN, or counts as missing.
+
+Returns
+-------
+Moments
+    Of the shape of `x` without the axes. Where nothing is valid the count is 0.
+
+)" NORMKIT_DOC_RAISES R"(
+Examples
+--------
+>>> import numpy as np
+>>> import normkit
+>>> m = normkit.moments(np.array([[1.0, np.nan], [3.0, 4.0], [5.0, 8.0]]), nan="omit")
+>>> m.count, m.mean, m.var()
+(array([3., 2.]), array([3., 6.]), array([2.66666667, 4.        ]))
+)";
+
+inline constexpr const char* add_layer_norm = R"(Layer normalization of a sum, and the sum: one pass over memory.
+
+``s = x + residual; y = (s - mean) / sqrt(var + eps) * weight + bias``, as between the blocks of a transformer.
+
+Parameters
+----------
+x, residual : array
+    Any shape with at least one axis; float32, float64, float16 or bfloat16, the same for both.
+weight, bias : array, optional
+    The extents of the normalized axes in ascending order; the dtype of `x`, or float32 where `x` is half precision.
+axis : int, sequence of ints or None, default -1
+    The axes over which mean and variance are taken; None stands for all.
+eps : float, default 1e-5
+    Added to the variance.
+return_stats : bool, default False
+    Also return the mean and ``rstd = 1 / sqrt(var + eps)``.
+
+Returns
+-------
+y, s : array
+    Shape, dtype, library and device of `x`. `s` is rounded to that dtype before its statistics are taken.
+mean, rstd : array
+    With ``return_stats=True``: as of `layer_norm`.
+
+)" NORMKIT_DOC_RAISES R"(
+Examples
+--------
+>>> import numpy as np
+>>> import normkit
+>>> normkit.add_layer_norm(np.array([1.0, 2.0]), np.array([1.0, 4.0]), eps=0.0)
+(array([-1.,  1.]), array([2., 6.]))
+)";
+
+inline constexpr const char* add_rms_norm =
+    R"(Root mean square normalization of a sum, and the sum: one pass over memory.
+
+``s = x + residual; y = s / sqrt(mean(s**2) + eps) * (weight + weight_offset)``
+
+Parameters
+----------
+x, residual : array
+    Any shape with at least one axis; float32, float64, float16 or bfloat16, the same for both.
+weight : array, optional
+    The extents of the normalized axes in ascending order; the dtype of `x`, or float32 where `x` is half precision.
+axis : int, sequence of ints or None, default -1
+    The axes over which the mean square is taken; None stands for all.
+eps : float, default 1e-5
+    Added to the mean square.
+weight_offset : float, default 0.0
+    As in `rms_norm`.
+return_stats : bool, default False
+    Also return ``rstd = 1 / sqrt(mean(s**2) + eps)``.
+
+Returns
+-------
+y, s : array
+    Shape, dtype, library and device of `x`. `s` is rounded to that dtype before its statistics are taken.
+rstd : array
+    With ``return_stats=True``: as of `rms_norm`.
+
+)" NORMKIT_DOC_RAISES R"(
+Examples
+--------
+>>> import numpy as np
+>>> import normkit
+>>> normkit.add_rms_norm(np.array([1.0, -3.0]), np.array([1.0, 1.0]), eps=0.0)
+(array([ 1., -1.]), array([ 2., -2.]))
 )";
 
 inline constexpr const char* set_num_threads = R"(Set how many threads one call may use from now on, whoever makes it.

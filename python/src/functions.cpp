@@ -4,62 +4,16 @@
 #include <normkit/norm.h>
 
 #include <algorithm>
-#include <climits>
 #include <mutex>
 #include <optional>
 #include <shared_mutex>
 #include <vector>
 
 #include "arrays.h"
+#include "call.h"
 
 namespace normkit::python {
 namespace {
-
-/// Runs `work`, without the GIL where it takes longer (some 10 us) than giving the GIL back and taking it again is
-/// worth.
-template <class Work>
-void compute(const TensorView& x, Work&& work) {
-  if (x.size() > 32768) {
-    nb::gil_scoped_release released;
-    work();
-  } else {
-    work();
-  }
-}
-
-/// The axes a user names: an int, a sequence of ints, or None for all of them.
-class Axes {
- public:
-  Axes(const char* operation, nb::handle given, int rank) {
-    if (given.is_none()) {
-      for (int axis = 0; axis < rank; ++axis) axes_[count_++] = axis;
-    } else if (nb::isinstance<nb::tuple>(given) || nb::isinstance<nb::list>(given)) {
-      for (nb::handle axis : given) add(operation, axis);
-    } else {
-      add(operation, given);
-    }
-  }
-
-  [[nodiscard]] std::span<const int> span() const { return {axes_, static_cast<std::size_t>(count_)}; }
-
- private:
-  void add(const char* operation, nb::handle axis) {
-    const Argument argument = {operation, "axis"};
-    if (!PyIndex_Check(axis.ptr())) {
-      refuse(PyExc_TypeError, argument, "must be an int, a sequence of ints or None", type_text(axis));
-    }
-    if (count_ == max_rank) {
-      refuse(PyExc_ValueError, argument, "must name each axis once", "more than " + std::to_string(max_rank) + " axes");
-    }
-    // What does not fit is clipped: out of range for the core either way.
-    const Py_ssize_t value = PyNumber_AsSsize_t(axis.ptr(), nullptr);
-    if (value == -1 && PyErr_Occurred()) throw nb::python_error();
-    axes_[count_++] = static_cast<int>(std::clamp<Py_ssize_t>(value, INT_MIN, INT_MAX));
-  }
-
-  int axes_[max_rank];
-  int count_ = 0;
-};
 
 /// One call of a normalizer: views of its arguments, and what keeps them alive.
 class Call {
@@ -80,12 +34,34 @@ class Call {
     if (return_stats) prepare_statistics(norm);
   }
 
-  /// y, or (y, mean, rstd), or (y, rstd): what has been asked for.
+  /// What is done beside normalizing.
+  void prepare(const Fused& fused, int channel_axis) {
+    mask_.emplace(operation_, fused.valid, arguments.x, channel_axis);
+    arguments.mask = mask_->view;
+    arguments.activation = activation_of(operation_, fused.activation);
+    if (fused.residual.is_none()) return;
+    residual_.emplace(Argument{operation_, "residual"}, fused.residual, arguments.residual);
+  }
+  void prepare_mask(nb::handle mask) {
+    mask_.emplace(operation_, mask, arguments.x);
+    arguments.mask = mask_->view;
+  }
+  /// x + residual is what is normalized, and a result too.
+  void prepare_sum(nb::handle residual) {
+    residual_.emplace(Argument{operation_, "residual"}, residual, arguments.addend);
+    sum_ = Output::like(operation_, x_, arguments.x, arguments.sum);
+  }
+
+  /// y, and what else has been asked for: the sum, mean and rstd.
   nb::object finish() {
     nb::object y = y_.finish();
-    if (!rstd_) return y;
-    if (!mean_) return nb::make_tuple(std::move(y), rstd_.finish());
-    return nb::make_tuple(std::move(y), mean_.finish(), rstd_.finish());
+    if (!sum_ && !rstd_) return y;
+    nb::list results;
+    results.append(std::move(y));
+    for (Output* result : {&sum_, &mean_, &rstd_}) {
+      if (*result) results.append(result->finish());
+    }
+    return nb::tuple(results);
   }
 
   Forward arguments{.x = {}};
@@ -101,8 +77,9 @@ class Call {
 
   const char* operation_;
   Input x_;
-  std::optional<Input> weight_, bias_;
-  Output y_, mean_, rstd_;
+  std::optional<Input> weight_, bias_, residual_;
+  std::optional<Mask> mask_;
+  Output y_, sum_, mean_, rstd_;
 };
 
 /// Normalizes x with its own statistics.
@@ -128,10 +105,12 @@ void copy_vector(const TensorView& from, const TensorView& to) {
 
 }  // namespace
 
-nb::object standardize(nb::handle x, nb::handle axis, double eps, double ddof, nb::handle out) {
+nb::object standardize(nb::handle x, nb::handle axis, double eps, double ddof, nb::handle mask, nb::handle out) {
   Call call("standardize", x);
   const Axes axes("standardize", axis, call.rank());
-  return normalize(call, normkit::standardize(call.rank(), axes.span(), eps, ddof), nb::none(), nb::none(), out, false);
+  const Normalizer norm = normkit::standardize(call.rank(), axes.span(), eps, ddof);
+  call.prepare_mask(mask);
+  return normalize(call, norm, nb::none(), nb::none(), out, false);
 }
 
 nb::object min_max_scale(nb::handle x, nb::handle axis, std::pair<double, double> feature_range, nb::handle out) {
@@ -141,6 +120,27 @@ nb::object min_max_scale(nb::handle x, nb::handle axis, std::pair<double, double
   return normalize(call, norm, nb::none(), nb::none(), out, false);
 }
 
+MomentsArray moments(nb::handle x, nb::handle axis, nb::handle mask, std::string_view nan) {
+  const char* operation = "moments";
+  if (nan != "propagate" && nan != "omit") {
+    refuse(PyExc_ValueError, {operation, "nan"}, "must be 'propagate' or 'omit'", nan);
+  }
+  TensorView view;
+  const Input input({operation, "x"}, x, view);
+  const Axes axes(operation, axis, view.rank);
+  Normalizer norm = normkit::standardize(view.rank, axes.span());
+  norm.name = operation;
+  const Mask valid(operation, mask, view);
+  MomentsArray result;
+  result.shape = statistics_shape(norm, {view.shape, static_cast<std::size_t>(view.rank)});
+  std::size_t size = 1;
+  for (const std::int64_t extent : result.shape) size *= static_cast<std::size_t>(extent);
+  result.values.resize(size);
+  compute(view,
+          [&] { normkit::moments(norm, view, result.values, valid.view, nan == "omit" ? Nan::omit : Nan::propagate); });
+  return result;
+}
+
 nb::object layer_norm(nb::handle x, nb::handle weight, nb::handle bias, nb::handle axis, double eps, nb::handle out,
                       bool return_stats) {
   Call call("layer_norm", x);
@@ -148,31 +148,58 @@ nb::object layer_norm(nb::handle x, nb::handle weight, nb::handle bias, nb::hand
   return normalize(call, normkit::layer_norm(call.rank(), axes.span(), eps), weight, bias, out, return_stats);
 }
 
-nb::object rms_norm(nb::handle x, nb::handle weight, nb::handle axis, double eps, nb::handle out, bool return_stats) {
+nb::object rms_norm(nb::handle x, nb::handle weight, nb::handle axis, double eps, double weight_offset, nb::handle out,
+                    bool return_stats) {
   Call call("rms_norm", x);
   const Axes axes("rms_norm", axis, call.rank());
-  return normalize(call, normkit::rms_norm(call.rank(), axes.span(), eps), weight, nb::none(), out, return_stats);
+  const Normalizer norm = normkit::rms_norm(call.rank(), axes.span(), eps, weight_offset);
+  return normalize(call, norm, weight, nb::none(), out, return_stats);
+}
+
+nb::object add_layer_norm(nb::handle x, nb::handle residual, nb::handle weight, nb::handle bias, nb::handle axis,
+                          double eps, bool return_stats) {
+  Call call("add_layer_norm", x);
+  const Axes axes("add_layer_norm", axis, call.rank());
+  Normalizer norm = normkit::layer_norm(call.rank(), axes.span(), eps);
+  norm.name = "add_layer_norm";
+  call.prepare_sum(residual);
+  return normalize(call, norm, weight, bias, nb::none(), return_stats);
+}
+
+nb::object add_rms_norm(nb::handle x, nb::handle residual, nb::handle weight, nb::handle axis, double eps,
+                        double weight_offset, bool return_stats) {
+  Call call("add_rms_norm", x);
+  const Axes axes("add_rms_norm", axis, call.rank());
+  Normalizer norm = normkit::rms_norm(call.rank(), axes.span(), eps, weight_offset);
+  norm.name = "add_rms_norm";
+  call.prepare_sum(residual);
+  return normalize(call, norm, weight, nb::none(), nb::none(), return_stats);
 }
 
 nb::object group_norm(nb::handle x, std::int64_t num_groups, nb::handle weight, nb::handle bias, int axis, double eps,
-                      nb::handle out, bool return_stats) {
+                      const Fused& fused, nb::handle out, bool return_stats) {
   Call call("group_norm", x);
-  return normalize(call, normkit::group_norm(call.rank(), num_groups, axis, eps), weight, bias, out, return_stats);
+  const Normalizer norm = normkit::group_norm(call.rank(), num_groups, axis, eps);
+  call.prepare(fused, axis);
+  return normalize(call, norm, weight, bias, out, return_stats);
 }
 
-nb::object instance_norm(nb::handle x, nb::handle weight, nb::handle bias, int axis, double eps, nb::handle out,
-                         bool return_stats) {
+nb::object instance_norm(nb::handle x, nb::handle weight, nb::handle bias, int axis, double eps, const Fused& fused,
+                         nb::handle out, bool return_stats) {
   Call call("instance_norm", x);
-  return normalize(call, normkit::instance_norm(call.rank(), axis, eps), weight, bias, out, return_stats);
+  const Normalizer norm = normkit::instance_norm(call.rank(), axis, eps);
+  call.prepare(fused, axis);
+  return normalize(call, norm, weight, bias, out, return_stats);
 }
 
 nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb::handle bias, bool training, int axis,
-                      double eps, bool update_state, nb::handle out, bool return_stats) {
+                      double eps, const Fused& fused, bool update_state, nb::handle out, bool return_stats) {
   if (state == nullptr && !training) {
     refuse(PyExc_ValueError, {"batch_norm", "state"}, "must be given unless training=True", "None");
   }
   Call call("batch_norm", x);
   const Normalizer norm = normkit::batch_norm(call.rank(), axis, eps);
+  call.prepare(fused, axis);
   call.prepare(norm, weight, bias, out, return_stats);
   Forward& arguments = call.arguments;
   if (!training) {
@@ -185,7 +212,10 @@ nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb
                    .weight = arguments.weight,
                    .bias = arguments.bias,
                    .y = arguments.y,
-                   .rstd = arguments.rstd});
+                   .rstd = arguments.rstd,
+                   .mask = arguments.mask,
+                   .residual = arguments.residual,
+                   .activation = arguments.activation});
       if (return_stats) copy_vector(mean, arguments.mean);
     });
   } else if (state != nullptr && update_state) {

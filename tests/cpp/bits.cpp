@@ -42,6 +42,7 @@ std::vector<std::byte> random_values(DType dtype, std::int64_t count, std::uint6
       case DType::bfloat16:
         store(static_cast<std::uint16_t>(sign << 15 | (121 + (bits >> 7) % 12) << 7 | bits % 128));
         break;
+      case DType::boolean: bytes[i] = static_cast<std::byte>(bits % 3 != 0); break;
     }
   }
   return bytes;

@@ -21,6 +21,13 @@ enum class Statistic : std::uint8_t {
   range,        // min and max:       y = (x - min) / (max - min) * (high - low) + low
 };
 
+/// What a normalizer's output goes through last.
+enum class Activation : std::uint8_t {
+  none,
+  relu,  // max(z, 0)
+  silu,  // z / (1 + exp(-z)), also called swish
+};
+
 /// A normalizer is the answer to two questions: over which axes is a statistic taken (`reduced`), and along which axes
 /// do weight and bias vary (`affine`). Make one with the functions below.
 struct Normalizer {
@@ -35,6 +42,7 @@ struct Normalizer {
   double ddof = 0.0;             // the variance is divided by count - ddof
   double low = 0.0, high = 1.0;  // target of Statistic::range
   int least_count = 1;           // fewer values per statistic are an error
+  double weight_offset = 0.0;    // the weight that multiplies is weight + weight_offset
 };
 
 /// Statistics per channel over everything else (Ioffe and Szegedy 2015). Weight, bias: (C,).
@@ -46,9 +54,11 @@ struct Normalizer {
 /// Statistics over `axes` (Ba et al. 2016). Weight, bias: the extents of `axes` in ascending order.
 [[nodiscard]] Normalizer layer_norm(int rank, std::span<const int> axes, double eps = 1e-5);
 [[nodiscard]] Normalizer layer_norm(int rank, std::initializer_list<int> axes, double eps = 1e-5);
-/// Root mean square over `axes`, no centring (Zhang and Sennrich 2019). Weight as for layer_norm.
-[[nodiscard]] Normalizer rms_norm(int rank, std::span<const int> axes, double eps = 1e-5);
-[[nodiscard]] Normalizer rms_norm(int rank, std::initializer_list<int> axes, double eps = 1e-5);
+/// Root mean square over `axes`, no centring (Zhang and Sennrich 2019). Weight as for layer_norm; models that store
+/// weight - 1 need a weight_offset of 1.
+[[nodiscard]] Normalizer rms_norm(int rank, std::span<const int> axes, double eps = 1e-5, double weight_offset = 0.0);
+[[nodiscard]] Normalizer rms_norm(int rank, std::initializer_list<int> axes, double eps = 1e-5,
+                                  double weight_offset = 0.0);
 /// Z-score over `axes`; a constant slice gives 0. No weight or bias.
 [[nodiscard]] Normalizer standardize(int rank, std::span<const int> axes, double eps = 0.0, double ddof = 0.0);
 [[nodiscard]] Normalizer standardize(int rank, std::initializer_list<int> axes, double eps = 0.0, double ddof = 0.0);
@@ -60,8 +70,12 @@ struct Normalizer {
 /// `mean` and `rstd` below. Throws as `forward` does when norm does not fit the shape.
 [[nodiscard]] std::vector<std::int64_t> statistics_shape(const Normalizer& norm, std::span<const std::int64_t> shape);
 
-/// Arguments of `forward`. x is required; without y only the statistics are taken. Nothing but y, mean, rstd, moments
-/// and running is written.
+// Masks, in all that follows: dtype boolean, the shape of x, true = valid. A stride of 0 along an axis says that the
+// mask does not vary along it. What is not valid counts nowhere, whatever it holds, and is 0 in outputs of x's shape. A
+// statistic without a valid value has mean and variance 0.
+
+/// Arguments of `forward`. x is required; without y only the statistics are taken. Nothing but y, sum, mean, rstd,
+/// moments and running is written.
 struct Forward {
   TensorView x;
   TensorView weight = {};  // dtype of x, or float32 where x is half precision
@@ -73,12 +87,18 @@ struct Forward {
   // Statistic::variance.
   std::span<Moments> moments = {};
   RunningStats* running = nullptr;  // batch_norm in training: takes the batch's moments once y is written
+  TensorView mask = {};             // Statistic::variance only, like what follows
+  TensorView residual = {};         // shape and dtype of x: y = activation(norm(x) + residual)
+  Activation activation = Activation::none;
+  // Both or neither; not with mask, residual or activation. sum = x + addend, in the dtype of x, and y = norm(sum).
+  TensorView addend = {};
+  TensorView sum = {};  // out
 };
 
 /// Normalizes x with its own statistics. Throws std::invalid_argument, before any work, when the arguments do not fit.
 void forward(const Normalizer& norm, const Forward& arguments);
 
-/// Arguments of `apply`. All but weight and bias are required.
+/// Arguments of `apply`. x, mean, variance and y are required.
 struct Apply {
   TensorView x;
   TensorView mean = {};      // given, dense, shape statistics_shape: float32 or float64
@@ -87,9 +107,43 @@ struct Apply {
   TensorView bias = {};
   TensorView y = {};
   TensorView rstd = {};  // out, optional: as in Forward
+  TensorView mask = {};
+  TensorView residual = {};  // as in Forward
+  Activation activation = Activation::none;
 };
 
 /// Normalizes x with given statistics: batch norm in inference. Statistic::variance only.
 void apply(const Normalizer& norm, const Apply& arguments);
+
+/// Arguments of `backward`: those of the forward pass, what it returned, and where the gradients go.
+struct Backward {
+  TensorView x;
+  TensorView dy;         // gradient of y: shape and dtype of x
+  TensorView mean = {};  // as Forward or Apply gave them; a mean only for Statistic::variance
+  TensorView rstd = {};
+  TensorView weight = {};
+  TensorView bias = {};  // Activation::silu only, which needs to know what it was applied to
+  TensorView y = {};     // Activation::relu only: the result of the forward pass
+  TensorView mask = {};
+  Activation activation = Activation::none;
+  bool statistics_given = false;  // the forward pass was `apply`: the statistics do not depend on x
+  // Out, each optional; they share memory with nothing.
+  TensorView dx = {};         // shape and dtype of x
+  TensorView dresidual = {};  // likewise; not with silu, which would have to know the residual
+  TensorView dweight = {};    // dense, shape of weight; floating point
+  TensorView dbias = {};      // likewise; not for Statistic::mean_square
+};
+
+/// Gradients of a normalizer with respect to all that it was given. Although `mean` may be rounded, dx and dweight are
+/// accurate for data far from zero: its rounding error is found again from x.
+void backward(const Normalizer& norm, const Backward& arguments);
+
+/// Whether a NaN is a value like others, which its statistic then is too, or a missing one.
+enum class Nan : std::uint8_t { propagate, omit };
+
+/// Count, mean, variance and range of the values that share a statistic, one Moments for each in C order of
+/// statistics_shape. Statistic::variance only; eps and ddof are not used.
+void moments(const Normalizer& norm, const TensorView& x, std::span<Moments> out, const TensorView& mask = {},
+             Nan nan = Nan::propagate);
 
 }  // namespace normkit

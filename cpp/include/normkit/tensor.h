@@ -8,9 +8,10 @@
 
 namespace normkit {
 
-/// Element types. Half precisions are passed as pointers to 16-bit storage.
-enum class DType : std::uint8_t { float32, float64, float16, bfloat16 };
-inline constexpr int dtype_count = 4;
+/// Element types. Half precisions are passed as pointers to 16-bit storage. `boolean`, a byte that is 0 or 1, is for
+/// masks alone.
+enum class DType : std::uint8_t { float32, float64, float16, bfloat16, boolean };
+inline constexpr int dtype_count = 4;  // of the floating-point ones, which come first
 
 /// Thrown where an argument's element type does not fit: the kind of std::invalid_argument that Python users know as
 /// TypeError.
@@ -26,13 +27,14 @@ enum class Device : std::uint8_t { cpu, cuda };
   switch (dtype) {
     case DType::float32: return 4;
     case DType::float64: return 8;
+    case DType::boolean: return 1;
     default: return 2;
   }
 }
 
-/// The name a user knows: "float32", "float64", "float16", "bfloat16".
+/// The name a user knows: "float32", "float64", "float16", "bfloat16", "bool".
 [[nodiscard]] constexpr const char* name(DType dtype) noexcept {
-  constexpr const char* names[dtype_count] = {"float32", "float64", "float16", "bfloat16"};
+  constexpr const char* names[] = {"float32", "float64", "float16", "bfloat16", "bool"};
   return names[static_cast<int>(dtype)];
 }
 
@@ -78,6 +80,10 @@ template <>
 struct DTypeOf<double> {
   static constexpr DType value = DType::float64;
 };
+template <>
+struct DTypeOf<bool> {
+  static constexpr DType value = DType::boolean;
+};
 }  // namespace detail
 
 /// A view of `shape` over `data`; without `strides` it is dense in C order (last axis fastest).
@@ -86,7 +92,7 @@ inline TensorView view(void* data, DType dtype, std::span<const std::int64_t> sh
   return detail::make_view(data, dtype, shape, strides, device);
 }
 
-/// A view over float or double data. Inputs are never written, so a pointer to const is welcome.
+/// A view over float, double or bool data. Inputs are never written, so a pointer to const is welcome.
 template <class T>
 TensorView view(const T* data, std::initializer_list<std::int64_t> shape,
                 std::initializer_list<std::int64_t> strides = {}) {

@@ -44,6 +44,7 @@ void copy_strided(const TensorView& from, const TensorView& to) {
   switch (size) {
     case 8: return copy_axes<8>(axes.data(), count, source, target);
     case 4: return copy_axes<4>(axes.data(), count, source, target);
+    case 1: return copy_axes<1>(axes.data(), count, source, target);
     default: return copy_axes<2>(axes.data(), count, source, target);
   }
 }

@@ -9,6 +9,30 @@
 
 namespace normkit::detail {
 
+/// What is folded, and what is mapped with the result.
+enum class Task : std::uint8_t {
+  normalize,  // x -> its statistics -> y
+  moments,    // x -> count, mean, variance and range
+  gradient,   // (dy, x) -> sums -> dx, or none: with geometry by parameters the sums are what is wanted
+};
+
+/// Values that a kernel reads beside its operands, of type C; `reach` says for which elements a value holds.
+enum class Reach : std::uint8_t {
+  everywhere,  // one for all
+  lane,        // one per statistic of the geometry, laid out as `Job::lanes`
+  along,       // by the geometry's param strides
+};
+struct Source {
+  const void* values;
+  Reach reach;
+};
+enum SourceName : int { source_mean_high, source_mean_low, source_rstd, source_factor, source_weight, source_bias };
+inline constexpr int source_count = 6;
+
+/// Per statistic: what is known of it before the map. scale: the factor that the map ends with.
+enum LaneName : int { lane_mean_high, lane_mean_low, lane_scale, lane_rstd, lane_gradient, lane_projection };
+inline constexpr int lane_count = 6;
+
 /// One call's work, complete. "C" below is the working type: double for float64 data, else float.
 /// A slab is what is folded side by side: up to `slab_lanes` statistics that are neighbours along kept[1].
 struct Job {
@@ -17,23 +41,26 @@ struct Job {
   Axis outer[3];            // the reduced axes but for rows' unit-stride one; right-aligned
   std::int64_t slabs;       // kept[0] times those along kept[1]
   std::int64_t slab_lanes;  // the last slab along kept[1] may be narrower; a multiple of geometry.pooled
-  bool slabs_stay_cached;   // x of two slabs and y of one do: `normalize` fetches the next slab while it maps one
+  bool slabs_stay_cached;   // x of two slabs and y of one do: `run` fetches the next slab while it maps one
 
-  const void* x;
-  void* y;             // null: statistics only
-  const void* weight;  // C, by param strides; both null or neither
-  const void* bias;
+  void* operands[max_operands];  // null where absent; without the one at operand_out nothing is mapped
+  Source sources[source_count];  // weight and bias: both or neither
 
   void* mean;      // out, C, by stat strides; may be null
   void* rstd;      // likewise
-  double* totals;  // out, (first, second) of each Part, by stat strides; may be null
+  double* totals;  // out, the rule's terms of each statistic, by stat strides; may be null
 
-  double* partials;  // split reductions: [kept[0]][chunk][first, second][kept[1]]
-  void* shift_high;  // split reductions and given statistics: C, [kept[0]][kept[1]]; what `finish` hands to `map`
-  void* shift_low;
-  void* scale;
+  double* partials;         // split reductions: [kept[0]][chunk][term][kept[1]]
+  void* lanes[lane_count];  // split reductions, given statistics and gradients: C, [kept[0]][kept[1]]
 
+  Task task;
   Statistic statistic;
+  Activation activation;
+  Column column;   // what the geometry reduces by
+  bool adds;       // x = second + third, block by block as it is folded
+  bool omits_nan;  // Task::moments: NaN is masked
+  bool given;      // Task::gradient: statistics do not depend on x
+  bool weighs;     // Task::gradient: weight is constant over a statistic and left to the scale
   double eps;
   double ddof;
   double low, high;  // Statistic::range
@@ -45,19 +72,22 @@ inline constexpr std::int64_t most_rows = 16;
 /// The kernels of one storage type on one instruction set. All take a range of work, so that a caller may cut it as it
 /// likes: results do not depend on the cuts. x and y may be the same memory.
 struct Kernels {
-  /// Slabs [begin, end) from start to end: statistics, then y. Uses no scratch of the job.
-  void (*normalize)(const Job& job, std::int64_t begin, std::int64_t end) noexcept;
+  /// Slabs [begin, end) from start to end: fold, finish, map. Of the job's scratch, gradients alone use the lanes.
+  void (*run)(const Job& job, std::int64_t begin, std::int64_t end) noexcept;
   /// The same in three steps, each to be complete before the next begins. Units [begin, end), numbered
-  /// [kept[0]][chunk][slab along kept[1]], leave their moments in `partials`;
+  /// [kept[0]][chunk][slab along kept[1]], leave their terms in `partials`;
   void (*fold)(const Job& job, std::int64_t begin, std::int64_t end) noexcept;
-  /// slabs [begin, end) merge their chunks, write the statistics asked for, and leave shift and scale;
+  /// slabs [begin, end) merge their chunks, write what is asked for of the statistics, and leave what the map needs in
+  /// `lanes`;
   void (*finish)(const Job& job, std::int64_t begin, std::int64_t end) noexcept;
-  /// units [begin, end), last to first since the end of x is what the cache still holds, write y.
+  /// units [begin, end), last to first since the end of x is what the cache still holds, write what is mapped.
   void (*map)(const Job& job, std::int64_t begin, std::int64_t end) noexcept;
 };
 
 struct KernelTable {
   const char* isa;
+  /// How many terms the job's fold has (Job::partials, Job::totals).
+  int (*terms)(const Job& job) noexcept;
   Kernels by_dtype[dtype_count];
 };
 

@@ -1,16 +1,17 @@
-// The loops: fold, finish and map of rows and columns, for any rule. Contract: kernel_table.h.
+// The loops: fold, finish and map of rows and columns, for any rule and map. Contract: kernel_table.h.
 #pragma once
 
+#include "cpu/gradient.h"
 #include "cpu/map.h"
 #include "cpu/rules.h"
 
 namespace normkit::detail {
 namespace {
 
-struct Slab {
-  std::int64_t k0, lane;  // position on the kept axes
-  int lanes;              // along kept[1]
-};
+// Whether there is anything to be mapped to.
+inline bool maps(const Job& job) {
+  return job.operands[operand_out] != nullptr || job.operands[operand_extra] != nullptr;
+}
 
 inline std::int64_t slabs_along(const Job& job) { return divide(job.slabs, job.geometry.kept[0].extent).quotient; }
 
@@ -39,46 +40,89 @@ inline BlockRange blocks_of(const Job& job, std::int64_t chunk) {
   return {begin, smaller(begin + job.grid.blocks_per_chunk, job.grid.blocks)};
 }
 
-template <class S, class C, bool rows>
+template <class S, class C, template <class, class> class Reader, bool rows>
 struct BlockOf {
-  using Type = RowBlock<C, S>;
+  using Type = RowBlock<C, S, Reader>;
 };
-template <class S, class C>
-struct BlockOf<S, C, false> {
+template <class S, class C, template <class, class> class Reader>
+struct BlockOf<S, C, Reader, false> {
   // Four vectors side by side; how many is free, since lanes do not meet.
-  using Type = ColumnBlock<C, S, 4 * Vec<C>::width>;
+  using Type = ColumnBlock<C, S, Reader, 4 * Vec<C>::width>;
 };
 
-// Storage type S, working type C, schedule and rule: one set of loops.
-template <class S, class C, class Rule, bool rows>
+// What becomes of x once a rule has been applied. `Map<C, S, lanes_vary, params_vary>` for runs along which the lanes'
+// values and the weights vary or not.
+struct NoMap {
+  static constexpr bool lanes_given = false;
+  static constexpr bool adds = false;
+};
+struct Normalize {
+  static constexpr bool lanes_given = false;  // made by the rule from nothing
+  static constexpr bool adds = true;          // may be asked to make x first (Job::adds)
+  static constexpr bool splits_params = true;
+  template <class C, class S, bool lanes_vary, bool params_vary>
+  using Map = NormalizeMap<C, S, lanes_vary, params_vary, true>;
+};
+struct NormalizeUncentred {
+  static constexpr bool lanes_given = false;
+  static constexpr bool adds = true;
+  static constexpr bool splits_params = true;
+  template <class C, class S, bool lanes_vary, bool params_vary>
+  using Map = NormalizeMap<C, S, lanes_vary, params_vary, false>;
+};
+struct NormalizeFused {
+  static constexpr bool lanes_given = false;
+  static constexpr bool adds = false;
+  static constexpr bool splits_params = true;
+  template <class C, class S, bool lanes_vary, bool params_vary>
+  using Map = FusedMap<C, S, lanes_vary, params_vary, true>;
+};
+struct Rescale {
+  static constexpr bool lanes_given = false;
+  static constexpr bool adds = false;
+  static constexpr bool splits_params = false;
+  template <class C, class S, bool lanes_vary, bool>
+  using Map = RescaleMap<C, S, lanes_vary>;
+};
+template <bool fused>
+struct Differentiate {
+  static constexpr bool lanes_given = true;
+  static constexpr bool adds = false;
+  static constexpr bool splits_params = false;
+  template <class C, class S, bool, bool>
+  using Map = GradientMap<C, S, fused>;
+};
+
+// Storage type S, working type C, rule, map and schedule: one set of loops.
+template <class S, class C, class Rule, class Then, bool rows>
 struct Loops {
-  using Block = typename BlockOf<S, C, rows>::Type;
+  using Block = typename BlockOf<S, C, Rule::template Reader, rows>::Type;
   static constexpr int width = Block::width;
+  static constexpr int terms = Rule::terms;
   static constexpr int most_lanes = static_cast<int>(rows ? most_rows : most_columns);
+  static constexpr bool has_map = !Same<Then, NoMap>::value;
 
   // Of a slab's lanes. The padding lets whole vectors be stored at its end.
   struct Totals {
-    double first[most_lanes + width];
-    double second[most_lanes + width];
+    double term[terms][most_lanes + width];
     double count;
+
+    PartsView<terms> from(int lane) {
+      PartsView<terms> view;
+      for (int t = 0; t < terms; ++t) view.term[t] = term[t] + lane;
+      return view;
+    }
   };
-  struct Statistics {
-    C shift_high[most_lanes];
-    C shift_low[most_lanes];
-    C scale[most_lanes];
-  };
-  struct StatisticsView {
-    C *shift_high, *shift_low, *scale;
+  struct OwnLanes {
+    C values[3][most_lanes];
   };
 
   static const S* data(const Job& job, const Slab& slab) {
-    return static_cast<const S*>(job.x) + slab.k0 * job.geometry.kept[0].data_stride[0] +
-           slab.lane * job.geometry.kept[1].data_stride[0];
+    return operand_at<const S>(job, {slab.k0, slab.lane, 0, 0}, operand_x);
   }
 
   static Block block_at(const Job& job, const Slab& slab, int lane, const Piece& where) {
-    const S* x = data(job, slab) + lane * job.geometry.kept[1].data_stride[0];
-    return {&job, x, static_cast<int>(smaller(width, slab.lanes - lane)), where};
+    return {&job, {slab.k0, slab.lane + lane, lane, 0}, static_cast<int>(smaller(width, slab.lanes - lane)), where};
   }
 
   // Blocks in order, and of each all lanes: neighbours in memory are read together.
@@ -88,28 +132,35 @@ struct Loops {
     for (std::int64_t b = begin; b < end; ++b) {
       const Piece where = piece(job, b);
       const auto count = static_cast<double>(where.count());
+      if constexpr (Then::adds) {
+        if (job.adds) map_piece<AddMap<C, S>>(job, slab, where, {}, 0);
+      }
       for (int lane = 0; lane < slab.lanes; lane += width) {
         const Block block = block_at(job, slab, lane, where);
-        double* first = totals.first + lane;
-        double* second = totals.second + lane;
-        Parts<width> parts;
-        Rule::fold(block, b == begin ? nullptr : first, parts);
+        const PartsView<terms> so_far = totals.from(lane);
+        Parts<terms, width> parts;
+        Rule::fold(block, b == begin ? nullptr : &so_far, parts);
         if (b == begin) {
-          for (int l = 0; l < block.computed(); ++l) {
-            first[l] = parts.first[l];
-            second[l] = parts.second[l];
+          for (int t = 0; t < terms; ++t) {
+            for (int l = 0; l < block.computed(); ++l) so_far.term[t][l] = parts.term[t][l];
           }
         } else {
-          merge_parts<Rule>(first, second, totals.count, parts.first, parts.second, count, block.computed());
+          PartsView<terms> next;
+          for (int t = 0; t < terms; ++t) next.term[t] = parts.term[t];
+          merge_parts<Rule>(so_far, totals.count, next, count, block.computed());
         }
       }
       totals.count += count;
     }
   }
 
-  // [kept[0]][chunk][first, second][kept[1]]
-  static double* partial(const Job& job, const Slab& slab, std::int64_t chunk) {
-    return job.partials + (slab.k0 * job.grid.chunks + chunk) * 2 * job.geometry.kept[1].extent + slab.lane;
+  // [kept[0]][chunk][term][kept[1]]
+  static PartsView<terms> partial(const Job& job, const Slab& slab, std::int64_t chunk) {
+    const std::int64_t extent = job.geometry.kept[1].extent;
+    double* first = job.partials + (slab.k0 * job.grid.chunks + chunk) * terms * extent + slab.lane;
+    PartsView<terms> view;
+    for (int t = 0; t < terms; ++t) view.term[t] = first + t * extent;
+    return view;
   }
 
   static double chunk_count(const Job& job, std::int64_t chunk) {
@@ -119,173 +170,134 @@ struct Loops {
     return count;
   }
 
+  static void copy_parts(const PartsView<terms>& from, const PartsView<terms>& to, int lanes) {
+    for (int t = 0; t < terms; ++t) {
+      for (int l = 0; l < lanes; ++l) to.term[t][l] = from.term[t][l];
+    }
+  }
+
   static void fold(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
-    const std::int64_t second = job.geometry.kept[1].extent;
     for (std::int64_t u = begin; u < end; ++u) {
       const Unit unit = unit_at(job, u);
       Totals totals;
       fold_chunk(job, unit.slab, unit.chunk, totals);
-      double* out = partial(job, unit.slab, unit.chunk);
-      for (int l = 0; l < unit.slab.lanes; ++l) {
-        out[l] = totals.first[l];
-        out[second + l] = totals.second[l];
-      }
+      copy_parts(totals.from(0), partial(job, unit.slab, unit.chunk), unit.slab.lanes);
     }
   }
 
-  // Lanes that share a statistic merge in order; then the statistic is written where it is asked for, and spread over
-  // its lanes again for `map`.
-  static void finish_slab(const Job& job, const Slab& slab, const Totals& totals, const StatisticsView& out) {
+  // Lanes that share a statistic merge in order; then what is asked for is written, and the statistic spread over its
+  // lanes again for the map.
+  static void finish_slab(const Job& job, const Slab& slab, Totals& totals, const LanesView<C>& lanes) {
     const Geometry& g = job.geometry;
     const auto pooled = static_cast<int>(g.pooled);
     const int statistics = static_cast<int>(divide(slab.lanes, pooled).quotient);
     for (int s = 0; s < statistics; ++s) {
       const int lane = s * pooled;
-      Part total{totals.first[lane], totals.second[lane]};
       double count = totals.count;
       for (int l = lane + 1; l < lane + pooled; ++l) {
-        merge_parts<Rule>(&total.first, &total.second, count, totals.first + l, totals.second + l, totals.count, 1);
+        merge_parts<Rule>(totals.from(lane), count, totals.from(l), totals.count, 1);
         count += totals.count;
       }
-      const Finished<C> finished = Rule::template finish<C>(job, total, count);
+      double total[terms];
+      for (int t = 0; t < terms; ++t) total[t] = totals.term[t][lane];
+      if constexpr (Rule::counts) count = total[terms - 1];
+      Rule::template finish<C>(job, total, count, lanes, lane);
       const std::int64_t at =
           slab.k0 * g.kept[0].stat_stride + (divide(slab.lane, pooled).quotient + s) * g.kept[1].stat_stride;
-      if (job.mean != nullptr) static_cast<C*>(job.mean)[at] = finished.shift_high;
-      if (job.rstd != nullptr) static_cast<C*>(job.rstd)[at] = finished.scale;
+      if (job.mean != nullptr) static_cast<C*>(job.mean)[at] = lanes.of[lane_mean_high][lane];
+      if (job.rstd != nullptr) static_cast<C*>(job.rstd)[at] = lanes.of[lane_scale][lane];
       if (job.totals != nullptr) {
-        job.totals[2 * at] = total.first;
-        job.totals[2 * at + 1] = total.second;
+        for (int t = 0; t < terms; ++t) job.totals[terms * at + t] = total[t];
       }
-      for (int l = lane; l < lane + pooled; ++l) {
-        out.shift_high[l] = finished.shift_high;
-        out.shift_low[l] = finished.shift_low;
-        out.scale[l] = finished.scale;
+      for (int l = lane + 1; l < lane + pooled; ++l) {
+        for (const LaneName slot : Rule::slots) lanes.of[slot][l] = lanes.of[slot][lane];
       }
     }
   }
 
-  static StatisticsView kept_statistics(const Job& job, const Slab& slab) {
+  static LanesView<C> kept_lanes(const Job& job, const Slab& slab) {
     const std::int64_t at = slab.k0 * job.geometry.kept[1].extent + slab.lane;
-    return {static_cast<C*>(job.shift_high) + at, static_cast<C*>(job.shift_low) + at, static_cast<C*>(job.scale) + at};
+    LanesView<C> view;
+    for (int k = 0; k < lane_count; ++k) {
+      view.of[k] = job.lanes[k] == nullptr ? nullptr : static_cast<C*>(job.lanes[k]) + at;
+    }
+    return view;
   }
 
   static void finish(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
     const std::int64_t along = slabs_along(job);
-    const std::int64_t second = job.geometry.kept[1].extent;
     for (std::int64_t s = begin; s < end; ++s) {
       const auto [k0, index] = divide(s, along);
       const Slab slab = slab_at(job, k0, index);
       Totals totals;
       totals.count = chunk_count(job, 0);
-      const double* from = partial(job, slab, 0);
-      for (int l = 0; l < slab.lanes; ++l) {
-        totals.first[l] = from[l];
-        totals.second[l] = from[second + l];
-      }
+      copy_parts(partial(job, slab, 0), totals.from(0), slab.lanes);
       for (std::int64_t chunk = 1; chunk < job.grid.chunks; ++chunk) {
         const double count = chunk_count(job, chunk);
-        from = partial(job, slab, chunk);
-        merge_parts<Rule>(totals.first, totals.second, totals.count, from, from + second, count, slab.lanes);
+        merge_parts<Rule>(totals.from(0), totals.count, partial(job, slab, chunk), count, slab.lanes);
         totals.count += count;
       }
-      finish_slab(job, slab, totals, kept_statistics(job, slab));
+      finish_slab(job, slab, totals, kept_lanes(job, slab));
     }
   }
 
   // --- map ----------------------------------------------------------------------------------------------------------
 
-  // From one unit-stride run to the next, in elements.
-  struct Step {
-    std::int64_t x, y, param, statistic;
-  };
+  // `count` runs of `length` elements, the first at `index` on the outer axes.
+  template <class Map>
+  static NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const LanesView<C>& lanes,
+                                      const OuterIndex& index, std::int64_t length, std::int64_t count,
+                                      const Axis& axis, std::int64_t lane_step, std::int64_t next) {
+    Map map(job, start, index, lanes);
+    for (; count > 0; --count, map.advance(axis, lane_step)) map_run(map.run(), length, next);
+  }
 
-  // `count` runs of `length` elements, the first at `index` on the outer axes and `begin` along the unit-stride one.
-  template <bool params_vary>
-  static NORMKIT_INLINE void map_runs(const Job& job, const Slab& slab, StatisticsView s, const OuterIndex& index,
-                                      std::int64_t begin, std::int64_t length, std::int64_t count, const Step& step,
-                                      std::int64_t next) {
-    const Geometry& g = job.geometry;
-    std::int64_t offset[max_operands];
-    for (int k = 0; k < max_operands; ++k) {
-      offset[k] = slab.k0 * g.kept[0].data_stride[k] + slab.lane * g.kept[1].data_stride[k] +
-                  data_offset(job, index, k) + begin;
+  template <class Map>
+  static void map_piece(const Job& job, const Slab& slab, const Piece& where, const LanesView<C>& lanes,
+                        std::int64_t next) {
+    if (rows && where.outer_end - where.outer_begin == 1) {  // one run of each row
+      OuterIndex index;
+      outer_index(job, where.outer_begin, index);
+      const Start start{slab.k0, slab.lane, 0, where.begin};
+      map_runs<Map>(job, start, lanes, index, where.length, slab.lanes, job.geometry.kept[1], 1, next);
+      return;
     }
-    const S* x = static_cast<const S*>(job.x) + offset[0];
-    S* y = static_cast<S*>(job.y) + offset[1];
-    std::int64_t param = slab.k0 * g.kept[0].param_stride + slab.lane * g.kept[1].param_stride;
-    for (int a = 0; a < 3; ++a) param += index[a] * job.outer[a].param_stride;
-    if (params_vary) param += begin;
-    const auto* weight = static_cast<const C*>(job.weight) + param;
-    const auto* bias = static_cast<const C*>(job.bias) + param;
-    for (; count > 0; --count) {
-      if constexpr (Rule::rescales) {
-        const auto low = static_cast<C>(job.low);
-        const auto high = static_cast<C>(job.high);
-        const RescaleMap<C, !rows> map{Source<C, !rows>(s.shift_high), Source<C, !rows>(s.shift_low),
-                                       Source<C, !rows>(s.scale),      broadcast(low),
-                                       broadcast(high - low),          broadcast(high)};
-        map_run<C>(x, y, length, map, next);
-      } else {
-        const NormalizeMap<C, Rule::centred, !rows, params_vary> map{
-            Source<C, !rows>(s.shift_high), Source<C, !rows>(s.shift_low), Source<C, !rows>(s.scale),
-            Source<C, params_vary>(weight), Source<C, params_vary>(bias)};
-        map_run<C>(x, y, length, map, next);
-      }
-      x += step.x;
-      y += step.y;
-      weight += step.param;
-      bias += step.param;
-      s.shift_high += step.statistic;
-      s.shift_low += step.statistic;
-      s.scale += step.statistic;
+    for (int r = 0; r < (rows ? slab.lanes : 1); ++r) {
+      const Start start{slab.k0, slab.lane + r, r, where.begin};
+      for_spans(job, where.outer_begin, where.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
+        map_runs<Map>(job, start, lanes, index, rows ? where.length : slab.lanes, runs, job.outer[2], 0, next);
+      });
     }
   }
 
-  static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const StatisticsView& statistics,
+  template <bool params_vary>
+  static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
+                         std::int64_t next) {
+    using Map = typename Then::template Map<C, S, !rows, params_vary>;
+    const auto [begin, end] = blocks_of(job, chunk);
+    for (std::int64_t b = end - 1; b >= begin; --b) map_piece<Map>(job, slab, piece(job, b), lanes, next);
+  }
+
+  static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
                         std::int64_t next) {
     const Axis& unit = rows ? job.geometry.reduced[2] : job.geometry.kept[1];
-    if (unit.param_stride != 0) {
-      map_blocks<true>(job, slab, chunk, statistics, next);
+    if (Then::splits_params && unit.param_stride != 0) {
+      map_blocks<Then::splits_params>(job, slab, chunk, lanes, next);
     } else {
-      map_blocks<false>(job, slab, chunk, statistics, next);
-    }
-  }
-
-  template <bool params_vary>
-  static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const StatisticsView& statistics,
-                         std::int64_t next) {
-    const Axis& across = job.geometry.kept[1];
-    const Step next_row{across.data_stride[0], across.data_stride[1], across.param_stride, 1};
-    const Axis& along = job.outer[2];
-    const Step next_run{along.data_stride[0], along.data_stride[1], along.param_stride, 0};
-    const auto [begin, end] = blocks_of(job, chunk);
-    for (std::int64_t b = end - 1; b >= begin; --b) {
-      const Piece where = piece(job, b);
-      if (rows && where.outer_end - where.outer_begin == 1) {  // one run of each row
-        OuterIndex index;
-        outer_index(job, where.outer_begin, index);
-        map_runs<params_vary>(job, slab, statistics, index, where.begin, where.length, slab.lanes, next_row, next);
-        continue;
-      }
-      for (int r = 0; r < (rows ? slab.lanes : 1); ++r) {
-        const Slab one{slab.k0, slab.lane + r, rows ? 1 : slab.lanes};
-        const StatisticsView its{statistics.shift_high + r, statistics.shift_low + r, statistics.scale + r};
-        for_spans(job, where.outer_begin, where.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
-          map_runs<params_vary>(job, one, its, index, where.begin, rows ? where.length : slab.lanes, runs, next_run,
-                                next);
-        });
-      }
+      map_blocks<false>(job, slab, chunk, lanes, next);
     }
   }
 
   static void map(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
-    for (std::int64_t u = end - 1; u >= begin; --u) {
-      const Unit unit = unit_at(job, u);
-      map_chunk(job, unit.slab, unit.chunk, kept_statistics(job, unit.slab), 0);
+    if constexpr (has_map) {
+      for (std::int64_t u = end - 1; u >= begin; --u) {
+        const Unit unit = unit_at(job, u);
+        map_chunk(job, unit.slab, unit.chunk, kept_lanes(job, unit.slab), 0);
+      }
     }
   }
 
-  static void normalize(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
+  static void run(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
     const std::int64_t along = slabs_along(job);
     for (std::int64_t s = begin; s < end; ++s) {
       const auto [k0, index] = divide(s, along);
@@ -295,19 +307,22 @@ struct Loops {
       for (std::int64_t chunk = 1; chunk < job.grid.chunks; ++chunk) {
         Totals next;
         fold_chunk(job, slab, chunk, next);
-        merge_parts<Rule>(totals.first, totals.second, totals.count, next.first, next.second, next.count, slab.lanes);
+        merge_parts<Rule>(totals.from(0), totals.count, next.from(0), next.count, slab.lanes);
         totals.count += next.count;
       }
-      Statistics statistics;
-      const StatisticsView view{statistics.shift_high, statistics.shift_low, statistics.scale};
-      finish_slab(job, slab, totals, view);
-      if (job.y == nullptr) continue;
-      std::int64_t next = 0;
-      if (job.slabs_stay_cached && s + 1 < end) {
-        const auto [next_k0, next_index] = divide(s + 1, along);
-        next = data(job, slab_at(job, next_k0, next_index)) - data(job, slab);
+      OwnLanes own;
+      const LanesView<C> lanes =
+          Then::lanes_given ? kept_lanes(job, slab) : LanesView<C>{{own.values[0], own.values[1], own.values[2]}};
+      finish_slab(job, slab, totals, lanes);
+      if constexpr (has_map) {
+        if (!maps(job)) continue;
+        std::int64_t next = 0;
+        if (job.slabs_stay_cached && s + 1 < end) {
+          const auto [next_k0, next_index] = divide(s + 1, along);
+          next = data(job, slab_at(job, next_k0, next_index)) - data(job, slab);
+        }
+        for (std::int64_t chunk = job.grid.chunks - 1; chunk >= 0; --chunk) map_chunk(job, slab, chunk, lanes, next);
       }
-      for (std::int64_t chunk = job.grid.chunks - 1; chunk >= 0; --chunk) map_chunk(job, slab, chunk, view, next);
     }
   }
 };

@@ -9,45 +9,68 @@
 namespace normkit::detail {
 namespace {
 
-template <class S, class C, class Rule>
-NORMKIT_INLINE const Kernels& kernels_for(Schedule schedule) {
-  using Rows = Loops<S, C, Rule, true>;
-  using Columns = Loops<S, C, Rule, false>;
-  static constexpr Kernels rows{Rows::normalize, Rows::fold, Rows::finish, Rows::map};
-  static constexpr Kernels columns{Columns::normalize, Columns::fold, Columns::finish, Columns::map};
+struct JobKernels {
+  Kernels kernels;
+  int terms;
+};
+
+template <class S, class C, class Rule, class Then>
+NORMKIT_INLINE const JobKernels& kernels_for(Schedule schedule) {
+  using Rows = Loops<S, C, Rule, Then, true>;
+  using Columns = Loops<S, C, Rule, Then, false>;
+  static constexpr JobKernels rows{{Rows::run, Rows::fold, Rows::finish, Rows::map}, Rule::terms};
+  static constexpr JobKernels columns{{Columns::run, Columns::fold, Columns::finish, Columns::map}, Rule::terms};
   return schedule == Schedule::rows ? rows : columns;
 }
 
-// The schedule and the rule are looked up once per call, not per element.
+// The schedule, the rule and the map are looked up once per call, not per element.
+template <class S, class C>
+const JobKernels& kernels_of(const Job& job) {
+  const Schedule schedule = job.geometry.schedule;
+  const bool masked = job.operands[operand_mask] != nullptr;
+  const bool fused = masked || job.activation != Activation::none || job.operands[operand_extra] != nullptr;
+  if (job.task == Task::moments) return kernels_for<S, C, VarianceRule<Of::valid_with_range>, NoMap>(schedule);
+  if (job.task == Task::gradient) {
+    if (fused) return kernels_for<S, C, GradientRule<true>, Differentiate<true>>(schedule);
+    return kernels_for<S, C, GradientRule<false>, Differentiate<false>>(schedule);
+  }
+  switch (job.statistic) {
+    case Statistic::mean_square: return kernels_for<S, C, MeanSquareRule, NormalizeUncentred>(schedule);
+    case Statistic::range: return kernels_for<S, C, RangeRule, Rescale>(schedule);
+    default: break;
+  }
+  if (masked) return kernels_for<S, C, VarianceRule<Of::valid>, NormalizeFused>(schedule);
+  const bool adds_residual = job.operands[operand_second] != nullptr && !job.adds;
+  if (fused || adds_residual) return kernels_for<S, C, VarianceRule<Of::all>, NormalizeFused>(schedule);
+  return kernels_for<S, C, VarianceRule<Of::all>, Normalize>(schedule);
+}
+
 template <class S, class C>
 struct Entry {
-  static const Kernels& kernels(const Job& job) {
-    const Schedule schedule = job.geometry.schedule;
-    switch (job.statistic) {
-      case Statistic::mean_square: return kernels_for<S, C, MeanSquareRule>(schedule);
-      case Statistic::range: return kernels_for<S, C, RangeRule>(schedule);
-      default: return kernels_for<S, C, VarianceRule>(schedule);
-    }
-  }
-  static void normalize(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
-    kernels(job).normalize(job, begin, end);
+  static void run(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
+    kernels_of<S, C>(job).kernels.run(job, begin, end);
   }
   static void fold(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
-    kernels(job).fold(job, begin, end);
+    kernels_of<S, C>(job).kernels.fold(job, begin, end);
   }
   static void finish(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
-    kernels(job).finish(job, begin, end);
+    kernels_of<S, C>(job).kernels.finish(job, begin, end);
   }
-  static void map(const Job& job, std::int64_t begin, std::int64_t end) noexcept { kernels(job).map(job, begin, end); }
+  static void map(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
+    kernels_of<S, C>(job).kernels.map(job, begin, end);
+  }
 
-  static constexpr Kernels table{normalize, fold, finish, map};
+  static constexpr Kernels table{run, fold, finish, map};
 };
+
+int terms(const Job& job) noexcept { return kernels_of<float, float>(job).terms; }
 
 }  // namespace
 
 extern const KernelTable NORMKIT_JOIN(kernels_, NORMKIT_ISA_NAME);
 const KernelTable NORMKIT_JOIN(kernels_, NORMKIT_ISA_NAME) = {
     NORMKIT_STRING(NORMKIT_ISA_NAME),
+    terms,
     {Entry<float, float>::table, Entry<double, double>::table, Entry<Float16, float>::table,
      Entry<BFloat16, float>::table},
 };

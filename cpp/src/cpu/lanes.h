@@ -76,6 +76,21 @@ NORMKIT_INLINE Vec<T> select(typename Vec<T>::Bits mask, Vec<T> a, Vec<T> b) {
   return {mask ? a.raw : b.raw};
 }
 
+// The first n lanes; those whose byte is not 0.
+template <class C>
+NORMKIT_INLINE typename Vec<C>::Bits first_lanes(int n) {
+  typename Vec<C>::Bits index{};
+  for (int i = 0; i < Vec<C>::width; ++i) index[i] = i;
+  return index < n;
+}
+template <class C>
+NORMKIT_INLINE typename Vec<C>::Bits nonzero_bytes(const std::uint8_t* p) {
+  typedef std::uint8_t Bytes __attribute__((vector_size(Vec<C>::width)));
+  Bytes bytes;
+  std::memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector(bytes, typename Vec<C>::Bits) != 0;
+}
+
 // NaN in the accumulated or the new value stays.
 template <class T>
 NORMKIT_INLINE Vec<T> least(Vec<T> kept, Vec<T> next) {
@@ -225,9 +240,7 @@ NORMKIT_INLINE Vec<C> load_first(const S* p, int n, Vec<C> fill) {
   }
 #elif defined(__AVX2__)
   if constexpr (sizeof(C) == sizeof(S)) {
-    typename Vec<C>::Bits index{};
-    for (int i = 0; i < Vec<C>::width; ++i) index[i] = i;
-    const typename Vec<C>::Bits lanes = index < n;
+    const typename Vec<C>::Bits lanes = first_lanes<C>(n);
     if constexpr (sizeof(C) == 4) {
       return select<C>(lanes, {_mm256_maskload_ps(p, reinterpret_cast<__m256i>(lanes))}, fill);
     } else {

@@ -1,5 +1,6 @@
 #include "cpu/params.h"
 
+#include <algorithm>
 #include <array>
 
 #include "half.h"
@@ -16,10 +17,9 @@ std::array<Axis*, 5> axes_in_order(Geometry& g) {
 
 using Strides = std::array<std::int64_t, 5>;
 
-// values[new strides] = param[old strides], converted; `absent` where there is none.
+// values[new strides] = param[old strides], converted.
 template <class C>
-void gather(const TensorView& param, C absent, const std::array<Axis*, 5>& axes, const Strides& from, const Strides& to,
-            C* values) {
+void gather(const Param& param, const std::array<Axis*, 5>& axes, const Strides& from, const Strides& to, C* values) {
   std::array<std::int64_t, 5> extent;
   for (std::size_t a = 0; a < 5; ++a) extent[a] = to[a] == 0 ? 1 : axes[a]->extent;
   const auto fill = [&](auto value_at) {
@@ -32,22 +32,22 @@ void gather(const TensorView& param, C absent, const std::array<Axis*, 5>& axes,
                   value_at(i * from[0] + j * from[1] + k * from[2] + l * from[3] + m * from[4]);
             }
   };
-  if (!param) return fill([&](std::int64_t) { return absent; });
-  visit_storage(param.dtype, [&](auto tag) {
-    const auto* p = static_cast<const typename decltype(tag)::Storage*>(param.data);
-    fill([&](std::int64_t index) { return static_cast<C>(load_value(p + index)); });
+  if (!param.given) return fill([&](std::int64_t) { return static_cast<C>(param.absent); });
+  visit_storage(param.given.dtype, [&](auto tag) {
+    const auto* p = static_cast<const typename decltype(tag)::Storage*>(param.given.data);
+    const auto offset = static_cast<C>(param.offset);
+    fill([&](std::int64_t index) { return static_cast<C>(load_value(p + index)) + offset; });
   });
 }
 
 template <class C>
-void prepare(const Request& request, Geometry& g, Params& params) {
+void prepare(std::span<const Param> given, Geometry& g, Params& params) {
   const auto axes = axes_in_order(g);
   static constexpr C one{1};
   static constexpr C zero{0};
-  if (!request.weight && !request.bias) {
+  if (std::ranges::none_of(given, [](const Param& param) { return static_cast<bool>(param.given); })) {
     for (Axis* axis : axes) axis->param_stride = 0;
-    params.weight = &one;
-    params.bias = &zero;
+    for (std::size_t k = 0; k < given.size(); ++k) params.values[k] = given[k].absent == 1.0 ? &one : &zero;
     return;
   }
   Strides from, to;
@@ -59,24 +59,26 @@ void prepare(const Request& request, Geometry& g, Params& params) {
   }
   const bool in_order = from[4] <= 1;
   constexpr DType work = sizeof(C) == 4 ? DType::float32 : DType::float64;
-  const auto pointer = [&](const TensorView& param, C absent, std::vector<std::byte>& storage) -> const void* {
-    if (in_order && param && param.dtype == work) return param.data;
-    storage.resize(static_cast<std::size_t>(size) * sizeof(C));
-    auto* values = reinterpret_cast<C*>(storage.data());
-    gather(param, absent, axes, from, in_order ? from : to, values);
-    return values;
-  };
-  params.weight = pointer(request.weight, one, params.storage[0]);
-  params.bias = pointer(request.bias, zero, params.storage[1]);
+  for (std::size_t k = 0; k < given.size(); ++k) {
+    const Param& param = given[k];
+    if (in_order && param.given && param.given.dtype == work && param.offset == 0.0) {
+      params.values[k] = param.given.data;
+      continue;
+    }
+    params.storage[k].resize(static_cast<std::size_t>(size) * sizeof(C));
+    auto* values = reinterpret_cast<C*>(params.storage[k].data());
+    gather(param, axes, from, in_order ? from : to, values);
+    params.values[k] = values;
+  }
   if (in_order) return;
   for (std::size_t a = 0; a < 5; ++a) axes[a]->param_stride = to[a];
 }
 
 }  // namespace
 
-void prepare_params(const Request& request, Geometry& geometry, Params& params) {
-  if (request.dtype == DType::float64) return prepare<double>(request, geometry, params);
-  prepare<float>(request, geometry, params);
+void prepare_params(DType work, std::span<const Param> given, Geometry& geometry, Params& params) {
+  if (work == DType::float64) return prepare<double>(given, geometry, params);
+  prepare<float>(given, geometry, params);
 }
 
 }  // namespace normkit::detail

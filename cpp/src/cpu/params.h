@@ -1,22 +1,30 @@
-// Weight and bias in the working type and in the order the kernels walk.
+// Values that vary along a reduction, weight and bias above all, in the working type and in the order the kernels walk.
 #pragma once
 
 #include <cstddef>
+#include <span>
 #include <vector>
 
 #include "backend.h"
 
 namespace normkit::detail {
 
+/// A dense tensor that is indexed by a geometry's param strides; where it is absent (data null) it reads as `absent`.
+struct Param {
+  TensorView given;
+  double absent;
+  double offset = 0.0;  // added to what is given
+};
+inline constexpr std::size_t most_params = 3;
+
 /// Pointers are to the caller's memory where that serves as it is, else to `storage`.
 struct Params {
-  const void* weight = nullptr;
-  const void* bias = nullptr;
-  std::vector<std::byte> storage[2];
+  const void* values[most_params];
+  std::vector<std::byte> storage[most_params];
 };
 
-/// Fills `params` and rewrites the geometry's param strides to fit: all 0 where there is neither weight nor bias, and
-/// 0 or 1 along the unit-stride axis.
-void prepare_params(const Request& request, Geometry& geometry, Params& params);
+/// Fills `params` with `given`, of one shape all, in the working type (float32 or float64), and rewrites the geometry's
+/// param strides to fit: all 0 where all are absent, and 0 or 1 along the unit-stride axis.
+void prepare_params(DType work, std::span<const Param> given, Geometry& geometry, Params& params);
 
 }  // namespace normkit::detail

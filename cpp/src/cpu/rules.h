@@ -1,130 +1,51 @@
 // What is taken of a block, how blocks merge, and what becomes of the total: one rule per kind of statistic.
-// A rule sees `width` statistics side by side (blocks.h) and never a tensor.
+// A rule sees `width` statistics side by side (blocks.h) and never a tensor. It has
+//   terms                    how many numbers it knows of a statistic, in float64 (math.h: Part, then what is said
+//   below) counts                   whether the last of them is a count: without one, all of a block's values count
+//   Reader                   what its folds read
+//   slots                    the lanes (kernel_table.h) that `finish` fills for the map
+//   fold(block, so_far, parts), merge(a, b, weight, cross), finish(job, ...)
 #pragma once
 
-#include "cpu/blocks.h"
+#include "cpu/folds.h"
 #include "math.h"
 
 namespace normkit::detail {
 namespace {
 
-// The Parts (math.h) of `width` statistics.
-template <int width>
+// The terms of `width` statistics.
+template <int terms, int width>
 struct Parts {
-  double first[width];
-  double second[width];
+  double term[terms][width];
+};
+// The same somewhere else, all of them `width` or more statistics long.
+template <int terms>
+struct PartsView {
+  double* term[terms];
 };
 
-// One statistic as its rule's map wants it; of a variance, shift_high is the mean and scale the rstd that users see.
+// The values of a slab's lanes, by name.
 template <class C>
-struct Finished {
-  C shift_high, shift_low, scale;
+struct LanesView {
+  C* of[lane_count];
 };
 
-struct Add {
-  template <class V>
-  NORMKIT_INLINE V operator()(V a, V b) const {
-    return a + b;
-  }
+// What the standard library calls std::conditional and std::is_same: no template of its own may be used here.
+template <bool condition, class A, class B>
+struct Choose {
+  using Type = A;
 };
-struct Least {
-  template <class V>
-  NORMKIT_INLINE V operator()(V a, V b) const {
-    return least(a, b);
-  }
+template <class A, class B>
+struct Choose<false, A, B> {
+  using Type = B;
 };
-struct Greatest {
-  template <class V>
-  NORMKIT_INLINE V operator()(V a, V b) const {
-    return greatest(a, b);
-  }
+template <class A, class B>
+struct Same {
+  static constexpr bool value = false;
 };
-
-// A sum in two levels: `recent` collects a few terms, flush() moves them on. A long sum of like values, added one by
-// one, would round the same way every time.
-template <class L>
-struct Sum {
-  L recent, total;
-
-  NORMKIT_INLINE void flush() {
-    for (int j = 0; j < L::vectors; ++j) total.v[j] = total.v[j] + recent.v[j];
-    recent = L{};
-  }
-};
-
-template <class L>
-struct SumAbout {
-  L shift;
-  Sum<L> s1;
-  static NORMKIT_INLINE SumAbout about(L shift) { return {shift, {}}; }
-  template <class V>
-  NORMKIT_INLINE void add(int j, V v) {
-    s1.recent.v[j] = s1.recent.v[j] + (v - shift.v[j]);
-  }
-  NORMKIT_INLINE auto fill(int j) const { return shift.v[j]; }
-  NORMKIT_INLINE void flush() { s1.flush(); }
-  template <class Collect>
-  NORMKIT_INLINE void results(Collect collect) const {
-    collect(0, s1.total, Add{});
-  }
-};
-
-template <class L>
-struct SquaresAbout {
-  L shift;
-  Sum<L> s1, s2;
-  static NORMKIT_INLINE SquaresAbout about(L shift) { return {shift, {}, {}}; }
-  template <class V>
-  NORMKIT_INLINE void add(int j, V v) {
-    const V d = v - shift.v[j];
-    s1.recent.v[j] = s1.recent.v[j] + d;
-    s2.recent.v[j] = fma(d, d, s2.recent.v[j]);
-  }
-  NORMKIT_INLINE auto fill(int j) const { return shift.v[j]; }
-  NORMKIT_INLINE void flush() {
-    s1.flush();
-    s2.flush();
-  }
-  template <class Collect>
-  NORMKIT_INLINE void results(Collect collect) const {
-    collect(0, s1.total, Add{});
-    collect(1, s2.total, Add{});
-  }
-};
-
-template <class L>
-struct Squares {
-  Sum<L> s2;
-  static NORMKIT_INLINE Squares about(L) { return {}; }
-  template <class V>
-  NORMKIT_INLINE void add(int j, V v) {
-    s2.recent.v[j] = fma(v, v, s2.recent.v[j]);
-  }
-  NORMKIT_INLINE auto fill(int) const { return L{}.v[0]; }
-  NORMKIT_INLINE void flush() { s2.flush(); }
-  template <class Collect>
-  NORMKIT_INLINE void results(Collect collect) const {
-    collect(0, s2.total, Add{});
-  }
-};
-
-// `start`: any of the values.
-template <class L>
-struct Extremes {
-  L start, low, high;
-  static NORMKIT_INLINE Extremes about(L start) { return {start, start, start}; }
-  template <class V>
-  NORMKIT_INLINE void add(int j, V v) {
-    low.v[j] = least(low.v[j], v);
-    high.v[j] = greatest(high.v[j], v);
-  }
-  NORMKIT_INLINE auto fill(int j) const { return start.v[j]; }
-  NORMKIT_INLINE void flush() {}
-  template <class Collect>
-  NORMKIT_INLINE void results(Collect collect) const {
-    collect(0, low, Least{});
-    collect(1, high, Greatest{});
-  }
+template <class A>
+struct Same<A, A> {
+  static constexpr bool value = true;
 };
 
 // float squares leave their range where |x - mean| does (1e-19 ... 1e19): such a block is folded again in double. Below
@@ -136,119 +57,182 @@ inline bool in_range(double sum_of_squares, double count, double eps) {
 
 // In columns only the lanes that need it take the wide result: a neighbour must not change a statistic's bits.
 template <class Rule, class Block>
-NORMKIT_INLINE void widen_where_needed(const Block& block, const double* so_far,
+NORMKIT_INLINE void widen_where_needed(const Block& block, const PartsView<Rule::terms>* so_far,
                                        const typename Block::Work (&squares)[Block::width],
-                                       Parts<Block::width>& parts) {
-  if constexpr (sizeof(typename Block::Work) == 4) {
-    const auto count = static_cast<double>(block.piece.count());
+                                       Parts<Rule::terms, Block::width>& parts) {
+  if constexpr (sizeof(typename Block::Work) == 4 && Block::may_leave_range) {
+    const auto most = static_cast<double>(block.piece.count());
     const double eps = block.job->eps;
-    bool all = true;
-    for (int l = 0; l < block.in_use(); ++l) all = all && in_range(squares[l], count, eps);
-    if (__builtin_expect(all, 1)) return;
-    Parts<Block::width> wide;
+    bool needed[Block::width];
+    bool any = false;
+    for (int l = 0; l < block.in_use(); ++l) {
+      needed[l] = !in_range(squares[l], Rule::counts ? parts.term[Rule::terms - 1][l] : most, eps);
+      any = any || needed[l];
+    }
+    if (__builtin_expect(!any, 1)) return;
+    Parts<Rule::terms, Block::width> wide;
     Rule::fold(block.widened(), so_far, wide);
-    for (int l = 0; l < Block::width; ++l) {
-      if (in_range(squares[l], count, eps)) continue;
-      parts.first[l] = wide.first[l];
-      parts.second[l] = wide.second[l];
+    for (int l = 0; l < block.in_use(); ++l) {
+      if (!needed[l]) continue;
+      for (int t = 0; t < Rule::terms; ++t) parts.term[t][l] = wide.term[t][l];
     }
   }
 }
 
-struct VarianceRule {
-  static constexpr bool centred = true;
-  static constexpr bool rescales = false;
+// Which values count, and whether their range is wanted too.
+enum class Of { all, valid, valid_with_range };
 
-  // `so_far`: the statistics' means from earlier blocks, a good shift; none for the first block, which finds its own.
+// Terms: mean, sum of squared deviations; then min and max with a range; then the count of valid values.
+template <Of of>
+struct VarianceRule {
+  static constexpr bool counts = of != Of::all;
+  static constexpr bool ranged = of == Of::valid_with_range;
+  static constexpr int terms = ranged ? 5 : counts ? 3 : 2;
+  static constexpr int count_at = terms - 1;
+  static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
+  template <class C, class S>
+  using Reader = typename Choose<counts, MaskedReader<C, S>, ValuesReader<C, S>>::Type;
+  // Results: sum and sum of squares about the shift, the count, the range.
+  template <class L>
+  using Sums = typename Choose<counts, CountedSumAbout<L>, SumAbout<L>>::Type;
+  template <class L>
+  using Squares = typename Choose<ranged, RangedSquares<L>,
+                                  typename Choose<counts, CountedSquaresAbout<L>, SquaresAbout<L>>::Type>::Type;
+
+  // `so_far`: the statistics from earlier blocks, whose means are good shifts; where there is none yet, the block finds
+  // its own mean.
   template <class Block>
-  static void fold(const Block& block, const double* so_far, Parts<Block::width>& parts) {
+  static void fold(const Block& block, const PartsView<terms>* so_far, Parts<terms, Block::width>& parts) {
     using C = typename Block::Work;
-    const auto n = static_cast<double>(block.piece.count());
+    const auto all = static_cast<double>(block.piece.count());
     C shift[Block::width];
-    C sums[2][Block::width];
-    if (so_far != nullptr) {
-      for (int l = 0; l < block.computed(); ++l) shift[l] = static_cast<C>(so_far[l]);
+    if (has_shifts(block, so_far)) {
+      for (int l = 0; l < block.computed(); ++l) shift[l] = static_cast<C>(so_far->term[0][l]);
     } else {
-      C pilot[1][Block::width];
+      C pilot[counts ? 2 : 1][Block::width];
       block.first(shift);
-      block.template reduce<SumAbout>(shift, pilot);
+      block.template reduce<Sums>(shift, pilot);
       for (int l = 0; l < block.computed(); ++l) {
-        shift[l] = static_cast<C>(shift[l] + static_cast<double>(pilot[0][l]) / n);
+        if (counts && so_far != nullptr && so_far->term[count_at][l] > 0.0) {
+          shift[l] = static_cast<C>(so_far->term[0][l]);
+        } else if (!counts || pilot[counts ? 1 : 0][l] > C{0}) {
+          const double n = counts ? static_cast<double>(pilot[counts ? 1 : 0][l]) : all;
+          shift[l] = static_cast<C>(shift[l] + static_cast<double>(pilot[0][l]) / n);
+        }
       }
     }
-    block.template reduce<SquaresAbout>(shift, sums);
+    C sums[terms][Block::width];
+    block.template reduce<Squares>(shift, sums);
     for (int l = 0; l < block.computed(); ++l) {
-      const Part part = moments_about(shift[l], sums[0][l], sums[1][l], n);
-      parts.first[l] = part.first;
-      parts.second[l] = part.second;
+      const double n = counts ? static_cast<double>(sums[counts ? 2 : 0][l]) : all;
+      const Part part = !counts || n > 0.0 ? moments_about(shift[l], sums[0][l], sums[1][l], n) : Part{0.0, 0.0};
+      parts.term[0][l] = part.first;
+      parts.term[1][l] = part.second;
+      if constexpr (ranged) {
+        parts.term[2][l] = sums[3][l];
+        parts.term[3][l] = sums[4][l];
+      }
+      if constexpr (counts) parts.term[count_at][l] = n;
     }
     widen_where_needed<VarianceRule>(block, so_far, sums[1], parts);
   }
 
-  static NORMKIT_INLINE Part merge(Part a, Part b, double weight, double cross) {
-    return merge_moments(a, b, weight, cross);
+  template <class Block>
+  static NORMKIT_INLINE bool has_shifts(const Block& block, const PartsView<terms>* so_far) {
+    if (so_far == nullptr) return false;
+    if constexpr (counts) {
+      for (int l = 0; l < block.in_use(); ++l) {
+        if (!(so_far->term[count_at][l] > 0.0)) return false;
+      }
+    }
+    return true;
+  }
+
+  static NORMKIT_INLINE void merge(double* a, const double* b, double weight, double cross) {
+    const Part part = merge_moments({a[0], a[1]}, {b[0], b[1]}, weight, cross);
+    a[0] = part.first;
+    a[1] = part.second;
+    if constexpr (ranged) {
+      a[2] = least_of(a[2], b[2]);
+      a[3] = greatest_of(a[3], b[3]);
+    }
   }
 
   template <class C>
-  static Finished<C> finish(const Job& job, Part total, double count) {
-    const auto high = static_cast<C>(total.first);
-    const double rstd = reciprocal_std(total.second / (count - job.ddof), job.eps);
-    return {high, static_cast<C>(total.first - static_cast<double>(high)), narrowed<C>(rstd)};
+  static void finish(const Job& job, double* total, double count, const LanesView<C>& lanes, int lane) {
+    const auto high = static_cast<C>(total[0]);
+    // Too few valid values for ddof have no variance, but for those that do not deviate at all.
+    double variance = total[1] / (count - job.ddof);
+    if (counts && count <= job.ddof) variance = total[1] == 0.0 ? 0.0 : __builtin_nan("");
+    lanes.of[lane_mean_high][lane] = high;
+    lanes.of[lane_mean_low][lane] = static_cast<C>(total[0] - static_cast<double>(high));
+    lanes.of[lane_scale][lane] = narrowed<C>(reciprocal_std(variance, job.eps));
   }
 };
 
+// Terms: 0, sum of squares.
 struct MeanSquareRule {
-  static constexpr bool centred = false;
-  static constexpr bool rescales = false;
+  static constexpr bool counts = false;
+  static constexpr int terms = 2;
+  static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
+  template <class C, class S>
+  using Reader = ValuesReader<C, S>;
 
   template <class Block>
-  static void fold(const Block& block, const double*, Parts<Block::width>& parts) {
+  static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
     using C = typename Block::Work;
     const C shift[Block::width] = {};
     C squares[1][Block::width];
     block.template reduce<Squares>(shift, squares);
     for (int l = 0; l < block.computed(); ++l) {
-      parts.first[l] = 0.0;
-      parts.second[l] = squares[0][l];
+      parts.term[0][l] = 0.0;
+      parts.term[1][l] = squares[0][l];
     }
     widen_where_needed<MeanSquareRule>(block, nullptr, squares[0], parts);
   }
 
-  static NORMKIT_INLINE Part merge(Part a, Part b, double, double) { return {0.0, a.second + b.second}; }
+  static NORMKIT_INLINE void merge(double* a, const double* b, double, double) { a[1] += b[1]; }
 
   template <class C>
-  static Finished<C> finish(const Job& job, Part total, double count) {
-    return {C{0}, C{0}, narrowed<C>(reciprocal_std(total.second / count, job.eps))};
+  static void finish(const Job& job, double* total, double count, const LanesView<C>& lanes, int lane) {
+    lanes.of[lane_mean_high][lane] = C{0};
+    lanes.of[lane_mean_low][lane] = C{0};
+    lanes.of[lane_scale][lane] = narrowed<C>(reciprocal_std(total[1] / count, job.eps));
   }
 };
 
+// Terms: min, max.
 struct RangeRule {
-  static constexpr bool centred = true;
-  static constexpr bool rescales = true;
+  static constexpr bool counts = false;
+  static constexpr int terms = 2;
+  static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
+  template <class C, class S>
+  using Reader = ValuesReader<C, S>;
 
   template <class Block>
-  static void fold(const Block& block, const double*, Parts<Block::width>& parts) {
+  static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
     using C = typename Block::Work;
     C start[Block::width];
     C extremes[2][Block::width];
     block.first(start);
     block.template reduce<Extremes>(start, extremes);
     for (int l = 0; l < block.computed(); ++l) {
-      parts.first[l] = extremes[0][l];
-      parts.second[l] = extremes[1][l];
+      parts.term[0][l] = extremes[0][l];
+      parts.term[1][l] = extremes[1][l];
     }
   }
 
-  static NORMKIT_INLINE Part merge(Part a, Part b, double, double) {
-    return {least_of(a.first, b.first), greatest_of(a.second, b.second)};
+  static NORMKIT_INLINE void merge(double* a, const double* b, double, double) {
+    a[0] = least_of(a[0], b[0]);
+    a[1] = greatest_of(a[1], b[1]);
   }
 
   // For y = (x * unit - min * unit) / range: `unit` halves a range too wide for the working type. The range is
   // subtracted in that type, as `map` will subtract, so that the largest value lands on 1 exactly.
   template <class C>
-  static Finished<C> finish(const Job&, Part total, double) {
-    auto low = static_cast<C>(total.first);
-    auto high = static_cast<C>(total.second);
+  static void finish(const Job&, double* total, double, const LanesView<C>& lanes, int lane) {
+    auto low = static_cast<C>(total[0]);
+    auto high = static_cast<C>(total[1]);
     C unit{1};
     if (__builtin_isinf(high - low) && !__builtin_isinf(high) && !__builtin_isinf(low)) {
       unit = C{0.5};
@@ -256,20 +240,34 @@ struct RangeRule {
       high *= unit;
     }
     const C range = high - low;
-    return {-low, unit, range == C{0} ? C{1} : range};
+    lanes.of[lane_mean_high][lane] = -low;
+    lanes.of[lane_mean_low][lane] = unit;
+    lanes.of[lane_scale][lane] = range == C{0} ? C{1} : range;
   }
 };
 
-// Merges b, of count_b values, into a, of count_a.
+// Merges the first `lanes` of b, of count_b values each, into those of a, of count_a. A rule that counts knows better.
 template <class Rule>
-NORMKIT_INLINE void merge_parts(double* first_a, double* second_a, double count_a, const double* first_b,
-                                const double* second_b, double count_b, int lanes) {
-  const double weight = count_b / (count_a + count_b);
-  const double cross = count_a * weight;
+NORMKIT_INLINE void merge_parts(const PartsView<Rule::terms>& a, double count_a, const PartsView<Rule::terms>& b,
+                                double count_b, int lanes) {
+  constexpr int terms = Rule::terms;
+  double weight = count_b / (count_a + count_b);
+  double cross = count_a * weight;
   for (int l = 0; l < lanes; ++l) {
-    const Part part = Rule::merge({first_a[l], second_a[l]}, {first_b[l], second_b[l]}, weight, cross);
-    first_a[l] = part.first;
-    second_a[l] = part.second;
+    double of_a[terms];
+    double of_b[terms];
+    for (int t = 0; t < terms; ++t) {
+      of_a[t] = a.term[t][l];
+      of_b[t] = b.term[t][l];
+    }
+    if constexpr (Rule::counts) {
+      const double count = of_a[terms - 1] + of_b[terms - 1];
+      weight = count > 0.0 ? of_b[terms - 1] / count : 0.0;
+      cross = of_a[terms - 1] * weight;
+      of_a[terms - 1] = count;
+    }
+    Rule::merge(of_a, of_b, weight, cross);
+    for (int t = 0; t < terms; ++t) a.term[t][l] = of_a[t];
   }
 }
 

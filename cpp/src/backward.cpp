@@ -1,0 +1,161 @@
+// The front desk of the backward pass.
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "checks.h"
+#include "error.h"
+#include "request.h"
+
+namespace normkit {
+namespace detail {
+namespace {
+
+void check_gradient(const Normalizer& norm, const char* argument, const TensorView& gradient, const TensorView& x) {
+  if (!gradient) return;
+  if (gradient.dtype == DType::boolean) {
+    fail<dtype_error>(norm.name, std::string(argument) + " must be of floating point; got bool");
+  }
+  const Shape shape = affine_shape(norm, shape_of(x));
+  const std::span<const std::int64_t> wanted = shape;
+  if (!std::ranges::equal(shape_of(gradient), wanted)) {
+    fail(norm.name, std::string(argument) + " must have the shape of weight, " + text(wanted) + "; got " +
+                        text(shape_of(gradient)));
+  }
+  if (!is_dense(gradient)) fail(norm.name, std::string(argument) + " must be contiguous; got a strided view");
+}
+
+void check_activation(const Normalizer& norm, const Backward& a) {
+  if (a.activation == Activation::relu && !a.y) {
+    fail(norm.name, "y, the result of the forward pass, is needed to go back through relu; got none");
+  }
+  if (a.activation == Activation::silu && a.dresidual) {
+    fail(norm.name,
+         "silu cannot be gone back through where a residual was added before it; got residual=True; apply "
+         "silu outside");
+  }
+  if (norm.statistic != Statistic::variance && (a.mask || a.dresidual || a.activation != Activation::none)) {
+    fail(norm.name, "takes no mask, residual or activation; got one");
+  }
+}
+
+void check_inputs(const Normalizer& norm, const Backward& a) {
+  check_device(norm.name, a.x,
+               {&a.dy, &a.mean, &a.rstd, &a.weight, &a.bias, &a.y, &a.mask, &a.dx, &a.dresidual, &a.dweight, &a.dbias});
+  const bool centred = norm.statistic == Statistic::variance;
+  for (const auto& [argument, view] : {std::pair{"dy", &a.dy}, {"mean", &a.mean}, {"rstd", &a.rstd}}) {
+    if (!*view && a.x.size() != 0 && (centred || view != &a.mean)) {
+      fail(norm.name, std::string(argument) + " is required; got none");
+    }
+  }
+  check_like_x(norm.name, "dy", a.dy, a.x);
+  check_like_x(norm.name, "y", a.y, a.x);
+  check_statistic(norm, "mean", a.mean, a.x, true);
+  check_statistic(norm, "rstd", a.rstd, a.x, true);
+  check_param(norm, "weight", a.weight, a.x);
+  check_param(norm, "bias", a.bias, a.x);
+  check_mask(norm, a.mask, a.x);
+  check_activation(norm, a);
+}
+
+void check_backward(const Normalizer& norm, const Backward& a) {
+  if (norm.statistic == Statistic::range || norm.ddof != 0.0) {
+    fail(norm.name, "has no backward pass; got a range, or ddof=" + text(norm.ddof));
+  }
+  check_inputs(norm, a);
+  if (!a.statistics_given) check_counts(norm, shape_of(a.x));
+  check_gradient(norm, "dweight", a.dweight, a.x);
+  check_gradient(norm, "dbias", a.dbias, a.x);
+  if (a.dx) check_output(norm.name, "dx", a.x, a.dx);
+  if (a.dresidual) check_output(norm.name, "dresidual", a.x, a.dresidual);
+  const std::pair<const char*, const TensorView*> all[] = {
+      {"x", &a.x},        {"dy", &a.dy}, {"mean", &a.mean}, {"rstd", &a.rstd},           {"weight", &a.weight},
+      {"bias", &a.bias},  {"y", &a.y},   {"mask", &a.mask}, {"dresidual", &a.dresidual}, {"dweight", &a.dweight},
+      {"dbias", &a.dbias}};
+  for (const TensorView* written : {&a.dx, &a.dresidual, &a.dweight, &a.dbias}) {
+    for (const auto& [argument, other] : all) {
+      if (written != other) check_apart(norm.name, *written, argument, *other);
+    }
+  }
+}
+
+// A value per statistic as one per sample and channel: those of a group are repeated for each of its channels.
+std::vector<double> per_channel(const TensorView& values, std::int64_t repeats) {
+  std::vector<double> repeated;
+  if (!values) return repeated;
+  repeated.reserve(static_cast<std::size_t>(values.size() * repeats));
+  for (std::int64_t s = 0; s < values.size(); ++s) {
+    const double value = values.dtype == DType::float64
+                             ? static_cast<const double*>(values.data)[s]
+                             : static_cast<double>(static_cast<const float*>(values.data)[s]);
+    repeated.insert(repeated.end(), static_cast<std::size_t>(repeats), value);
+  }
+  return repeated;
+}
+
+TensorView vector_view(const std::vector<double>& values) {
+  const std::int64_t shape[] = {static_cast<std::int64_t>(values.size())};
+  return make_view(values.empty() ? nullptr : const_cast<double*>(values.data()), DType::float64, shape, {},
+                   Device::cpu);
+}
+
+// The half by statistics gives dx and, where weight is constant over a statistic, all else too. Elsewhere the sums by
+// parameters follow, for which the other half has found what rounding took from the means.
+void run_backward(const Normalizer& norm, const Backward& a, const Backend& backend, Request& request) {
+  Operands operands;
+  operands.view = {a.x, a.dx, a.dy, a.activation == Activation::relu ? a.y : TensorView{}, a.mask, a.dresidual};
+  const bool wants_params = a.dweight || a.dbias;
+  const bool refines = wants_params && !request.weight_is_constant && !a.statistics_given && a.mean;
+  std::vector<double> error(refines ? static_cast<std::size_t>(a.mean.size()) : 0);
+  request.mean_error = error;
+  if (a.dx || a.dresidual || refines || (wants_params && request.weight_is_constant)) {
+    run_planned(norm, operands, backend, backend.backward, request);
+  }
+  if (!wants_params || request.weight_is_constant) return;
+
+  request.column = Column::parameters;
+  const std::int64_t repeats = norm.split_axis < 0 ? 1 : a.x.shape[norm.split_axis] / norm.groups;
+  const std::vector<double> mean = per_channel(request.given_mean, repeats);
+  const std::vector<double> rstd = per_channel(request.given_rstd, repeats);
+  error = per_channel(vector_view(error), repeats);
+  request.given_mean = vector_view(mean);
+  request.given_mean_error = vector_view(error);
+  request.given_rstd = vector_view(rstd);
+  operands.view[operand_out] = operands.view[operand_extra] = {};
+  run_planned(norm, operands, backend, backend.backward, request);
+}
+
+}  // namespace
+}  // namespace detail
+
+void backward(const Normalizer& given, const Backward& a) {
+  using namespace detail;
+  const std::string operation = std::string(given.name) + "_backward";
+  Normalizer norm = given;
+  norm.name = operation.c_str();
+  check_x(norm, a.x);
+  check_backward(norm, a);
+  const Backend& backend = backend_of(a.x);
+  if (a.x.size() == 0) {
+    for (const TensorView* sum : {&a.dweight, &a.dbias}) {
+      if (*sum) backend.clear(*sum);
+    }
+    return;
+  }
+  const Dense weight(backend, a.weight);
+  const Dense bias(backend, a.bias);
+  const Dense mean(backend, a.mean);
+  const Dense rstd(backend, a.rstd);
+  Request request = request_for(norm, a.x, weight, bias);
+  request.given_mean = norm.statistic == Statistic::variance ? static_cast<const TensorView&>(mean) : TensorView{};
+  request.given_rstd = rstd;
+  request.activation = a.activation;
+  request.statistics_given = a.statistics_given;
+  request.weight_is_constant = (norm.reduced & norm.affine) == 0 && norm.split_axis < 0;
+  request.dweight = a.dweight;
+  request.dbias = a.dbias;
+  run_backward(norm, a, backend, request);
+}
+
+}  // namespace normkit

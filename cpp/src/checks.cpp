@@ -1,0 +1,172 @@
+#include "checks.h"
+
+#include <algorithm>
+#include <string>
+
+#include "error.h"
+#include "geometry.h"
+#include "overlap.h"
+#include "packing.h"
+
+namespace normkit::detail {
+namespace {
+
+bool same_shape(const TensorView& view, std::span<const std::int64_t> shape) {
+  const auto own = shape_of(view);
+  return std::equal(own.begin(), own.end(), shape.begin(), shape.end());
+}
+
+// `what` says in words where the wanted shape comes from.
+void check_shape(const char* op, const char* argument, const TensorView& view, std::span<const std::int64_t> wanted,
+                 const char* what) {
+  if (same_shape(view, wanted)) return;
+  fail(op, std::string(argument) + " must have shape " + text(wanted) + ", " + what + "; got " + text(shape_of(view)));
+}
+
+void check_dtype(const char* op, const char* argument, DType dtype, DType wanted) {
+  if (dtype != wanted) {
+    fail<dtype_error>(op, std::string(argument) + " must be " + name(wanted) + "; got " + name(dtype) + "; convert it");
+  }
+}
+
+// Values per statistic, and that there are any.
+std::int64_t checked_count(const Normalizer& norm, std::span<const std::int64_t> shape) {
+  std::int64_t count = 1;
+  for (int a = 0; a < norm.rank; ++a) {
+    const std::int64_t extent = shape[static_cast<std::size_t>(a)];
+    if (a == norm.split_axis) {
+      count *= extent / norm.groups;
+    } else if (contains(norm.reduced, a)) {
+      count *= extent;
+    }
+  }
+  if (count == 0)
+    fail(norm.name, "the axes that statistics are taken over must not be empty; got shape " + text(shape));
+  return count;
+}
+
+}  // namespace
+
+void check_norm(const Normalizer& norm, std::span<const std::int64_t> shape) {
+  if (static_cast<int>(shape.size()) != norm.rank) {
+    fail(norm.name, "made for an array of rank " + std::to_string(norm.rank) + "; got shape " + text(shape));
+  }
+  if (norm.split_axis < 0) return;
+  const std::int64_t channels = shape[static_cast<std::size_t>(norm.split_axis)];
+  if (channels % norm.groups != 0 || channels == 0) {
+    fail(norm.name, "num_groups must divide the channels; got num_groups=" + std::to_string(norm.groups) +
+                        ", channels=" + std::to_string(channels));
+  }
+}
+
+void check_x(const Normalizer& norm, const TensorView& x) {
+  if (x.dtype == DType::boolean) {
+    fail<dtype_error>(norm.name, "x must be float32, float64, float16 or bfloat16; got bool; convert it");
+  }
+  check_norm(norm, shape_of(x));
+}
+
+void check_counts(const Normalizer& norm, std::span<const std::int64_t> shape) {
+  const std::int64_t count = checked_count(norm, shape);
+  if (count < norm.least_count) {
+    fail(norm.name, "training needs more than one value per channel; got shape " + text(shape) +
+                        "; use a larger batch, or training=False");
+  }
+  if (!(static_cast<double>(count) > norm.ddof)) {
+    fail(norm.name, "ddof must be less than the number of values; got ddof=" + text(norm.ddof) + ", " +
+                        std::to_string(count) + " values");
+  }
+}
+
+Shape affine_shape(const Normalizer& norm, std::span<const std::int64_t> shape) {
+  Shape affine;
+  for (int a = 0; a < norm.rank; ++a) {
+    if (contains(norm.affine, a)) affine.push(shape[static_cast<std::size_t>(a)]);
+  }
+  return affine;
+}
+
+Shape kept_shape(const Normalizer& norm, std::span<const std::int64_t> shape) {
+  Shape kept;
+  for (int a = 0; a < norm.rank; ++a) {
+    if (contains(norm.reduced, a)) continue;
+    kept.push(a == norm.split_axis ? norm.groups : shape[static_cast<std::size_t>(a)]);
+  }
+  return kept;
+}
+
+void check_param(const Normalizer& norm, const char* argument, const TensorView& param, const TensorView& x) {
+  if (!param) return;
+  if (norm.affine == 0) fail(norm.name, std::string(argument) + " is not taken; got one");
+  const bool half = item_size(x.dtype) == 2;
+  if (param.dtype != x.dtype && !(half && param.dtype == DType::float32)) {
+    fail<dtype_error>(norm.name, std::string(argument) + " must have the dtype of x" + (half ? " or float32" : "") +
+                                     "; got " + name(param.dtype) + " for x of " + name(x.dtype) + "; convert it");
+  }
+  check_shape(norm.name, argument, param, affine_shape(norm, shape_of(x)), "the extents that it varies along");
+}
+
+void check_like_x(const char* op, const char* argument, const TensorView& view, const TensorView& x) {
+  if (!view) return;
+  if (!same_shape(view, shape_of(x))) {
+    fail(op,
+         std::string(argument) + " must have the shape of x, " + text(shape_of(x)) + "; got " + text(shape_of(view)));
+  }
+  if (view.dtype != x.dtype) {
+    fail<dtype_error>(op, std::string(argument) + " must have the dtype of x, " + name(x.dtype) + "; got " +
+                              name(view.dtype) + "; convert it");
+  }
+}
+
+void check_mask(const Normalizer& norm, const TensorView& mask, const TensorView& x) {
+  if (!mask) return;
+  check_dtype(norm.name, "mask", mask.dtype, DType::boolean);
+  check_shape(norm.name, "mask", mask, shape_of(x), "that of x, with strides of 0 where it does not vary");
+  if (norm.least_count < 2) return;
+  for (int a = 0; a < norm.rank; ++a) {
+    if (contains(norm.affine, a) && mask.shape[a] > 1 && mask.strides[a] != 0) {
+      fail(norm.name, "mask must not vary along the channels; got a stride of " + std::to_string(mask.strides[a]));
+    }
+  }
+}
+
+void check_output(const char* op, const char* argument, const TensorView& x, const TensorView& y) {
+  check_like_x(op, argument, y, x);
+  if (overlaps_itself(y)) {
+    fail(op, std::string(argument) + " must not overlap itself; got a broadcast view; copy it first");
+  }
+}
+
+void check_in_place(const char* op, const char* argument, const TensorView& written, const char* of,
+                    const TensorView& read) {
+  if (!same_elements(read, written) && overlap(read, written)) {
+    fail(op, std::string(argument) + " must be " + of +
+                 " itself or share no memory with it; got a partial overlap; copy " + of + " first");
+  }
+}
+
+void check_apart(const char* op, const TensorView& written, const char* argument, const TensorView& read) {
+  if (overlap(written, read)) {
+    fail(op, std::string("outputs must not share memory with ") + argument + "; copy it first");
+  }
+}
+
+void check_device(const char* op, const TensorView& x, std::initializer_list<const TensorView*> others) {
+  for (const TensorView* other : others) {
+    if (*other && other->device != x.device) {
+      fail<dtype_error>(op, "all arrays must be on one device; got one on the CPU and one on a GPU");
+    }
+  }
+}
+
+void check_statistic(const Normalizer& norm, const char* argument, const TensorView& view, const TensorView& x,
+                     bool given) {
+  if (!view) return;
+  if (!(given && view.dtype == DType::float64)) {
+    check_dtype(norm.name, argument, view.dtype, given ? DType::float32 : statistics_dtype(x.dtype));
+  }
+  check_shape(norm.name, argument, view, kept_shape(norm, shape_of(x)), "one entry per statistic");
+  if (!given && !is_dense(view)) fail(norm.name, std::string(argument) + " must be contiguous; got a strided view");
+}
+
+}  // namespace normkit::detail

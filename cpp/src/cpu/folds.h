@@ -1,0 +1,171 @@
+// Running reductions over a block's lanes; what a fold is stands in blocks.h.
+#pragma once
+
+#include "cpu/blocks.h"
+
+namespace normkit::detail {
+namespace {
+
+struct Add {
+  template <class V>
+  NORMKIT_INLINE V operator()(V a, V b) const {
+    return a + b;
+  }
+};
+struct Least {
+  template <class V>
+  NORMKIT_INLINE V operator()(V a, V b) const {
+    return least(a, b);
+  }
+};
+struct Greatest {
+  template <class V>
+  NORMKIT_INLINE V operator()(V a, V b) const {
+    return greatest(a, b);
+  }
+};
+
+// A sum in two levels: `recent` collects a few terms, flush() moves them on. A long sum of like values, added one by
+// one, would round the same way every time.
+template <class L>
+struct Sum {
+  L recent, total;
+
+  NORMKIT_INLINE void flush() {
+    for (int j = 0; j < L::vectors; ++j) total.v[j] = total.v[j] + recent.v[j];
+    recent = L{};
+  }
+};
+
+template <class L>
+struct SumAbout {
+  static constexpr int results_count = 1;
+  L shift;
+  Sum<L> s1;
+  static NORMKIT_INLINE SumAbout about(L shift) { return {shift, {}}; }
+  template <class V>
+  NORMKIT_INLINE void add(int j, V v) {
+    s1.recent.v[j] = s1.recent.v[j] + (v - shift.v[j]);
+  }
+  NORMKIT_INLINE auto fill(int j) const { return shift.v[j]; }
+  NORMKIT_INLINE void flush() { s1.flush(); }
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    collect(0, s1.total, Add{});
+  }
+};
+
+template <class L>
+struct SquaresAbout {
+  static constexpr int results_count = 2;
+  L shift;
+  Sum<L> s1, s2;
+  static NORMKIT_INLINE SquaresAbout about(L shift) { return {shift, {}, {}}; }
+  template <class V>
+  NORMKIT_INLINE void add(int j, V v) {
+    const V d = v - shift.v[j];
+    s1.recent.v[j] = s1.recent.v[j] + d;
+    s2.recent.v[j] = fma(d, d, s2.recent.v[j]);
+  }
+  NORMKIT_INLINE auto fill(int j) const { return shift.v[j]; }
+  NORMKIT_INLINE void flush() {
+    s1.flush();
+    s2.flush();
+  }
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    collect(0, s1.total, Add{});
+    collect(1, s2.total, Add{});
+  }
+};
+
+// A fold of valid values only, and their number as one more result.
+template <class Fold, class L>
+struct Counted {
+  static constexpr int count_at = Fold::results_count;
+  Fold fold;
+  Sum<L> count;
+  static NORMKIT_INLINE Counted about(L shift) { return {Fold::about(shift), {}}; }
+  template <class C>
+  NORMKIT_INLINE void add(int j, Masked<C> m) {
+    fold.add(j, select(m.valid, m.value, fold.fill(j)));
+    count.recent.v[j] = count.recent.v[j] + select(m.valid, broadcast(C{1}), Vec<C>{});
+  }
+  NORMKIT_INLINE void flush() {
+    fold.flush();
+    count.flush();
+  }
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    fold.results(collect);
+    collect(count_at, count.total, Add{});
+  }
+};
+template <class L>
+using CountedSumAbout = Counted<SumAbout<L>, L>;
+template <class L>
+using CountedSquaresAbout = Counted<SquaresAbout<L>, L>;
+
+// Squares about a shift and the range, of valid values only.
+template <class L>
+struct RangedSquares {
+  CountedSquaresAbout<L> squares;
+  L low, high;
+  static NORMKIT_INLINE RangedSquares about(L shift) {
+    using C = typename decltype(shift.v[0] + shift.v[0])::Element;
+    constexpr C infinity = static_cast<C>(__builtin_inf());
+    return {CountedSquaresAbout<L>::about(shift), broadcast_lanes<C, L::vectors>(infinity),
+            broadcast_lanes<C, L::vectors>(-infinity)};
+  }
+  template <class C>
+  NORMKIT_INLINE void add(int j, Masked<C> m) {
+    squares.add(j, m);
+    low.v[j] = select(m.valid, least(low.v[j], m.value), low.v[j]);
+    high.v[j] = select(m.valid, greatest(high.v[j], m.value), high.v[j]);
+  }
+  NORMKIT_INLINE void flush() { squares.flush(); }
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    squares.results(collect);
+    collect(3, low, Least{});
+    collect(4, high, Greatest{});
+  }
+};
+
+template <class L>
+struct Squares {
+  Sum<L> s2;
+  static NORMKIT_INLINE Squares about(L) { return {}; }
+  template <class V>
+  NORMKIT_INLINE void add(int j, V v) {
+    s2.recent.v[j] = fma(v, v, s2.recent.v[j]);
+  }
+  NORMKIT_INLINE auto fill(int) const { return L{}.v[0]; }
+  NORMKIT_INLINE void flush() { s2.flush(); }
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    collect(0, s2.total, Add{});
+  }
+};
+
+// `start`: any of the values.
+template <class L>
+struct Extremes {
+  L start, low, high;
+  static NORMKIT_INLINE Extremes about(L start) { return {start, start, start}; }
+  template <class V>
+  NORMKIT_INLINE void add(int j, V v) {
+    low.v[j] = least(low.v[j], v);
+    high.v[j] = greatest(high.v[j], v);
+  }
+  NORMKIT_INLINE auto fill(int j) const { return start.v[j]; }
+  NORMKIT_INLINE void flush() {}
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    collect(0, low, Least{});
+    collect(1, high, Greatest{});
+  }
+};
+
+}  // namespace
+}  // namespace normkit::detail

@@ -1,0 +1,91 @@
+#include "cpu/forward.h"
+
+#include <limits>
+
+#include "cpu/given.h"
+#include "cpu/params.h"
+#include "cpu/schedule.h"
+#include "math.h"
+
+namespace normkit::detail {
+namespace {
+
+// Weight and bias, and the job that uses them.
+Job affine_job(const Request& request, Params& params) {
+  Geometry geometry = request.plan.geometry;
+  const Param given[] = {{request.weight, 1.0, request.weight_offset}, {request.bias, 0.0}};
+  prepare_params(work_dtype(request.dtype), given, geometry, params);
+  Job job = make_job(request, geometry, Task::normalize);
+  job.sources[source_weight] = {params.values[0], Reach::along};
+  job.sources[source_bias] = {params.values[1], Reach::along};
+  return job;
+}
+
+// Runs the job on every index of the plan's loops and returns its totals, those of a statistic side by side.
+std::unique_ptr<double[]> run_for_totals(Job& job, const Request& request) {
+  const auto terms = static_cast<std::size_t>(terms_of(job));
+  auto totals = std::make_unique_for_overwrite<double[]>(terms * request.moments.size());
+  job.totals = totals.get();
+  run_loops(job, request, [&](Job& once, std::int64_t) { run(once, request.dtype, item_size(request.dtype)); });
+  return totals;
+}
+
+// Shift and scale from given statistics.
+template <class C>
+void take_given(const Request& request, const Job& job, std::int64_t offset) {
+  const auto lane = [&](LaneName name) { return static_cast<C*>(job.lanes[name]); };
+  for_lanes(job.geometry, offset, [&](std::int64_t l, std::int64_t s) {
+    const double mean = element(request.given_mean, s);
+    const auto high = static_cast<C>(mean);
+    const auto rstd = narrowed<C>(reciprocal_std(element(request.given_variance, s), request.eps));
+    lane(lane_mean_high)[l] = high;
+    lane(lane_mean_low)[l] = static_cast<C>(mean - static_cast<double>(high));
+    lane(lane_scale)[l] = rstd;
+    if (job.rstd != nullptr) static_cast<C*>(job.rstd)[s - offset] = rstd;
+  });
+}
+
+}  // namespace
+
+void cpu_forward(const Request& request) {
+  Params params;
+  Job job = affine_job(request, params);
+  if (request.moments.empty()) {
+    return run_loops(job, request,
+                     [&](Job& once, std::int64_t) { run(once, request.dtype, item_size(request.dtype)); });
+  }
+  const auto terms = static_cast<std::size_t>(terms_of(job));
+  const auto totals = run_for_totals(job, request);
+  for (std::size_t s = 0; s < request.moments.size(); ++s) {
+    constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+    const double* total = totals.get() + terms * s;
+    const double count = terms == 3 ? total[2] : static_cast<double>(job.geometry.count);
+    request.moments[s] = count > 0.0 ? Moments{count, total[0], total[1], unknown, unknown} : Moments{};
+  }
+}
+
+void cpu_moments(const Request& request) {
+  Job job = make_job(request, request.plan.geometry, Task::moments);
+  const auto terms = static_cast<std::size_t>(terms_of(job));
+  const auto totals = run_for_totals(job, request);
+  for (std::size_t s = 0; s < request.moments.size(); ++s) {
+    const double* total = totals.get() + terms * s;
+    request.moments[s] = total[4] > 0.0 ? Moments{total[4], total[0], total[1], total[2], total[3]} : Moments{};
+  }
+}
+
+void cpu_apply(const Request& request) {
+  Params params;
+  Job job = affine_job(request, params);
+  const LaneScratch scratch(job, request.dtype, lane_scale + 1);
+  run_loops(job, request, [&](const Job& once, std::int64_t offset) {
+    if (request.dtype == DType::float64) {
+      take_given<double>(request, once, offset);
+    } else {
+      take_given<float>(request, once, offset);
+    }
+    if (once.operands[operand_out] != nullptr) run_map(once, request.dtype, item_size(request.dtype));
+  });
+}
+
+}  // namespace normkit::detail

@@ -1,0 +1,91 @@
+// What a fold reads at each element of a run, one vector at a time. A reader knows
+//   Reader(job, start)       where runs begin,
+//   seek(job, index)         the run at a position of the outer axes, advance() the next one along the innermost of
+//   them, add(j, i, fold)          the vector from element i on, given to vector j of the fold's lanes, add_first(j, i,
+//   n, fold) the same of n elements only, is_valid(i), value(i)    a single element.
+#pragma once
+
+#include "cpu/walk.h"
+
+namespace normkit::detail {
+namespace {
+
+// The values of x.
+template <class C, class S>
+struct ValuesReader {
+  static constexpr int width = Vec<C>::width;
+
+  const S* base;
+  const S* x;
+  std::int64_t step;
+
+  NORMKIT_INLINE ValuesReader(const Job& job, const Start& start)
+      : base(operand_at<const S>(job, start, operand_x)), x(base), step(job.outer[2].data_stride[operand_x]) {}
+  NORMKIT_INLINE void seek(const Job& job, const OuterIndex& index) { x = base + data_offset(job, index, operand_x); }
+  NORMKIT_INLINE void advance() { x += step; }
+  template <class Fold>
+  NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
+    fold.add(j, load_as<C>(x + i));
+  }
+  template <class Fold>
+  NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
+    fold.add(j, load_first<C>(x + i, n, fold.fill(j)));
+  }
+  static constexpr bool is_valid(std::int64_t) { return true; }
+  NORMKIT_INLINE C value(std::int64_t i) const { return static_cast<C>(load_value(x + i)); }
+};
+
+template <class C>
+struct Masked {
+  Vec<C> value;
+  typename Vec<C>::Bits valid;
+};
+
+// The values of x that the mask leaves, or that are not NaN, or both.
+template <class C, class S>
+struct MaskedReader {
+  static constexpr int width = Vec<C>::width;
+
+  ValuesReader<C, S> values;
+  const std::uint8_t* mask_base;
+  const std::uint8_t* mask;
+  std::int64_t mask_step;
+  bool varies, omits_nan;
+
+  NORMKIT_INLINE MaskedReader(const Job& job, const Start& start)
+      : values(job, start),
+        mask_base(operand_at<const std::uint8_t>(job, start, operand_mask)),
+        mask(mask_base),
+        mask_step(job.outer[2].data_stride[operand_mask]),
+        varies(mask_varies(job)),
+        omits_nan(job.omits_nan) {}
+  NORMKIT_INLINE void seek(const Job& job, const OuterIndex& index) {
+    values.seek(job, index);
+    if (mask != nullptr) mask = mask_base + data_offset(job, index, operand_mask);
+  }
+  NORMKIT_INLINE void advance() {
+    values.advance();
+    if (mask != nullptr) mask += mask_step;
+  }
+  NORMKIT_INLINE Masked<C> masked(Vec<C> value, typename Vec<C>::Bits valid) const {
+    if (omits_nan) valid &= value.raw == value.raw;
+    return {value, valid};
+  }
+  template <class Fold>
+  NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
+    fold.add(j, masked(load_as<C>(values.x + i), valid_at<C>(mask, varies, i)));
+  }
+  template <class Fold>
+  NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
+    fold.add(j, masked(load_first<C>(values.x + i, n, Vec<C>{}), valid_first<C>(mask, varies, i, n)));
+  }
+  NORMKIT_INLINE bool is_valid(std::int64_t i) const {
+    if (mask != nullptr && mask[varies ? i : 0] == 0) return false;
+    const C x = value(i);
+    return !omits_nan || x == x;
+  }
+  NORMKIT_INLINE C value(std::int64_t i) const { return values.value(i); }
+};
+
+}  // namespace
+}  // namespace normkit::detail

@@ -1,0 +1,120 @@
+#include "cpu/schedule.h"
+
+#include "cpu/isa.h"
+#include "cpu/parallel.h"
+
+namespace normkit::detail {
+namespace {
+
+// Below about this much data per thread a parallel region costs more than it saves.
+constexpr std::int64_t bytes_per_thread = 128 << 10;
+// What of a slab a core's second-level cache (1 to 2 MB on current servers) holds between the statistics and the map.
+constexpr std::int64_t cached_bytes = 1 << 20;
+// Short rows go side by side, which hides the latency of one's fold behind the others', while they fit a first-level
+// cache from their fold to their map.
+constexpr std::int64_t rows_bytes = 16 << 10;
+
+int threads_for(std::int64_t bytes) {
+  if (bytes < 2 * bytes_per_thread) return 1;
+  return static_cast<int>(std::min<std::int64_t>(bytes / bytes_per_thread, available_threads()));
+}
+
+const Kernels& kernels_of(DType dtype) { return kernel_table().by_dtype[static_cast<int>(dtype)]; }
+
+// Whole slabs, each by one thread, when that keeps the threads busy: x is then read once wherever a slab stays cached.
+bool whole_slabs(const Job& job, std::int64_t bytes, int threads) {
+  const std::int64_t rounds = (job.slabs + threads - 1) / threads;
+  const bool balanced = job.slabs * 8 >= rounds * threads * 7;
+  const bool cached = bytes / job.slabs <= cached_bytes;
+  return balanced && (cached || job.geometry.schedule == Schedule::rows);
+}
+
+bool maps(const Job& job) { return job.operands[operand_out] != nullptr || job.operands[operand_extra] != nullptr; }
+
+void run_in_steps(Job& job, const Kernels& kernels, int threads) {
+  const auto terms = static_cast<std::size_t>(terms_of(job));
+  const std::size_t parts =
+      terms * static_cast<std::size_t>(job.geometry.kept_count()) * static_cast<std::size_t>(job.grid.chunks);
+  const auto partials = std::make_unique_for_overwrite<double[]>(parts);
+  job.partials = partials.get();
+  const std::int64_t units = job.slabs * job.grid.chunks;
+  auto in_steps = [&](const Team& team) {
+    team.share(units, [&](std::int64_t begin, std::int64_t end) { kernels.fold(job, begin, end); });
+    team.barrier();
+    team.share(job.slabs, [&](std::int64_t begin, std::int64_t end) { kernels.finish(job, begin, end); });
+    team.barrier();
+    if (!maps(job)) return;
+    team.share(units, [&](std::int64_t begin, std::int64_t end) { kernels.map(job, begin, end); });
+  };
+  parallel(threads, in_steps);
+}
+
+}  // namespace
+
+int terms_of(const Job& job) { return kernel_table().terms(job); }
+
+Job make_job(const Request& request, const Geometry& g, Task task) {
+  Job job{};
+  job.geometry = g;
+  job.grid = grid(g);
+  job.outer[0] = unit_axis;
+  if (g.schedule == Schedule::rows) {
+    job.outer[1] = g.reduced[0];
+    job.outer[2] = g.reduced[1];
+    const std::int64_t row_bytes = g.count * item_size(request.dtype);
+    job.slab_lanes = std::clamp(rows_bytes / row_bytes, std::int64_t{1}, most_rows);
+  } else {
+    for (int a = 0; a < 3; ++a) job.outer[a] = g.reduced[a];
+    job.slab_lanes = most_columns / g.pooled * g.pooled;
+  }
+  job.slabs = g.kept[0].extent * ((g.kept[1].extent + job.slab_lanes - 1) / job.slab_lanes);
+  job.slabs_stay_cached = g.size() * item_size(request.dtype) / job.slabs <= cached_bytes / 2;
+  std::copy(std::begin(request.operands), std::end(request.operands), std::begin(job.operands));
+  job.mean = request.mean;
+  job.rstd = request.rstd;
+  job.task = task;
+  job.statistic = request.statistic;
+  job.activation = request.activation;
+  job.column = request.column;
+  job.adds = request.adds;
+  job.omits_nan = request.omits_nan;
+  job.given = request.statistics_given;
+  job.weighs = task == Task::gradient && request.weight_is_constant;
+  job.eps = request.eps;
+  job.ddof = request.ddof;
+  job.low = request.low;
+  job.high = request.high;
+  return job;
+}
+
+LaneScratch::LaneScratch(Job& job, DType dtype, int lanes) {
+  const std::size_t bytes = static_cast<std::size_t>(job.geometry.kept_count() * item_size(work_dtype(dtype)));
+  memory_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(lanes) * bytes);
+  for (int k = 0; k < lanes; ++k) job.lanes[k] = memory_.get() + static_cast<std::size_t>(k) * bytes;
+}
+
+void run(Job& job, DType dtype, std::int64_t bytes_per_value) {
+  const Kernels& kernels = kernels_of(dtype);
+  const std::int64_t bytes = job.geometry.size() * bytes_per_value;
+  const int threads = threads_for(bytes);
+  if (whole_slabs(job, bytes, threads)) {
+    auto run_slabs = [&](const Team& team) {
+      team.share(job.slabs, [&](std::int64_t begin, std::int64_t end) { kernels.run(job, begin, end); });
+    };
+    return parallel(threads, run_slabs);
+  }
+  if (job.lanes[0] != nullptr) return run_in_steps(job, kernels, threads);
+  const LaneScratch lanes(job, dtype, lane_scale + 1);
+  run_in_steps(job, kernels, threads);
+}
+
+void run_map(const Job& job, DType dtype, std::int64_t bytes_per_value) {
+  const Kernels& kernels = kernels_of(dtype);
+  auto map = [&](const Team& team) {
+    team.share(job.slabs * job.grid.chunks,
+               [&](std::int64_t begin, std::int64_t end) { kernels.map(job, begin, end); });
+  };
+  parallel(threads_for(job.geometry.size() * bytes_per_value), map);
+}
+
+}  // namespace normkit::detail

@@ -1,0 +1,63 @@
+// From a planned request to kernels on threads. Which way is taken never shows in the results (geometry.h: the grid).
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+
+#include "backend.h"
+#include "cpu/kernel_table.h"
+
+namespace normkit::detail {
+
+/// The request's work as kernels take it, but for what varies between requests: sources, lanes, results.
+Job make_job(const Request& request, const Geometry& geometry, Task task);
+
+/// Lanes (kernel_table.h) of a job, uninitialized, as long as this lives.
+class LaneScratch {
+ public:
+  LaneScratch(Job& job, DType dtype, int lanes);
+
+ private:
+  std::unique_ptr<std::byte[]> memory_;
+};
+
+/// Fold, finish and map. `bytes_per_value`: read for each value of x by the fold.
+void run(Job& job, DType dtype, std::int64_t bytes_per_value);
+/// Map alone: the lanes are given.
+void run_map(const Job& job, DType dtype, std::int64_t bytes_per_value);
+
+/// Numbers per statistic that the job leaves in `totals`.
+int terms_of(const Job& job);
+
+/// The type that a dtype is computed in.
+constexpr DType work_dtype(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
+
+inline void* moved(void* memory, std::int64_t bytes) {
+  return memory == nullptr ? nullptr : static_cast<std::byte*>(memory) + bytes;
+}
+
+/// Calls body(job, offset) once for every index on the plan's loops from `level` on, `offset` being that of its
+/// statistics.
+template <class Body>
+void run_loops(const Job& job, const Request& request, const Body& body, int level = 0, std::int64_t offset = 0) {
+  if (level == request.plan.loop_count) {
+    Job once = job;
+    return body(once, offset);
+  }
+  const Axis& axis = request.plan.loops[static_cast<std::size_t>(level)];
+  const std::int64_t item = item_size(request.dtype);
+  const std::int64_t word = item_size(work_dtype(request.dtype));
+  for (std::int64_t i = 0; i < axis.extent; ++i) {
+    Job at = job;
+    for (int k = 0; k < max_operands; ++k) {
+      at.operands[k] = moved(job.operands[k], i * axis.data_stride[k] * (k == operand_mask ? 1 : item));
+    }
+    at.mean = moved(job.mean, i * axis.stat_stride * word);
+    at.rstd = moved(job.rstd, i * axis.stat_stride * word);
+    if (job.totals != nullptr) at.totals = job.totals + i * axis.stat_stride * terms_of(job);
+    run_loops(at, request, body, level + 1, offset + i * axis.stat_stride);
+  }
+}
+
+}  // namespace normkit::detail

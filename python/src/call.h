@@ -1,0 +1,70 @@
+// What all functions of the door share: axes, masks, and the release of the GIL.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <normkit/norm.h>
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "arrays.h"
+
+namespace normkit::python {
+
+/// Runs `work`, without the GIL where it takes longer (some 10 us) than giving the GIL back and taking it again is
+/// worth.
+template <class Work>
+void compute(const TensorView& x, Work&& work) {
+  if (x.size() > 32768) {
+    nb::gil_scoped_release released;
+    work();
+  } else {
+    work();
+  }
+}
+
+/// The axes a user names: an int, a sequence of ints, or None for all of them.
+class Axes {
+ public:
+  Axes(const char* operation, nb::handle given, int rank);
+
+  [[nodiscard]] std::span<const int> span() const { return {axes_, static_cast<std::size_t>(count_)}; }
+
+ private:
+  void add(const char* operation, nb::handle axis);
+
+  int axes_[max_rank];
+  int count_ = 0;
+};
+
+/// What a user passes as mask= and lengths=.
+struct Validity {
+  nb::handle mask = nb::none();
+  nb::handle lengths = nb::none();
+};
+
+/// Which values of x are valid, as a view of x's shape.
+class Mask {
+ public:
+  /// No mask: all are.
+  Mask() = default;
+  /// mask: x's shape without its channel axis; or lengths, for sequences. Neither may be given.
+  Mask(const char* operation, const Validity& given, const TensorView& x, int channel_axis);
+  /// mask: any shape that broadcasts to x's; or None.
+  Mask(const char* operation, nb::handle given, const TensorView& x);
+
+  TensorView view;
+
+ private:
+  void from_lengths(const char* operation, nb::handle given, const TensorView& x, int channel_axis);
+  void insert_axis(int axis, std::int64_t extent);
+
+  nb::object owner_;
+  std::vector<std::uint8_t> bytes_;
+};
+
+/// None, "relu" or "silu".
+Activation activation_of(const char* operation, nb::handle given);
+
+}  // namespace normkit::python
