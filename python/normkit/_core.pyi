@@ -805,8 +805,8 @@ def batch_norm_backward(dy: ArrayT, x: ArrayT, mean: Any, rstd: Any, weight: Any
     Gradients of `batch_norm`.
 
     With ``g`` the gradient of what went into the activation and ``u = (x - mean) * rstd``, sums and means per channel over
-    the valid positions: ``dweight = sum(g * u)``, ``dbias = sum(g)``, and ``dx = weight * rstd * (g - mean(g) - u * mean(g *
-    u))``, or in inference ``dx = weight * rstd * g``.
+    the valid positions: ``dweight = sum(g * u)``, ``dbias = sum(g)``, and
+    ``dx = weight * rstd * (g - mean(g) - u * mean(g * u))``, or in inference ``dx = weight * rstd * g``.
 
     Parameters
     ----------

@@ -8,8 +8,8 @@ namespace normkit::python::docs {
 inline constexpr const char* batch_norm_backward = R"(Gradients of `batch_norm`.
 
 With ``g`` the gradient of what went into the activation and ``u = (x - mean) * rstd``, sums and means per channel over
-the valid positions: ``dweight = sum(g * u)``, ``dbias = sum(g)``, and ``dx = weight * rstd * (g - mean(g) - u * mean(g *
-u))``, or in inference ``dx = weight * rstd * g``.
+the valid positions: ``dweight = sum(g * u)``, ``dbias = sum(g)``, and
+``dx = weight * rstd * (g - mean(g) - u * mean(g * u))``, or in inference ``dx = weight * rstd * g``.
 
 Parameters
 ----------

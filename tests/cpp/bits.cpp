@@ -7,8 +7,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -97,38 +99,118 @@ std::int64_t size_of(const Extents& shape) {
   return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>{});
 }
 
-// The hash of all that forward() writes, or nothing where the normalizer refuses the shape.
-std::uint64_t fingerprint(const Case& one, DType dtype, const Extents& shape, bool channels_last) {
-  const Extents strides = dense_strides(shape, channels_last);
-  const std::vector<std::byte> x = random_values(dtype, size_of(shape), 1);
-  std::vector<std::byte> y(x.size());
-  const DType wide = dtype == DType::float64 ? DType::float64 : DType::float32;
-  const std::vector<std::int64_t> kept = statistics_shape(one.norm, shape);
-  std::vector<std::byte> mean(static_cast<std::size_t>(size_of(kept) * item_size(wide)));
-  std::vector<std::byte> rstd(mean.size());
-  Extents affine;
-  for (std::size_t a = 0; a < shape.size(); ++a) {
-    if (((one.norm.affine >> a) & 1u) != 0) affine.push_back(shape[a]);
+// The arguments of one case, and room for its results.
+struct Data {
+  Data(const Case& one, DType dtype, const Extents& shape, bool channels_last)
+      : wide(dtype == DType::float64 ? DType::float64 : DType::float32),
+        type(dtype),
+        extents(shape),
+        strides(dense_strides(shape, channels_last)),
+        kept(statistics_shape(one.norm, shape)) {
+    for (std::size_t a = 0; a < shape.size(); ++a) {
+      if (((one.norm.affine >> a) & 1u) != 0) affine.push_back(shape[a]);
+    }
   }
-  const std::vector<std::byte> weight = random_values(wide, size_of(affine), 2);
-  const std::vector<std::byte> bias = random_values(wide, size_of(affine), 3);
 
-  const auto tensor = [](const std::vector<std::byte>& bytes, DType type, const Extents& extents,
-                         const Extents& by = {}) {
-    return view(const_cast<std::byte*>(bytes.data()), type, extents, by);
-  };
-  Forward arguments{.x = tensor(x, dtype, shape, strides), .y = tensor(y, dtype, shape, strides)};
-  if (one.affine) arguments.weight = tensor(weight, wide, affine);
-  if (one.affine && one.norm.statistic == Statistic::variance) arguments.bias = tensor(bias, wide, affine);
-  if (one.norm.statistic == Statistic::variance) arguments.mean = tensor(mean, wide, kept);
-  if (one.norm.statistic != Statistic::range) arguments.rstd = tensor(rstd, wide, kept);
+  [[nodiscard]] TensorView input(std::uint64_t seed, DType of) {
+    return own(random_values(of, size_of(extents), seed), of, extents, strides);
+  }
+  [[nodiscard]] TensorView parameter(std::uint64_t seed) {
+    return own(random_values(wide, size_of(affine), seed), wide, affine, {});
+  }
+  [[nodiscard]] TensorView output(DType of, const Extents& shape, const Extents& by) {
+    const auto bytes = static_cast<std::size_t>(size_of(shape) * item_size(of));
+    const TensorView view = own(std::vector<std::byte>(bytes), of, shape, by);
+    written.push_back(memory.size() - 1);
+    return view;
+  }
+  [[nodiscard]] TensorView result() { return output(type, extents, strides); }
+
+  [[nodiscard]] std::uint64_t hash() const {
+    Hash hash;
+    for (const std::size_t index : written) hash.add(memory[index]);
+    return hash.value;
+  }
+
+  DType wide, type;
+  Extents extents, strides, kept, affine;
+
+ private:
+  TensorView own(std::vector<std::byte> bytes, DType of, const Extents& shape, const Extents& by) {
+    memory.push_back(std::move(bytes));
+    return view(memory.back().data(), of, shape, by);
+  }
+
+  std::deque<std::vector<std::byte>> memory;  // whose elements stay where they are
+  std::vector<std::size_t> written;
+};
+
+// The hash of all that forward() writes; `fused`: through a mask, a residual and an activation.
+std::uint64_t forward_bits(const Case& one, DType dtype, const Extents& shape, bool channels_last, bool fused) {
+  Data data(one, dtype, shape, channels_last);
+  Forward arguments{.x = data.input(1, dtype), .y = data.result()};
+  if (one.affine) arguments.weight = data.parameter(2);
+  if (one.affine && one.norm.statistic == Statistic::variance) arguments.bias = data.parameter(3);
+  if (one.norm.statistic == Statistic::variance) arguments.mean = data.output(data.wide, data.kept, {});
+  if (one.norm.statistic != Statistic::range) arguments.rstd = data.output(data.wide, data.kept, {});
+  if (fused) {
+    arguments.mask = data.input(7, DType::boolean);
+    if (one.norm.least_count > 1) {  // batch_norm: not along the channels
+      arguments.mask.strides[1] = 0;
+    }
+    arguments.residual = data.input(5, dtype);
+    arguments.activation = Activation::silu;
+  }
   forward(one.norm, arguments);
+  return data.hash();
+}
 
-  Hash hash;
-  hash.add(y);
-  hash.add(mean);
-  hash.add(rstd);
-  return hash.value;
+// The hash of all that backward() writes.
+std::uint64_t backward_bits(const Case& one, DType dtype, const Extents& shape, bool channels_last, bool fused) {
+  Data data(one, dtype, shape, channels_last);
+  Backward arguments{.x = data.input(1, dtype), .dy = data.input(6, dtype)};
+  Forward first{.x = arguments.x};
+  if (one.norm.statistic == Statistic::variance) first.mean = data.output(data.wide, data.kept, {});
+  first.rstd = data.output(data.wide, data.kept, {});
+  if (fused) {
+    first.mask = data.input(7, DType::boolean);
+    if (one.norm.least_count > 1) first.mask.strides[1] = 0;
+  }
+  forward(one.norm, first);
+  arguments.mean = first.mean;
+  arguments.rstd = first.rstd;
+  arguments.mask = first.mask;
+  arguments.weight = data.parameter(2);
+  arguments.dx = data.result();
+  arguments.dweight = data.output(data.wide, data.affine, {});
+  if (one.norm.statistic == Statistic::variance) arguments.dbias = data.output(data.wide, data.affine, {});
+  if (fused) {
+    arguments.activation = Activation::silu;
+    arguments.bias = data.parameter(3);
+  }
+  backward(one.norm, arguments);
+  return data.hash();
+}
+
+using Bits = std::uint64_t (*)(const Case& one, DType dtype, const Extents& shape, bool channels_last, bool fused);
+
+// Prints the bits with one thread; returns how many other numbers of threads gave others.
+int print_bits(const char* what, Bits bits, const Case& one, DType dtype, const Extents& shape, bool channels_last,
+               bool fused) {
+  std::string extents;
+  for (const std::int64_t extent : shape) extents.append(extents.empty() ? "" : "x").append(std::to_string(extent));
+  set_num_threads(1);
+  const std::uint64_t hash = bits(one, dtype, shape, channels_last, fused);
+  std::printf("%s%s-%s-%s-%s %016llx\n", what, one.name, name(dtype), extents.c_str(), channels_last ? "last" : "first",
+              static_cast<unsigned long long>(hash));
+  int faults = 0;
+  for (const int threads : {2, 3}) {
+    set_num_threads(threads);
+    if (bits(one, dtype, shape, channels_last, fused) == hash) continue;
+    std::fprintf(stderr, "other bits with %d threads than with 1 in the line above\n", threads);
+    ++faults;
+  }
+  return faults;
 }
 
 }  // namespace
@@ -139,23 +221,16 @@ int main() {
                                        {5003, 40}, {70, 1030}, {2, 4, 180, 181}, {2, 96, 25, 25}, {40, 6, 64}};
   int faults = 0;
   for (const Extents& shape : shapes) {
-    std::string extents;
-    for (const std::int64_t extent : shape) extents.append(extents.empty() ? "" : "x").append(std::to_string(extent));
     for (const bool channels_last : {false, true}) {
       if (channels_last && shape.size() == 2) continue;
       for (int type = 0; type < dtype_count; ++type) {
         const auto dtype = static_cast<DType>(type);
         for (const Case& one : normalizers(shape)) {
-          set_num_threads(1);
-          const std::uint64_t hash = fingerprint(one, dtype, shape, channels_last);
-          std::printf("%s-%s-%s-%s %016llx\n", one.name, name(dtype), extents.c_str(), channels_last ? "last" : "first",
-                      static_cast<unsigned long long>(hash));
-          for (const int threads : {2, 3}) {
-            set_num_threads(threads);
-            if (fingerprint(one, dtype, shape, channels_last) == hash) continue;
-            std::fprintf(stderr, "other bits with %d threads than with 1 in the line above\n", threads);
-            ++faults;
-          }
+          const bool fuses = one.affine && one.norm.statistic == Statistic::variance;
+          faults += print_bits("", forward_bits, one, dtype, shape, channels_last, false);
+          if (fuses) faults += print_bits("fused-", forward_bits, one, dtype, shape, channels_last, true);
+          if (one.affine) faults += print_bits("backward-", backward_bits, one, dtype, shape, channels_last, false);
+          if (fuses) faults += print_bits("fused-backward-", backward_bits, one, dtype, shape, channels_last, true);
         }
       }
     }

@@ -142,13 +142,24 @@ std::vector<Normalizer> normalizers_for(const Extents& shape) {
   return all;
 }
 
+// By parameters the two change places, and a group's statistic counts as one of each of its channels.
+Roles by_parameters(Normalizer norm, const Extents& shape, const Extents& x, const Extents& y) {
+  norm.split_axis = -1;
+  Roles roles = expected_roles(norm, shape, x, y);
+  for (auto& [offset, role] : roles) std::swap(role.statistic, role.parameter);
+  return roles;
+}
+
 // Checks one plan; true where there is one.
-bool check(const Normalizer& norm, const Extents& shape, const Extents& x, const Extents& y) {
-  const auto planned = plan(norm, shape, {x.data(), y.data()});
+bool check(const Normalizer& norm, const Extents& shape, const Extents& x, const Extents& y,
+           Column column = Column::statistics) {
+  const auto planned = plan(norm, shape, {x.data(), y.data()}, column);
   if (!planned) return false;
   const Geometry& g = planned->geometry;
   INFO(describe(norm, shape, x, y));
-  const Roles expected = expected_roles(norm, shape, x, y);
+  if (column == Column::statistics && norm.affine != 0) check(norm, shape, x, y, Column::parameters);
+  const Roles expected =
+      column == Column::statistics ? expected_roles(norm, shape, x, y) : by_parameters(norm, shape, x, y);
   CHECK(walked_roles(*planned) == expected);
   std::int64_t size = g.size();
   for (int i = 0; i < planned->loop_count; ++i) size *= planned->loops[static_cast<std::size_t>(i)].extent;

@@ -222,7 +222,8 @@ struct GradientRule {
     const double sum = total[0];
     total[0] = 0.0;
     if (count > 0.0) {
-      constexpr double rounding = sizeof(C) == 4 ? 0x1p-23 : 0x1p-52;
+      // A float32 mean was rounded once, from float64; a float64 one whenever two blocks were merged.
+      constexpr double rounding = sizeof(C) == 4 ? 0x1p-23 : 0x1p-46;
       const double missing = sum / count;
       const double mean = static_cast<double>(lanes.of[lane_mean_high][lane]);
       if (centred && __builtin_fabs(missing) <= rounding * __builtin_fabs(mean)) {
