@@ -25,7 +25,8 @@ def documented():
 
 
 OBJECTS = dict(documented())
-FUNCTIONS = [name for name in normkit.__all__ if name.endswith(("_norm", "_scale", "standardize"))]
+ENDINGS = ("_norm", "_scale", "_backward", "standardize", "moments")
+FUNCTIONS = [name for name in normkit.__all__ if name.endswith(ENDINGS)]
 EXAMPLES = {name for name, value in OBJECTS.items() if ">>>" in inspect.getdoc(value)}
 
 

@@ -109,7 +109,7 @@ class BackwardCall {
 nb::object batch_norm_backward(nb::handle dy, nb::handle x, nb::handle mean, nb::handle rstd, nb::handle weight,
                                bool training, int axis, const Undo& undo, nb::handle output_mask) {
   BackwardCall call("batch_norm_backward", dy, x, mean, rstd, weight);
-  const Normalizer norm = normkit::batch_norm(call.rank(), axis);
+  const Normalizer norm = make_for("batch_norm_backward", [&] { return normkit::batch_norm(call.rank(), axis); });
   call.prepare(undo, axis);
   call.arguments.statistics_given = !training;
   return call.run(norm, output_mask);
@@ -118,7 +118,8 @@ nb::object batch_norm_backward(nb::handle dy, nb::handle x, nb::handle mean, nb:
 nb::object group_norm_backward(nb::handle dy, nb::handle x, nb::handle mean, nb::handle rstd, std::int64_t num_groups,
                                nb::handle weight, int axis, const Undo& undo, nb::handle output_mask) {
   BackwardCall call("group_norm_backward", dy, x, mean, rstd, weight);
-  const Normalizer norm = normkit::group_norm(call.rank(), num_groups, axis);
+  const Normalizer norm =
+      make_for("group_norm_backward", [&] { return normkit::group_norm(call.rank(), num_groups, axis); });
   call.prepare(undo, axis);
   return call.run(norm, output_mask);
 }
@@ -126,7 +127,7 @@ nb::object group_norm_backward(nb::handle dy, nb::handle x, nb::handle mean, nb:
 nb::object instance_norm_backward(nb::handle dy, nb::handle x, nb::handle mean, nb::handle rstd, nb::handle weight,
                                   int axis, const Undo& undo, nb::handle output_mask) {
   BackwardCall call("instance_norm_backward", dy, x, mean, rstd, weight);
-  const Normalizer norm = normkit::instance_norm(call.rank(), axis);
+  const Normalizer norm = make_for("instance_norm_backward", [&] { return normkit::instance_norm(call.rank(), axis); });
   call.prepare(undo, axis);
   return call.run(norm, output_mask);
 }
@@ -135,14 +136,17 @@ nb::object layer_norm_backward(nb::handle dy, nb::handle x, nb::handle mean, nb:
                                nb::handle axis, nb::handle output_mask) {
   BackwardCall call("layer_norm_backward", dy, x, mean, rstd, weight);
   const Axes axes("layer_norm_backward", axis, call.rank());
-  return call.run(normkit::layer_norm(call.rank(), axes.span()), output_mask);
+  return call.run(make_for("layer_norm_backward", [&] { return normkit::layer_norm(call.rank(), axes.span()); }),
+                  output_mask);
 }
 
 nb::object rms_norm_backward(nb::handle dy, nb::handle x, nb::handle rstd, nb::handle weight, nb::handle axis,
                              double weight_offset, nb::handle output_mask) {
   BackwardCall call("rms_norm_backward", dy, x, nb::handle(), rstd, weight);
   const Axes axes("rms_norm_backward", axis, call.rank());
-  return call.run(normkit::rms_norm(call.rank(), axes.span(), 1e-5, weight_offset), output_mask);
+  return call.run(
+      make_for("rms_norm_backward", [&] { return normkit::rms_norm(call.rank(), axes.span(), 1e-5, weight_offset); }),
+      output_mask);
 }
 
 // Pieces of signatures that several functions have in common.

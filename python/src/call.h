@@ -4,8 +4,12 @@
 #include <nanobind/nanobind.h>
 #include <normkit/norm.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
+#include <stdexcept>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "arrays.h"
@@ -21,6 +25,17 @@ void compute(const TensorView& x, Work&& work) {
     work();
   } else {
     work();
+  }
+}
+
+/// What `make` makes, and its refusals in the name of the function that the user called.
+template <class Make>
+Normalizer make_for(const char* operation, Make&& make) {
+  try {
+    return make();
+  } catch (const std::invalid_argument& refused) {
+    const std::string_view text = refused.what();
+    throw std::invalid_argument(std::string(operation).append(text.substr(std::min(text.find(": "), text.size()))));
   }
 }
 

@@ -128,7 +128,7 @@ MomentsArray moments(nb::handle x, nb::handle axis, nb::handle mask, std::string
   TensorView view;
   const Input input({operation, "x"}, x, view);
   const Axes axes(operation, axis, view.rank);
-  Normalizer norm = normkit::standardize(view.rank, axes.span());
+  Normalizer norm = make_for(operation, [&] { return normkit::standardize(view.rank, axes.span()); });
   norm.name = operation;
   const Mask valid(operation, mask, view);
   MomentsArray result;
@@ -160,7 +160,7 @@ nb::object add_layer_norm(nb::handle x, nb::handle residual, nb::handle weight, 
                           double eps, bool return_stats) {
   Call call("add_layer_norm", x);
   const Axes axes("add_layer_norm", axis, call.rank());
-  Normalizer norm = normkit::layer_norm(call.rank(), axes.span(), eps);
+  Normalizer norm = make_for("add_layer_norm", [&] { return normkit::layer_norm(call.rank(), axes.span(), eps); });
   norm.name = "add_layer_norm";
   call.prepare_sum(residual);
   return normalize(call, norm, weight, bias, nb::none(), return_stats);
@@ -170,7 +170,8 @@ nb::object add_rms_norm(nb::handle x, nb::handle residual, nb::handle weight, nb
                         double weight_offset, bool return_stats) {
   Call call("add_rms_norm", x);
   const Axes axes("add_rms_norm", axis, call.rank());
-  Normalizer norm = normkit::rms_norm(call.rank(), axes.span(), eps, weight_offset);
+  Normalizer norm =
+      make_for("add_rms_norm", [&] { return normkit::rms_norm(call.rank(), axes.span(), eps, weight_offset); });
   norm.name = "add_rms_norm";
   call.prepare_sum(residual);
   return normalize(call, norm, weight, nb::none(), nb::none(), return_stats);
