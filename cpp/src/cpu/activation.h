@@ -29,6 +29,19 @@ struct ExpConstants<double> {
   static constexpr int mantissa_bits = 52, bias = 1023;
 };
 
+// 1 / i!, as e^r's Taylor series wants it.
+template <class C>
+struct TaylorOfExp {
+  C coefficient[ExpConstants<C>::degree + 1];
+  constexpr TaylorOfExp() : coefficient() {
+    double factorial = 1.0;
+    for (int i = 0; i <= ExpConstants<C>::degree; ++i) {
+      if (i > 0) factorial *= i;
+      coefficient[i] = static_cast<C>(1.0 / factorial);
+    }
+  }
+};
+
 // 2^exponent, for normal results.
 template <class C>
 NORMKIT_INLINE Vec<C> power_of_two(typename Vec<C>::Bits exponent) {
@@ -51,13 +64,10 @@ NORMKIT_INLINE Vec<C> exp(Vec<C> x) {
   const Bits exponent = reinterpret_cast<Bits>(shifted.raw) - reinterpret_cast<Bits>(shift.raw);
   const Vec<C> minus_k = Vec<C>{} - k;
   const Vec<C> r = fma(minus_k, broadcast(E::ln2_low), fma(minus_k, broadcast(E::ln2_high), x));
-  double factorial = 1.0;
-  for (int i = 2; i <= E::degree; ++i) factorial *= i;
-  Vec<C> sum = broadcast(static_cast<C>(1.0 / factorial));
-  for (int i = E::degree; i > 0; --i) {
-    factorial /= i;
-    sum = fma(sum, r, broadcast(static_cast<C>(1.0 / factorial)));
-  }
+  static constexpr TaylorOfExp<C> taylor;
+  Vec<C> sum = broadcast(taylor.coefficient[E::degree]);
+#pragma GCC unroll 16
+  for (int i = E::degree; i > 0; --i) sum = fma(sum, r, broadcast(taylor.coefficient[i - 1]));
   // In two factors: one alone may lie outside of what a normal number can be.
   const Bits half = exponent >> 1;
   return sum * power_of_two<C>(half) * power_of_two<C>(exponent - half);

@@ -16,13 +16,6 @@ namespace {
 // Terms of the gradient's fold (cpu/gradient.h), once it is finished.
 enum Term : std::size_t { term_mean_error, term_bias, term_weight };
 
-constexpr double one = 1.0;
-constexpr float one_float = 1.0f;
-
-const void* pointer_to_one(DType dtype) {
-  return dtype == DType::float64 ? static_cast<const void*>(&one) : static_cast<const void*>(&one_float);
-}
-
 // dx and dy are as large as x.
 std::int64_t bytes_per_value(const Request& request) { return 2 * item_size(request.dtype); }
 
@@ -37,7 +30,8 @@ void take_given(const Request& request, const Job& job, std::int64_t offset) {
     lane(lane_mean_high)[l] = high;
     lane(lane_mean_low)[l] = static_cast<C>(mean - static_cast<double>(high));
     lane(lane_rstd)[l] = static_cast<C>(rstd);
-    const double weight = job.weighs && request.weight ? element(request.weight, s % request.weight.size()) : 1.0;
+    const double weight =
+        request.weight_is_constant && request.weight ? element(request.weight, s % request.weight.size()) : 1.0;
     lane(lane_scale)[l] = static_cast<C>(rstd * weight);
     lane(lane_gradient)[l] = C{0};
     lane(lane_projection)[l] = C{0};
@@ -90,14 +84,13 @@ void by_statistics(const Request& request, std::vector<double>& totals) {
   Job job = make_job(request, geometry, Task::gradient);
   job.slabs_stay_cached = false;  // fetching x ahead while dx is written has not been measured
   const LaneScratch scratch(job, request.dtype, lane_count);
-  job.sources[source_mean_high] = {job.lanes[lane_mean_high], Reach::lane};
-  job.sources[source_mean_low] = {job.lanes[lane_mean_low], Reach::lane};
-  job.sources[source_rstd] = {job.lanes[lane_rstd], Reach::lane};
-  job.sources[source_weight] = {params.values[0], Reach::along};
-  job.sources[source_bias] = {params.values[1], Reach::along};
-  job.sources[source_factor] =
-      job.weighs ? Source{pointer_to_one(request.dtype), Reach::everywhere} : job.sources[source_weight];
-  const bool sums = !request.statistics_given || (job.weighs && (request.dweight || request.dbias));
+  job.given_mean_high = job.lanes[lane_mean_high];
+  job.given_mean_low = job.lanes[lane_mean_low];
+  job.given_rstd = job.lanes[lane_rstd];
+  job.weight = params.values[0];
+  job.bias = params.values[1];
+  const bool constant = request.weight_is_constant;
+  const bool sums = !request.statistics_given || (constant && (request.dweight || request.dbias));
   if (sums) {
     const auto statistics = static_cast<std::size_t>(request.given_rstd.size());
     totals.resize(statistics * static_cast<std::size_t>(terms_of(job)));
@@ -108,7 +101,7 @@ void by_statistics(const Request& request, std::vector<double>& totals) {
     if (sums) return run(once, request.dtype, bytes_per_value(request));
     run_map(once, request.dtype, bytes_per_value(request));
   });
-  if (job.weighs) {
+  if (constant) {
     const auto terms = static_cast<std::size_t>(terms_of(job));
     store_sums(request.dweight, totals, terms, term_weight);
     store_sums(request.dbias, totals, terms, term_bias);
@@ -151,12 +144,11 @@ void by_parameters(const Request& request, std::vector<double>& totals) {
   Job job = make_job(request, geometry, Task::gradient);
   job.slabs_stay_cached = false;
   const LaneScratch scratch(job, request.dtype, 2);
-  job.sources[source_mean_high] = {params.values[0], Reach::along};
-  job.sources[source_mean_low] = {params.values[1], Reach::along};
-  job.sources[source_rstd] = {params.values[2], Reach::along};
-  job.sources[source_weight] = {job.lanes[0], Reach::lane};
-  job.sources[source_bias] = {job.lanes[1], Reach::lane};
-  job.sources[source_factor] = {pointer_to_one(request.dtype), Reach::everywhere};
+  job.given_mean_high = params.values[0];
+  job.given_mean_low = params.values[1];
+  job.given_rstd = params.values[2];
+  job.weight = job.lanes[0];
+  job.bias = job.lanes[1];
   const std::int64_t results = (request.dweight ? request.dweight : request.dbias).size();
   totals.resize(static_cast<std::size_t>(results) * static_cast<std::size_t>(terms_of(job)));
   job.totals = totals.data();

@@ -16,8 +16,8 @@ Job affine_job(const Request& request, Params& params) {
   const Param given[] = {{request.weight, 1.0, request.weight_offset}, {request.bias, 0.0}};
   prepare_params(work_dtype(request.dtype), given, geometry, params);
   Job job = make_job(request, geometry, Task::normalize);
-  job.sources[source_weight] = {params.values[0], Reach::along};
-  job.sources[source_bias] = {params.values[1], Reach::along};
+  job.weight = params.values[0];
+  job.bias = params.values[1];
   return job;
 }
 

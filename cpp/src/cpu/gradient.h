@@ -1,9 +1,9 @@
-// The backward pass as a rule and a map. With unit = (x - mean) * rstd and g the gradient of what was activated:
-//   sums  u = sum(g * factor), p = sum(g * factor * unit)
-//   dx    = (g * factor - u / n - unit * p / n) * scale
-// By statistics, factor is the weight and scale is rstd; where the weight is constant over a statistic it moves from
-// the one to the other, and the sums are dbias and dweight. By parameters factor is 1, and the sums are dbias and
-// dweight.
+// The backward pass as a rule and a map. With unit = (x - mean) * rstd, g the gradient of what was activated and
+// w the weight, or 1 where that is constant over a statistic:
+//   sums  u = sum(g * w), p = sum(g * w * unit)
+//   dx    = (g * w - u / n - unit * p / n) * scale
+// A constant weight is left to the scale, which else is rstd: the sums are then dbias and dweight. So are those by
+// parameters, where w is 1 too.
 #pragma once
 
 #include "cpu/map.h"
@@ -16,81 +16,90 @@ struct Gradient {
   Vec<C> centred;  // x - mean
   Vec<C> unit;
   Vec<C> g;        // 0 where masked, like the two above
-  Vec<C> weighed;  // g * factor
+  Vec<C> weighed;  // g * w
   Vec<C> count;    // 1 where valid
 };
 
-// As Values in map.h, but that whether they vary is known at run time only: there would be too many kernels otherwise.
+// What is read at a place of a run: all its elements from i on, or the first n of them.
 template <class C>
-struct SourceRun {
-  const C* values;
-  bool varies;
-
-  NORMKIT_INLINE Vec<C> at(std::int64_t i) const { return varies ? load(values + i) : broadcast(load_value(values)); }
-  NORMKIT_INLINE Vec<C> first(std::int64_t i, int n) const {
-    return varies ? load_first(values + i, n, Vec<C>{}) : broadcast(load_value(values));
+struct At {
+  std::int64_t i;
+  static constexpr bool whole = true;
+  template <class S>
+  NORMKIT_INLINE Vec<C> operator()(const S* p) const {
+    return load_as<C>(p + i);
+  }
+  // Of values that vary along the run or, as is known at run time only lest there be too many kernels, do not.
+  NORMKIT_INLINE Vec<C> operator()(const C* p, bool varies) const {
+    return varies ? load(p + i) : broadcast(load_value(p));
+  }
+  NORMKIT_INLINE typename Vec<C>::Bits valid(const std::uint8_t* p, bool varies) const {
+    return valid_at<C>(p, varies, i);
+  }
+};
+template <class C>
+struct First {
+  std::int64_t i;
+  int n;
+  static constexpr bool whole = false;
+  template <class S>
+  NORMKIT_INLINE Vec<C> operator()(const S* p) const {
+    return load_first(p + i, n, Vec<C>{});
+  }
+  NORMKIT_INLINE Vec<C> operator()(const C* p, bool varies) const {
+    return varies ? load_first(p + i, n, Vec<C>{}) : broadcast(load_value(p));
+  }
+  NORMKIT_INLINE typename Vec<C>::Bits valid(const std::uint8_t* p, bool varies) const {
+    return valid_first<C>(p, varies, i, n);
   }
 };
 
 // What backward reads of a run. `fused`: with an activation or a mask.
-template <class C, class S, bool fused>
+template <class C, class S, bool fused, Column column>
 struct GradientRun {
   static constexpr int width = Vec<C>::width;
   const S *x, *dy, *y;
   const std::uint8_t* mask;
-  SourceRun<C> source[fused ? source_count : source_factor + 1];
-  bool mask_varies;
+  const C *mean_high, *mean_low, *rstd;
+  const C *weight, *bias;
+  bool statistics_vary, params_vary, mask_varies;
+  bool weighs;
+  bool reads_x;  // where statistics are given, dx does not depend on x
   Activation activation;
-  bool reads_x = true;  // where statistics are given, dx does not depend on x
 
-  template <class Load, class Get>
-  NORMKIT_INLINE Gradient<C> gradient(Load load_from, Get get, typename Vec<C>::Bits valid) const {
+  // Elements that are not there read as masked: their gradient is 0, and so is their centred value.
+  template <class Place>
+  NORMKIT_INLINE Gradient<C> gradient(Place at) const {
     Gradient<C> r{};
     if (reads_x) {
-      r.centred = centre(load_from(x), get(source[source_mean_high]), get(source[source_mean_low]));
-      r.unit = r.centred * get(source[source_rstd]);
+      r.centred = centre(at(x), at(mean_high, statistics_vary), at(mean_low, statistics_vary));
+      r.unit = r.centred * at(rstd, statistics_vary);
     }
-    r.g = load_from(dy);
+    r.g = at(dy);
     if constexpr (fused) {
       if (activation == Activation::relu) {
-        r.g = select(load_from(y).raw <= Vec<C>{}.raw, Vec<C>{}, r.g);
+        r.g = select(at(y).raw <= Vec<C>{}.raw, Vec<C>{}, r.g);
       } else if (activation == Activation::silu) {
-        r.g = r.g * silu_derivative(fma(r.unit, get(source[source_weight]), get(source[source_bias])));
+        r.g = r.g * silu_derivative(fma(r.unit, at(weight, params_vary), at(bias, params_vary)));
       }
+    }
+    if constexpr (fused || !Place::whole) {
+      const auto valid = at.valid(fused ? mask : nullptr, mask_varies);
       r.g = select(valid, r.g, Vec<C>{});
       r.centred = select(valid, r.centred, Vec<C>{});
       r.unit = select(valid, r.unit, Vec<C>{});
       r.count = select(valid, broadcast(C{1}), Vec<C>{});
     }
-    r.weighed = r.g * get(source[source_factor]);
-    return r;
-  }
-  NORMKIT_INLINE Gradient<C> at(std::int64_t i) const {
-    typename Vec<C>::Bits valid{};
-    if constexpr (fused) valid = valid_at<C>(mask, mask_varies, i);
-    return gradient([i](const S* p) { return load_as<C>(p + i); },
-                    [i](const SourceRun<C>& values) { return values.at(i); }, valid);
-  }
-  // Elements beyond the first n read as masked: their gradient is 0, and so is their centred value.
-  NORMKIT_INLINE Gradient<C> first(std::int64_t i, int n) const {
-    typename Vec<C>::Bits valid = first_lanes<C>(n);
-    if constexpr (fused) valid = valid_first<C>(mask, mask_varies, i, n);
-    Gradient<C> r = gradient([i, n](const S* p) { return load_first(p + i, n, Vec<C>{}); },
-                             [i, n](const SourceRun<C>& values) { return values.first(i, n); }, valid);
-    if constexpr (!fused) {
-      r.centred = select(valid, r.centred, Vec<C>{});
-      r.unit = select(valid, r.unit, Vec<C>{});
-    }
+    r.weighed = r.g;
+    if (column == Column::statistics && weighs) r.weighed = r.g * at(weight, params_vary);
     return r;
   }
 };
 
 // A GradientRun that moves.
-template <class C, class S, bool fused>
+template <class C, class S, bool fused, Column column>
 struct GradientCursor {
-  static constexpr int width = Vec<C>::width;
-  static constexpr int used = fused ? source_count : source_factor + 1;
-  GradientRun<C, S, fused> run;
+  GradientRun<C, S, fused, column> run;
   const Job* job;
 
   NORMKIT_INLINE GradientCursor(const Job& of, const Start& start) : job(&of) {
@@ -98,62 +107,74 @@ struct GradientCursor {
     run.dy = operand_at<const S>(of, start, operand_second);
     run.y = operand_at<const S>(of, start, operand_third);
     run.mask = operand_at<const std::uint8_t>(of, start, operand_mask);
-    run.mask_varies = mask_varies(of);
-    run.activation = of.activation;
+    run.mean_high = static_cast<const C*>(of.given_mean_high);
+    run.mean_low = static_cast<const C*>(of.given_mean_low);
+    run.rstd = static_cast<const C*>(of.given_rstd);
+    run.weight = static_cast<const C*>(of.weight);
+    run.bias = static_cast<const C*>(of.bias);
     const Geometry& g = of.geometry;
     const bool rows = g.schedule == Schedule::rows;
-    const Axis& unit = rows ? g.reduced[2] : g.kept[1];
-    const std::int64_t lane = start.k0 * g.kept[1].extent + start.lane;
-    const std::int64_t along = param_offset(of, start, OuterIndex{});
-    for (int s = 0; s < used; ++s) {
-      const Reach reach = of.sources[s].reach;
-      run.source[s].values = static_cast<const C*>(of.sources[s].values) + (reach == Reach::lane    ? lane
-                                                                            : reach == Reach::along ? along
-                                                                                                    : 0);
-      run.source[s].varies = reach == Reach::lane ? !rows : reach == Reach::along && unit.param_stride != 0;
+    const bool along_varies = (rows ? g.reduced[2] : g.kept[1]).param_stride != 0;
+    run.statistics_vary = column == Column::statistics ? !rows : along_varies;
+    run.params_vary = column == Column::statistics ? along_varies : !rows;
+    run.mask_varies = mask_varies(of);
+    run.weighs = of.weighs;
+    run.reads_x = true;
+    run.activation = of.activation;
+    move_values(start.k0 * g.kept[1].extent + start.lane, param_offset(of, start, OuterIndex{}));
+  }
+  // By so many lanes, and by so much along the param strides.
+  NORMKIT_INLINE void move_values(std::int64_t lane, std::int64_t along) {
+    const std::int64_t statistics = column == Column::statistics ? lane : along;
+    run.mean_high += statistics;
+    run.mean_low += statistics;
+    run.rstd += statistics;
+    if (fused || column == Column::statistics) {
+      const std::int64_t params = column == Column::statistics ? along : lane;
+      run.weight += params;
+      run.bias += params;
     }
   }
-  NORMKIT_INLINE void move(std::int64_t x, std::int64_t dy, std::int64_t y, std::int64_t mask, std::int64_t lane,
-                           std::int64_t along) {
+  NORMKIT_INLINE void move_operands(std::int64_t x, std::int64_t dy, std::int64_t y, std::int64_t mask) {
     run.x += x;
     run.dy += dy;
-    if (run.y != nullptr) run.y += y;
-    if (run.mask != nullptr) run.mask += mask;
-    for (int s = 0; s < used; ++s) {
-      const Reach reach = job->sources[s].reach;
-      run.source[s].values += reach == Reach::lane ? lane : reach == Reach::along ? along : 0;
+    if constexpr (fused) {
+      if (run.y != nullptr) run.y += y;
+      if (run.mask != nullptr) run.mask += mask;
     }
   }
   NORMKIT_INLINE void advance(const Axis& axis, std::int64_t lane_step) {
-    move(axis.data_stride[operand_x], axis.data_stride[operand_second], axis.data_stride[operand_third],
-         axis.data_stride[operand_mask], lane_step, axis.param_stride);
+    move_operands(axis.data_stride[operand_x], axis.data_stride[operand_second], axis.data_stride[operand_third],
+                  axis.data_stride[operand_mask]);
+    move_values(lane_step, axis.param_stride);
   }
   NORMKIT_INLINE void go(const OuterIndex& index) {
     std::int64_t along = 0;
     for (int a = 0; a < 3; ++a) along += index[a] * job->outer[a].param_stride;
-    move(data_offset(*job, index, operand_x), data_offset(*job, index, operand_second),
-         data_offset(*job, index, operand_third), data_offset(*job, index, operand_mask), 0, along);
+    move_operands(data_offset(*job, index, operand_x), data_offset(*job, index, operand_second),
+                  data_offset(*job, index, operand_third), data_offset(*job, index, operand_mask));
+    move_values(0, along);
   }
 };
 
-template <class C, class S, bool fused>
+template <class C, class S, bool fused, Column column>
 struct GradientReader {
   static constexpr int width = Vec<C>::width;
-  GradientCursor<C, S, fused> base, at;
+  GradientCursor<C, S, fused, column> base, cursor;
 
-  NORMKIT_INLINE GradientReader(const Job& job, const Start& start) : base(job, start), at(base) {}
+  NORMKIT_INLINE GradientReader(const Job& job, const Start& start) : base(job, start), cursor(base) {}
   NORMKIT_INLINE void seek(const Job&, const OuterIndex& index) {
-    at = base;
-    at.go(index);
+    cursor = base;
+    cursor.go(index);
   }
-  NORMKIT_INLINE void advance() { at.advance(at.job->outer[2], 0); }
+  NORMKIT_INLINE void advance() { cursor.advance(cursor.job->outer[2], 0); }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
-    fold.add(j, at.run.at(i));
+    fold.add(j, cursor.run.gradient(At<C>{i}));
   }
   template <class Fold>
   NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
-    fold.add(j, at.run.first(i, n));
+    fold.add(j, cursor.run.gradient(First<C>{i, n}));
   }
 };
 
@@ -183,15 +204,15 @@ struct GradientSums {
   }
 };
 
-// Terms: sums of x - mean, of g * factor, of g * factor * unit, and where it is fused of 1. `finish` leaves in the
+// Terms: sums of x - mean, of g * w, of g * w * unit, and where it is fused of 1. `finish` leaves in the
 // place of the first what the mean was short of.
-template <bool fused>
+template <bool fused, Column column>
 struct GradientRule {
   static constexpr bool counts = fused;
   static constexpr int terms = fused ? 4 : 3;
   static constexpr LaneName slots[] = {lane_mean_low, lane_gradient, lane_projection};
   template <class C, class S>
-  using Reader = GradientReader<C, S, fused>;
+  using Reader = GradientReader<C, S, fused, column>;
   template <class L>
   using Sums = GradientSums<L, fused>;
 
@@ -214,7 +235,7 @@ struct GradientRule {
   // projection and the map shall have it. Where more is missing than rounding took, it is some other mean, and stays.
   template <class C>
   static void finish(const Job& job, double* total, double count, const LanesView<C>& lanes, int lane) {
-    if (job.column == Column::parameters || job.given) return;
+    if (column == Column::parameters || job.given) return;
     const double rstd = static_cast<double>(lanes.of[lane_rstd][lane]);
     const bool centred = job.statistic == Statistic::variance;
     double gradient = 0.0;
@@ -242,10 +263,9 @@ struct GradientRule {
 
 template <class C, class S, bool fused>
 struct GradientMap {
-  GradientCursor<C, S, fused> cursor;
+  GradientCursor<C, S, fused, Column::statistics> cursor;
   S *dx, *dresidual;
   const C *gradient, *projection, *scale;
-  bool lanes_vary;
 
   NORMKIT_INLINE GradientMap(const Job& job, const Start& start, const OuterIndex& index, const LanesView<C>& lanes)
       : cursor(job, start),
@@ -253,8 +273,7 @@ struct GradientMap {
         dresidual(operand_at<S>(job, start, operand_extra)),
         gradient(lanes.of[lane_gradient] + start.in_slab),
         projection(lanes.of[lane_projection] + start.in_slab),
-        scale(lanes.of[lane_scale] + start.in_slab),
-        lanes_vary(job.geometry.schedule == Schedule::columns) {
+        scale(lanes.of[lane_scale] + start.in_slab) {
     cursor.go(index);
     cursor.run.reads_x = !job.given || job.activation == Activation::silu;
     if (dx != nullptr) dx += data_offset(job, index, operand_out);
@@ -269,36 +288,33 @@ struct GradientMap {
     scale += lane_step;
   }
 
-  struct Run : GradientRun<C, S, fused> {
+  struct Run : GradientRun<C, S, fused, Column::statistics> {
     S *dx, *dresidual;
-    SourceRun<C> gradient, projection, scale;
+    const C *mean_gradient, *projection, *scale;
 
-    template <class Get>
-    NORMKIT_INLINE Vec<C> apply(const Gradient<C>& r, Get get) const {
+    template <class Place>
+    NORMKIT_INLINE Vec<C> apply(const Gradient<C>& r, Place at) const {
+      const bool vary = this->statistics_vary;
       const Vec<C> minus_unit = Vec<C>{} - r.unit;
-      return fma(minus_unit, get(projection), r.weighed - get(gradient)) * get(scale);
-    }
-    // What is masked is 0, and not minus the mean gradient.
-    NORMKIT_INLINE Vec<C> masked(Vec<C> v, const Gradient<C>& r) const {
+      const Vec<C> v = fma(minus_unit, at(projection, vary), r.weighed - at(mean_gradient, vary)) * at(scale, vary);
+      // What is masked is 0, and not minus the mean gradient.
       if constexpr (fused) return select(r.count.raw != Vec<C>{}.raw, v, Vec<C>{});
       return v;
     }
     NORMKIT_INLINE void put(std::int64_t i) const {
-      const Gradient<C> r = this->at(i);
-      const auto get = [i](const SourceRun<C>& values) { return values.at(i); };
-      if (dx != nullptr) store(dx + i, masked(apply(r, get), r));
+      const At<C> at{i};
+      const Gradient<C> r = this->gradient(at);
+      if (dx != nullptr) store(dx + i, apply(r, at));
       if (fused && dresidual != nullptr) store(dresidual + i, r.g);
     }
     NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
-      const Gradient<C> r = this->first(i, n);
-      const auto get = [i, n](const SourceRun<C>& values) { return values.first(i, n); };
-      if (dx != nullptr) store_first(dx + i, n, masked(apply(r, get), r));
+      const First<C> at{i, n};
+      const Gradient<C> r = this->gradient(at);
+      if (dx != nullptr) store_first(dx + i, n, apply(r, at));
       if (fused && dresidual != nullptr) store_first(dresidual + i, n, r.g);
     }
   };
-  NORMKIT_INLINE Run run() const {
-    return {cursor.run, dx, dresidual, {gradient, lanes_vary}, {projection, lanes_vary}, {scale, lanes_vary}};
-  }
+  NORMKIT_INLINE Run run() const { return {cursor.run, dx, dresidual, gradient, projection, scale}; }
 };
 
 }  // namespace

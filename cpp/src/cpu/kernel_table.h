@@ -16,19 +16,6 @@ enum class Task : std::uint8_t {
   gradient,   // (dy, x) -> sums -> dx, or none: with geometry by parameters the sums are what is wanted
 };
 
-/// Values that a kernel reads beside its operands, of type C; `reach` says for which elements a value holds.
-enum class Reach : std::uint8_t {
-  everywhere,  // one for all
-  lane,        // one per statistic of the geometry, laid out as `Job::lanes`
-  along,       // by the geometry's param strides
-};
-struct Source {
-  const void* values;
-  Reach reach;
-};
-enum SourceName : int { source_mean_high, source_mean_low, source_rstd, source_factor, source_weight, source_bias };
-inline constexpr int source_count = 6;
-
 /// Per statistic: what is known of it before the map. scale: the factor that the map ends with.
 enum LaneName : int { lane_mean_high, lane_mean_low, lane_scale, lane_rstd, lane_gradient, lane_projection };
 inline constexpr int lane_count = 6;
@@ -44,7 +31,10 @@ struct Job {
   bool slabs_stay_cached;   // x of two slabs and y of one do: `run` fetches the next slab while it maps one
 
   void* operands[max_operands];  // null where absent; without the one at operand_out nothing is mapped
-  Source sources[source_count];  // weight and bias: both or neither
+  // C. Weight and bias, both or neither, lie by the geometry's param strides, and what is known of statistics as
+  // `lanes` do. In a gradient by parameters it is the other way round.
+  const void *weight, *bias;
+  const void *given_mean_high, *given_mean_low, *given_rstd;  // gradients only
 
   void* mean;      // out, C, by stat strides; may be null
   void* rstd;      // likewise
@@ -60,7 +50,7 @@ struct Job {
   bool adds;       // x = second + third, block by block as it is folded
   bool omits_nan;  // Task::moments: NaN is masked
   bool given;      // Task::gradient: statistics do not depend on x
-  bool weighs;     // Task::gradient: weight is constant over a statistic and left to the scale
+  bool weighs;     // Task::gradient: weight multiplies each g; else it is constant over a statistic, or not wanted
   double eps;
   double ddof;
   double low, high;  // Statistic::range

@@ -23,6 +23,15 @@ NORMKIT_INLINE const JobKernels& kernels_for(Schedule schedule) {
   return schedule == Schedule::rows ? rows : columns;
 }
 
+template <class S, class C, bool fused>
+NORMKIT_INLINE const JobKernels& gradient_kernels(const Job& job) {
+  const Schedule schedule = job.geometry.schedule;
+  if (job.column == Column::parameters) {
+    return kernels_for<S, C, GradientRule<fused, Column::parameters>, NoMap>(schedule);
+  }
+  return kernels_for<S, C, GradientRule<fused, Column::statistics>, Differentiate<fused>>(schedule);
+}
+
 // The schedule, the rule and the map are looked up once per call, not per element.
 template <class S, class C>
 const JobKernels& kernels_of(const Job& job) {
@@ -31,8 +40,7 @@ const JobKernels& kernels_of(const Job& job) {
   const bool fused = masked || job.activation != Activation::none || job.operands[operand_extra] != nullptr;
   if (job.task == Task::moments) return kernels_for<S, C, VarianceRule<Of::valid_with_range>, NoMap>(schedule);
   if (job.task == Task::gradient) {
-    if (fused) return kernels_for<S, C, GradientRule<true>, Differentiate<true>>(schedule);
-    return kernels_for<S, C, GradientRule<false>, Differentiate<false>>(schedule);
+    return fused ? gradient_kernels<S, C, true>(job) : gradient_kernels<S, C, false>(job);
   }
   switch (job.statistic) {
     case Statistic::mean_square: return kernels_for<S, C, MeanSquareRule, NormalizeUncentred>(schedule);

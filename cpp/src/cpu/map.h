@@ -88,8 +88,8 @@ struct NormalizeMap : Cursor<C, S> {
 
   NORMKIT_INLINE NormalizeMap(const Job& job, const Start& start, const OuterIndex& index, const LanesView<C>& lanes)
       : Cursor<C, S>(job, start, index, lanes),
-        weight(static_cast<const C*>(job.sources[source_weight].values) + param_offset(job, start, index)),
-        bias(static_cast<const C*>(job.sources[source_bias].values) + param_offset(job, start, index)) {}
+        weight(static_cast<const C*>(job.weight) + param_offset(job, start, index)),
+        bias(static_cast<const C*>(job.bias) + param_offset(job, start, index)) {}
   NORMKIT_INLINE void advance(const Axis& axis, std::int64_t lane_step) {
     Cursor<C, S>::advance(axis, lane_step);
     weight += axis.param_stride;

@@ -79,7 +79,7 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   job.adds = request.adds;
   job.omits_nan = request.omits_nan;
   job.given = request.statistics_given;
-  job.weighs = task == Task::gradient && request.weight_is_constant;
+  job.weighs = request.column == Column::statistics && !request.weight_is_constant;
   job.eps = request.eps;
   job.ddof = request.ddof;
   job.low = request.low;
