@@ -38,6 +38,17 @@ def moments(x, reduced, ddof=0, centred=True):
         return mean, ((x - mean) ** 2).sum(axis=reduced, keepdims=True) / (count - ddof)
 
 
+def grouped(shape, reduced, affine, split):
+    """The shape, the reduced and the affine axes, with the axis of `split=(axis, groups)` read as (groups, rest)."""
+    if split is None:
+        return tuple(shape), tuple(reduced), tuple(affine)
+    axis, groups = split
+    apart = (*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
+    reduced = (axis + 1, *(a + (a > axis) for a in reduced))
+    affine = sorted({a + (a > axis) for a in affine} | ({axis + 1} if axis in affine else set()))
+    return apart, reduced, tuple(affine)
+
+
 def normalize(
     x, reduced, affine=(), split=None, *, weight=None, bias=None, eps=0.0, ddof=0, centred=True, given=None
 ) -> Result:
@@ -47,12 +58,8 @@ def normalize(
     `given=(mean, var)` instead of the data's own.
     """
     shape = np.shape(x)
-    x = widen(x)
-    if split is not None:
-        axis, groups = split
-        x = x.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
-        reduced = (axis + 1, *(a + (a > axis) for a in reduced))
-        affine = sorted({a + (a > axis) for a in affine} | ({axis + 1} if axis in affine else set()))
+    apart, reduced, affine = grouped(shape, reduced, affine, split)
+    x = widen(x).reshape(apart)
     along = [extent if axis in affine else 1 for axis, extent in enumerate(x.shape)]
     weight = np.ones(1, Wide) if weight is None else widen(weight).reshape(along)
     bias = np.zeros(1, Wide) if bias is None else widen(bias).reshape(along)

@@ -1,4 +1,4 @@
-"""The examples in README.md do what they say."""
+"""The examples in README.md and in docs/ do what they say."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page):
+    """The examples of a page, as one each where they stand alone, else together."""
+    found = re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return found if page == README else ["\n".join(found)] if found else []
+
+
+BLOCKS = [pytest.param(block, page.name, id=page.name) for page in PAGES for block in blocks(page)]
 
 
 def test_there_are_examples():
     assert BLOCKS
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_example(block):
-    example = doctest.DocTestParser().get_doctest(block, {}, "README.md", str(README), 0)
+@pytest.mark.parametrize("block, name", BLOCKS)
+def test_example(block, name):
+    example = doctest.DocTestParser().get_doctest(block, {}, name, name, 0)
     runner = doctest.DocTestRunner()
     report = []
     outcome = runner.run(example, out=report.append)
@@ -26,8 +36,8 @@ def test_example(block):
     assert outcome.failed == 0, "".join(report)
 
 
-def test_links_lead_somewhere():
-    targets = [link for link in re.findall(r"\]\(([^)#]+)\)", README.read_text()) if "://" not in link]
-    assert targets
-    missing = [target for target in targets if not (README.parent / target).exists()]
-    assert not missing, f"README.md links to {missing}"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    targets = [link for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in link]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing, f"{page.name} links to {missing}"

@@ -1,7 +1,8 @@
 """Normalization of tensors: batch, layer, group, instance and RMS norm, z-score and min-max scaling.
 
 Every function takes NumPy arrays, PyTorch tensors and other arrays that export DLPack, in any memory layout, and
-returns an array of the same library. Results are the same bits on every instruction set and for any number of threads.
+returns an array of the same library; the layers (`normkit.layers`) add parameters and their gradients. Results are the
+same bits on every instruction set and for any number of threads.
 """
 
 from normkit import _core
@@ -27,12 +28,18 @@ from normkit._core import (
     set_num_threads,
     standardize,
 )
+from normkit.layers import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 
 __version__: str = _core.__version__  # type: ignore[attr-defined]  # stubs leave out such names
 
 __all__ = [
+    "BatchNorm",
     "BatchNormState",
+    "GroupNorm",
+    "InstanceNorm",
+    "LayerNorm",
     "Moments",
+    "RMSNorm",
     "__version__",
     "add_layer_norm",
     "add_rms_norm",

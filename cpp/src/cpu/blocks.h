@@ -21,10 +21,10 @@ template <int vectors, class Reader, class Fold>
 NORMKIT_INLINE void add_first(const Reader& reader, std::int64_t i, int n, Fold& fold) {
   constexpr int width = Reader::width;
   for (int j = 0; j < vectors; ++j, i += width, n -= width) {
-    if (n >= width) {
+    if (Reader::is_light && n >= width) {
       reader.add(j, i, fold);
     } else if (n > 0) {
-      reader.add_first(j, i, n, fold);
+      reader.add_first(j, i, n < width ? n : width, fold);
     }
   }
 }
@@ -84,7 +84,7 @@ struct RowBlock {
     for (int r = 0; r < rows; ++r) {
       auto fold = Fold<LaneVectors>::about(broadcast_lanes<C, vectors>(shift[r]));
       Reader reader = row(r);
-      if (one_run) {
+      if (Reader::is_light && one_run) {
         reader.seek(*job, index);
         walk_run(reader, piece.length, fold);
       } else {

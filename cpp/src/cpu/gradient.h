@@ -94,6 +94,8 @@ struct GradientRun {
     if (column == Column::statistics && weighs) r.weighed = r.g * at(weight, params_vary);
     return r;
   }
+  // Not inlined: it serves the ends of runs, in very many places.
+  __attribute__((noinline)) Gradient<C> first(std::int64_t i, int n) const { return gradient(First<C>{i, n}); }
 };
 
 // A GradientRun that moves.
@@ -160,6 +162,7 @@ struct GradientCursor {
 template <class C, class S, bool fused, Column column>
 struct GradientReader {
   static constexpr int width = Vec<C>::width;
+  static constexpr bool is_light = false;
   GradientCursor<C, S, fused, column> base, cursor;
 
   NORMKIT_INLINE GradientReader(const Job& job, const Start& start) : base(job, start), cursor(base) {}
@@ -174,7 +177,7 @@ struct GradientReader {
   }
   template <class Fold>
   NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
-    fold.add(j, cursor.run.gradient(First<C>{i, n}));
+    fold.add(j, cursor.run.first(i, n));
   }
 };
 
@@ -309,7 +312,7 @@ struct GradientMap {
     }
     NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
       const First<C> at{i, n};
-      const Gradient<C> r = this->gradient(at);
+      const Gradient<C> r = this->first(i, n);
       if (dx != nullptr) store_first(dx + i, n, apply(r, at));
       if (fused && dresidual != nullptr) store_first(dresidual + i, n, r.g);
     }

@@ -39,7 +39,7 @@ struct Usable {
 #endif
   }
 
-#if defined(NORMKIT_HAS_AVX2)
+#if defined(NORMKIT_HAS_AVX2) || defined(NORMKIT_HAS_AVX512)
   // F16C has no name for every compiler; no processor has AVX2 without it.
   static bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 #endif

@@ -93,6 +93,32 @@ struct Differentiate {
   using Map = GradientMap<C, S, fused>;
 };
 
+// `count` runs of `length` elements, the first at `index` on the outer axes.
+template <class Map, class Lanes>
+NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const Lanes& lanes, const OuterIndex& index,
+                             std::int64_t length, std::int64_t count, const Axis& axis, std::int64_t lane_step,
+                             std::int64_t next) {
+  Map map(job, start, index, lanes);
+  for (; count > 0; --count, map.advance(axis, lane_step)) map_run(map.run(), length, next);
+}
+
+template <class Map, bool rows, class Lanes>
+void map_piece(const Job& job, const Slab& slab, const Piece& where, const Lanes& lanes, std::int64_t next) {
+  if (rows && where.outer_end - where.outer_begin == 1) {  // one run of each row
+    OuterIndex index;
+    outer_index(job, where.outer_begin, index);
+    const Start start{slab.k0, slab.lane, 0, where.begin};
+    map_runs<Map>(job, start, lanes, index, where.length, slab.lanes, job.geometry.kept[1], 1, next);
+    return;
+  }
+  for (int r = 0; r < (rows ? slab.lanes : 1); ++r) {
+    const Start start{slab.k0, slab.lane + r, r, where.begin};
+    for_spans(job, where.outer_begin, where.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
+      map_runs<Map>(job, start, lanes, index, rows ? where.length : slab.lanes, runs, job.outer[2], 0, next);
+    });
+  }
+}
+
 // Storage type S, working type C, rule, map and schedule: one set of loops.
 template <class S, class C, class Rule, class Then, bool rows>
 struct Loops {
@@ -133,7 +159,7 @@ struct Loops {
       const Piece where = piece(job, b);
       const auto count = static_cast<double>(where.count());
       if constexpr (Then::adds) {
-        if (job.adds) map_piece<AddMap<C, S>>(job, slab, where, {}, 0);
+        if (job.adds) map_piece<AddMap<C, S>, rows>(job, slab, where, LanesView<C>{}, 0);
       }
       for (int lane = 0; lane < slab.lanes; lane += width) {
         const Block block = block_at(job, slab, lane, where);
@@ -243,39 +269,12 @@ struct Loops {
 
   // --- map ----------------------------------------------------------------------------------------------------------
 
-  // `count` runs of `length` elements, the first at `index` on the outer axes.
-  template <class Map>
-  static NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const LanesView<C>& lanes,
-                                      const OuterIndex& index, std::int64_t length, std::int64_t count,
-                                      const Axis& axis, std::int64_t lane_step, std::int64_t next) {
-    Map map(job, start, index, lanes);
-    for (; count > 0; --count, map.advance(axis, lane_step)) map_run(map.run(), length, next);
-  }
-
-  template <class Map>
-  static void map_piece(const Job& job, const Slab& slab, const Piece& where, const LanesView<C>& lanes,
-                        std::int64_t next) {
-    if (rows && where.outer_end - where.outer_begin == 1) {  // one run of each row
-      OuterIndex index;
-      outer_index(job, where.outer_begin, index);
-      const Start start{slab.k0, slab.lane, 0, where.begin};
-      map_runs<Map>(job, start, lanes, index, where.length, slab.lanes, job.geometry.kept[1], 1, next);
-      return;
-    }
-    for (int r = 0; r < (rows ? slab.lanes : 1); ++r) {
-      const Start start{slab.k0, slab.lane + r, r, where.begin};
-      for_spans(job, where.outer_begin, where.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
-        map_runs<Map>(job, start, lanes, index, rows ? where.length : slab.lanes, runs, job.outer[2], 0, next);
-      });
-    }
-  }
-
   template <bool params_vary>
   static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
                          std::int64_t next) {
     using Map = typename Then::template Map<C, S, !rows, params_vary>;
     const auto [begin, end] = blocks_of(job, chunk);
-    for (std::int64_t b = end - 1; b >= begin; --b) map_piece<Map>(job, slab, piece(job, b), lanes, next);
+    for (std::int64_t b = end - 1; b >= begin; --b) map_piece<Map, rows>(job, slab, piece(job, b), lanes, next);
   }
 
   static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,

@@ -14,6 +14,7 @@ namespace {
 template <class C, class S>
 struct ValuesReader {
   static constexpr int width = Vec<C>::width;
+  static constexpr bool is_light = true;
 
   const S* base;
   const S* x;
@@ -45,6 +46,7 @@ struct Masked {
 template <class C, class S>
 struct MaskedReader {
   static constexpr int width = Vec<C>::width;
+  static constexpr bool is_light = false;
 
   ValuesReader<C, S> values;
   const std::uint8_t* mask_base;

@@ -105,8 +105,9 @@ NORMKIT_INLINE typename Vec<C>::Bits valid_at(const std::uint8_t* p, bool varies
   if (varies) return nonzero_bytes<C>(p + i);
   return p[0] != 0 ? ~typename Vec<C>::Bits{} : typename Vec<C>::Bits{};
 }
+// Not inlined: it serves the ends of runs, in very many places.
 template <class C>
-NORMKIT_INLINE typename Vec<C>::Bits valid_first(const std::uint8_t* p, bool varies, std::int64_t i, int n) {
+__attribute__((noinline)) typename Vec<C>::Bits valid_first(const std::uint8_t* p, bool varies, std::int64_t i, int n) {
   const typename Vec<C>::Bits present = first_lanes<C>(n);
   if (p == nullptr || !varies) return present & valid_at<C>(p, varies, i);
   std::uint8_t bytes[Vec<C>::width] = {};
