@@ -25,6 +25,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from tqdm import tqdm
 
+import normkit
 import train_digits_plots as plots
 from normkit import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from tiny_network import AveragePool, Convolution, Flatten, Linear, Module, Network, Relu
@@ -268,6 +269,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few and short trainings: under a minute")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "output", help="folder for the plots")
     options = parser.parse_args()
+    # Arrays as small as these are not worth waiting for a thread: NumPy's matrix products keep theirs busy.
+    normkit.set_num_threads(1)
     results = Results(QUICK if options.quick else FULL, Digits.load())
     plan = results.plan
     print_table("By learning rate", [f"{r:g}" for r in plan.rates], {v: results.by_rate(v) for v in VARIANTS})

@@ -22,6 +22,8 @@ each_normalizer = each("name", BY_CHANNEL)
 FUSED = (("relu", False), ("silu", False), (None, True), ("relu", True), ("silu", True))
 each_fused = each("activation, added", FUSED)
 SHAPES = ((5, 70), (2, 64, 7, 7), (3, 6, 5, 9), (2, 4, 3, 5, 2))
+if cases.QUICK:
+    SHAPES = ((5, 70), (2, 34, 3, 5), (3, 6, 5, 9))
 LONG = ((2, 6, 2100), (300, 4, 17), (2, 3, 70, 71))
 
 
@@ -65,11 +67,11 @@ def test_grid(name, dtype, activation, added, layout):
             np.testing.assert_array_equal(block.memory, twin.memory, err_msg=what)
 
 
-@each_fused
+@each("activation, added", [("relu", True), ("silu", False)])
 @each("dtype", ["float32", "float64"])
 @each_normalizer
 def test_sizes(name, dtype, activation, added):
-    """Several blocks and chunks; the stored result in another layout than x."""
+    """Several blocks and chunks."""
     for shape in training.shapes(name, LONG if not cases.QUICK else SHAPES[:1]):
         normalizer, x, dy, weight, bias, residual = operands(name, shape, dtype)
         options = dict(activation=activation, residual=residual if added else None)
@@ -119,7 +121,7 @@ def test_masked(name, dtype, activation, added):
 @each_normalizer
 def test_bits_of_the_unfused_sequence(name, dtype, memory):
     """Normalize, add, then relu: the same roundings, the same bits, and so the same gradients."""
-    for shape in training.shapes(name, SHAPES + LONG if not cases.QUICK else SHAPES):
+    for shape in training.shapes(name, SHAPES + LONG[:2] if not cases.QUICK else SHAPES):
         normalizer, *arrays, residual = operands(name, shape, dtype)
         x, dy, residual = (cases.arrange(a, memory).view for a in (arrays[0], arrays[1], residual))
         weight, bias = arrays[2:]
