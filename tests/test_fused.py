@@ -113,6 +113,38 @@ def test_masked(name, dtype, activation, added):
             assert_same_passes(passes, clean, f"{name} {shape} {activation} {poison}")
 
 
+@each("ratio", [1e2, 1e4, 1e6])
+@each_fused
+@each("dtype", ["float32", "float64"])
+@each("name", [name for name in BY_CHANNEL if "inference" not in name])
+def test_mean_far_from_zero(name, dtype, activation, added, ratio):
+    """What the rounding of the mean took is found again for what an activation was applied to, as for everything."""
+    for shape in training.shapes(name, ((300, 6), (2, 6, 20, 21))):
+        normalizer, _, dy, weight, bias, residual = operands(name, shape, dtype)
+        x = cases.sample(shape, DTYPES[dtype], ratio, offset=ratio, scale=1.0)
+        options = dict(activation=activation, residual=residual if added else None)
+        passes = train(normalizer, x, dy, weight, bias, **options)
+        assert_passes(passes, normalizer.problem(x, weight, bias, **options), dy, f"{name} {shape} {activation}")
+
+
+@each_normalizer
+def test_layout_of_the_stored_result(name):
+    """relu finds y wherever it lies, and does not write it; dy may be one number everywhere."""
+    normalizer, x, _, weight, bias, _ = operands(name, (3, 6, 5, 9), "float32")
+    dy = np.broadcast_to(np.float32(1.5), x.shape)
+    expected = train(normalizer, x, np.full_like(x, 1.5), weight, bias, activation="relu")
+    for layout in LAYOUTS:
+        if layout == "broadcast":
+            continue  # another y
+        y = cases.arrange(expected.y, layout)
+        before = y.twin()
+        options = dict(bias=bias, activation="relu", y=y.view)
+        gradients = normalizer.backward(dy, x, expected.mean, expected.rstd, weight, **options)
+        for own, other in zip(gradients, expected[3:6], strict=True):
+            assert_same(own, other)
+        np.testing.assert_array_equal(y.memory, before.memory)
+
+
 # ------------------------------------------------------------------------------------------------------------- bits
 
 

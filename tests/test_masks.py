@@ -168,6 +168,37 @@ def test_torch_masks(name):
         assert_same_passes([None if r is None else r.numpy() for r in passes], expected, name)
 
 
+def hostile(kind, shape, dtype):
+    """Data that breaks careless arithmetic, as in test_hostile.py."""
+    x = cases.sample(shape, np.float64, kind, offset=0.0, scale=1.0)
+    if kind == "far":
+        return (x + 1e6).astype(dtype)
+    if kind in ("huge", "tiny"):
+        return ((x + 0.3) * (1e30 if kind == "huge" else 1e-30)).astype(dtype)
+    if kind == "drift":
+        return (x + np.linspace(0, 1e3, x.size).reshape(shape)).astype(dtype)
+    x[..., 0] += 1e3  # outliers
+    return x.astype(dtype)
+
+
+@each("kind", ["far", "huge", "tiny", "drift", "outliers"])
+@each("dtype", ["float32", "float64"])
+@each("name", [name for name in BY_CHANNEL if "inference" not in name])
+def test_hostile(name, dtype, kind):
+    """The blocks that masks cut are as careful as whole ones, whatever lies in the gaps."""
+    eps = 0.0 if kind == "tiny" else 1e-3
+    for shape in training.shapes(name, ((300, 6), (2, 6, 900), (2, 6, 30, 11))):
+        normalizer, _, dy, weight, bias = operands(name, shape, dtype)
+        x, mask = hostile(kind, shape, DTYPES[dtype]), half_valid(mask_shape(normalizer, shape))
+        x = np.where(over(mask, normalizer), x, x.dtype.type(1e30 if kind == "tiny" else 1e-30))
+        for memory in ("C", "channels_last"):
+            own = cases.arrange(x, memory).view
+            y, mean, rstd = normalizer.forward(own, weight, bias, mask=mask, eps=eps, return_stats=True)
+            gradients = normalizer.backward(dy, own, mean, rstd, weight, mask=mask)
+            problem = normalizer.problem(own, weight, bias, mask, eps=eps)
+            assert_passes(training.Passes(y, mean, rstd, *gradients), problem, dy, f"{name} {shape} {kind} {memory}")
+
+
 # ------------------------------------------------------------------------------------------------ little that is valid
 
 

@@ -90,6 +90,24 @@ def test_sizes(dtype):
                 check(x, axis, mask)
 
 
+@each("kind", ["far", "huge", "tiny", "drift", "outliers"])
+@each("dtype", ["float32", "float64"])
+def test_hostile(dtype, kind):
+    """Far from zero, of any magnitude, drifting, and with outliers first."""
+    for shape in ((3, 5000), (5000, 3)):
+        x = cases.sample(shape, np.float64, kind, offset=0.0, scale=1.0)
+        x = {
+            "far": x + 1e6,
+            "huge": x * 1e30,
+            "tiny": x * 1e-30,
+            "drift": x + np.linspace(0, 1e3, x.size).reshape(shape),
+            "outliers": np.where(np.indices(shape).min(axis=0) == 0, 1e3, x * 1e-3),
+        }[kind].astype(dtype)
+        for axis in (0, 1, (0, 1)):
+            check(x, axis, what=kind)
+            check(x, axis, training.half_valid(shape), what=kind)
+
+
 @each_dtype
 def test_nan_propagates(dtype):
     """By default a NaN is a value, which its statistic becomes, and no other."""

@@ -52,6 +52,16 @@ def test_full_lengths(name):
     assert_same_passes(train(normalizer, x, dy, weight, bias, lengths=[33] * 5), plain, name)
 
 
+@each("name", [name for name in BY_CHANNEL if "batch_norm(training" not in name])
+def test_lengths_of_no_sequences(name):
+    """An empty batch has an empty list of lengths."""
+    normalizer, x, dy, weight, bias, _ = sequences(name, "float32", batch=0)
+    for lengths in ([], (), np.zeros(0, np.int64)):
+        passes = train(normalizer, x, dy, weight, bias, lengths=lengths)
+        assert passes.y.shape == passes.dx.shape == x.shape
+        np.testing.assert_array_equal([passes.dweight, passes.dbias], np.zeros((2, 6)))
+
+
 @each("name", BY_CHANNEL)
 def test_torch_lengths(name):
     torch = pytest.importorskip("torch")

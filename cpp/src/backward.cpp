@@ -129,13 +129,13 @@ void run_backward(const Normalizer& norm, const Backward& a, const Backend& back
 }  // namespace
 }  // namespace detail
 
-void backward(const Normalizer& given, const Backward& a) {
+void backward(const Normalizer& norm, const Backward& a) {
   using namespace detail;
-  const std::string operation = std::string(given.name) + "_backward";
-  Normalizer norm = given;
-  norm.name = operation.c_str();
-  check_x(norm, a.x);
-  check_backward(norm, a);
+  const std::string operation = std::string(norm.name) + "_backward";
+  Normalizer named = norm;
+  named.name = operation.c_str();
+  check_x(named, a.x);
+  check_backward(named, a);
   const Backend& backend = backend_of(a.x);
   if (a.x.size() == 0) {
     for (const TensorView* sum : {&a.dweight, &a.dbias}) {

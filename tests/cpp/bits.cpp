@@ -121,14 +121,14 @@ struct Data {
   [[nodiscard]] TensorView output(DType of, const Extents& shape, const Extents& by) {
     const auto bytes = static_cast<std::size_t>(size_of(shape) * item_size(of));
     const TensorView view = own(std::vector<std::byte>(bytes), of, shape, by);
-    written.push_back(memory.size() - 1);
+    written_.push_back(memory_.size() - 1);
     return view;
   }
   [[nodiscard]] TensorView result() { return output(type, extents, strides); }
 
   [[nodiscard]] std::uint64_t hash() const {
     Hash hash;
-    for (const std::size_t index : written) hash.add(memory[index]);
+    for (const std::size_t index : written_) hash.add(memory_[index]);
     return hash.value;
   }
 
@@ -137,12 +137,12 @@ struct Data {
 
  private:
   TensorView own(std::vector<std::byte> bytes, DType of, const Extents& shape, const Extents& by) {
-    memory.push_back(std::move(bytes));
-    return view(memory.back().data(), of, shape, by);
+    memory_.push_back(std::move(bytes));
+    return view(memory_.back().data(), of, shape, by);
   }
 
-  std::deque<std::vector<std::byte>> memory;  // whose elements stay where they are
-  std::vector<std::size_t> written;
+  std::deque<std::vector<std::byte>> memory_;  // whose elements stay where they are
+  std::vector<std::size_t> written_;
 };
 
 // The hash of all that forward() writes; `fused`: through a mask, a residual and an activation.

@@ -10,6 +10,8 @@
 namespace normkit::detail {
 namespace {
 
+// Numbers that the standard library has, too, but as templates, of which none may be used here.
+// NOLINTBEGIN(modernize-use-std-numbers)
 template <class C>
 struct ExpConstants;
 template <>
@@ -28,6 +30,9 @@ struct ExpConstants<double> {
   static constexpr int degree = 13;
   static constexpr int mantissa_bits = 52, bias = 1023;
 };
+
+constexpr double log2_of_e = 0x1.71547652b82fep+0;
+// NOLINTEND(modernize-use-std-numbers)
 
 // 1 / i!, as e^r's Taylor series wants it.
 template <class C>
@@ -59,7 +64,7 @@ NORMKIT_INLINE Vec<C> exp(Vec<C> x) {
   x = select(x.raw < least.raw, least, x);
   x = select(x.raw > most.raw, most, x);
   const Vec<C> shift = broadcast(E::to_integer);
-  const Vec<C> shifted = fma(x, broadcast(static_cast<C>(0x1.71547652b82fep+0)), shift);
+  const Vec<C> shifted = fma(x, broadcast(static_cast<C>(log2_of_e)), shift);
   const Vec<C> k = shifted - shift;
   const Bits exponent = reinterpret_cast<Bits>(shifted.raw) - reinterpret_cast<Bits>(shift.raw);
   const Vec<C> minus_k = Vec<C>{} - k;

@@ -1,0 +1,130 @@
+"""The bitwise contract of training: the same bits for any number of threads and on any instruction set, with masks,
+residuals and activations, forward and backward.
+
+Run as a program, this file prints the hashes of many results as JSON; the tests run it once per instruction set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import cases
+import normkit
+import training
+from cases import DTYPES
+from training import BY_CHANNEL, TRAINED, half_valid, mask_shape, train, trained
+
+THREADS = (1, 3)
+# The large ones have many statistics to share out among the threads, or reductions long enough to be cut into
+# chunks: of 64 Ki values by rows, of 1024 positions by columns.
+SMALL = ((17, 33), (3, 2050), (2, 6, 5, 7), (3, 12, 9, 11))
+LARGE = ((5003, 3), (700, 130), (2, 2, 300, 303))
+LAYOUTS = ("C", "channels_last", "cropped")
+
+
+def results(name, x, dy, residual):
+    """{variant: all that the two passes return}"""
+    normalizer = trained(name, x.shape)
+    weight, bias = training.parameters(normalizer, x.shape, x.dtype)
+    if name not in BY_CHANNEL:
+        y, *statistics = normalizer.forward(x, weight, bias, return_stats=True)
+        mean, rstd = statistics if len(statistics) == 2 else (None, *statistics)
+        return {"plain": (y, *statistics, *normalizer.backward(dy, x, mean, rstd, weight))}
+    masked = dict(mask=half_valid(mask_shape(normalizer, x.shape)))
+    variants = {
+        "plain": {},
+        "relu": dict(activation="relu", residual=residual),
+        "masked silu": dict(activation="silu") | masked,
+        "masked": dict(residual=residual) | masked,
+    }
+    return {variant: train(normalizer, x, dy, weight, bias, **options) for variant, options in variants.items()}
+
+
+def extras(x, residual):
+    """What has no backward pass."""
+    mask = half_valid(x.shape)
+    for axis in (0, -1):
+        moments = normkit.moments(x, axis=axis, mask=mask)
+        yield f"moments {axis}", [getattr(moments, field) for field in ("count", "mean", "m2", "min", "max")]
+        yield f"standardize {axis}", [normkit.standardize(x, axis=axis, mask=mask)]
+    yield "add_layer_norm", normkit.add_layer_norm(x, residual, return_stats=True)
+    yield "add_rms_norm", normkit.add_rms_norm(x, residual, return_stats=True)
+
+
+def everything(shape, arrays):
+    """(what it is, all that it returned)"""
+    for name in TRAINED:
+        if not training.misfit(name, shape):
+            for variant, returned in results(name, *arrays).items():
+                yield f"{name} {variant}", returned
+    yield from extras(arrays[0], arrays[2])
+
+
+def digest(arrays):
+    data = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays if array is not None)
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def fingerprints(shapes, threads):
+    """{case: [hash with each number of threads]}"""
+    table = {}
+    for shape in shapes:
+        large = np.prod(shape) > 10_000
+        for layout in LAYOUTS[:2] if large else LAYOUTS:
+            for dtype in ("float32",) if large else DTYPES:
+                kind = DTYPES[dtype]
+                values = (
+                    cases.sample(shape, kind),
+                    training.upstream(shape, kind),
+                    cases.sample(shape, kind, "residual"),
+                )
+                arrays = [cases.arrange(array, layout).view for array in values]
+                for count in threads:
+                    normkit.set_num_threads(count)
+                    for what, returned in everything(shape, arrays):
+                        table.setdefault(f"{what} {shape} {layout} {dtype}", []).append(digest(returned))
+    return table
+
+
+def fingerprints_of(isa):
+    """The table as a process forced to one instruction set prints it."""
+    command = [sys.executable, __file__, *map(str, THREADS)]
+    # More threads than cores must not spin while they wait for each other.
+    environment = {**os.environ, "NORMKIT_ISA": isa, "OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["isa"] == isa, "NORMKIT_ISA was not honoured"
+    return printed["table"]
+
+
+@pytest.mark.slow
+def test_instruction_sets_and_threads():
+    """Every instruction set that this machine has, with 1 and 3 threads."""
+    tables = {isa: fingerprints_of(isa) for isa in normkit.build_info()["isas"]}
+    reference = next(iter(tables.values()))
+    assert len(reference) > 300
+    different = {}
+    for isa, table in tables.items():
+        assert table.keys() == reference.keys()
+        for case, hashes in table.items():
+            for threads, value in zip(THREADS, hashes, strict=True):
+                if value != reference[case][0]:
+                    different.setdefault(f"{isa}, {threads} threads", []).append(case)
+    assert not different, f"other bits than {next(iter(tables))} with 1 thread: {different}"
+
+
+def main(threads):
+    shapes = SMALL if cases.QUICK else SMALL + LARGE
+    json.dump({"isa": normkit.build_info()["isa"], "table": fingerprints(shapes, threads)}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main([int(count) for count in sys.argv[1:]])
