@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-import normkit
 import train_digits_plots as plots
 from normkit import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from tiny_network import AveragePool, Convolution, Flatten, Linear, Module, Network, Relu
@@ -185,22 +185,21 @@ class Results:
         """Return final accuracies, batch sizes x seeds."""
         return np.array([[run.final for run in self.of_batch(variant, b)] for b in self.plan.batches])
 
+    def verdict(self, agrees: bool) -> str:
+        """Say how an outcome stands to its claim, if the trainings were long enough to say anything."""
+        if self.plan.epochs < FULL.epochs:
+            return "These trainings are too short to tell."
+        return "This agrees with the claim." if agrees else "This does not agree with the claim."
+
     def largest_rate(self, variant: str) -> float:
         """Return the largest learning rate that still reaches 95 % of the variant's best mean accuracy."""
         mean = self.by_rate(variant).mean(axis=1)
         return max(r for r, m in zip(self.plan.rates, mean, strict=True) if m >= 0.95 * mean.max())
 
 
-def verdict(agrees: bool | None) -> str:
-    """Say how an outcome stands to its claim."""
-    return {True: "This agrees with the claim.", False: "This does not agree with the claim.", None: "Not decided."}[
-        agrees
-    ]
-
-
 def percent(values: np.ndarray) -> str:
     """Format mean and range over seeds."""
-    return f"{100 * values.mean():5.1f} ({100 * values.min():5.1f}-{100 * values.max():5.1f})"
+    return f"{100 * values.mean():.1f} ({100 * values.min():.1f}-{100 * values.max():.1f})"
 
 
 def larger_rates(results: Results) -> str:
@@ -208,7 +207,7 @@ def larger_rates(results: Results) -> str:
     plain, batch = results.largest_rate("none"), results.largest_rate("BatchNorm")
     return (
         f"Largest learning rate within 95 % of the best accuracy: {plain:g} without normalization, {batch:g} with "
-        f"BatchNorm. {verdict(batch > plain)}"
+        f"BatchNorm. {results.verdict(batch > plain)}"
     )
 
 
@@ -222,9 +221,9 @@ def small_batches(results: Results) -> str:
     low, high = results.plan.batches[0], results.plan.batches[-1]
     agrees = batch_loss > batch_spread and batch_loss - group_loss > max(batch_spread, group_spread)
     return (
-        f"From batches of {high} to batches of {low}, BatchNorm loses {100 * batch_loss:.1f} points of accuracy "
-        f"(standard deviation {100 * batch_spread:.1f}), GroupNorm {100 * group_loss:.1f} ({100 * group_spread:.1f}). "
-        f"{verdict(bool(agrees))}"
+        f"From batches of {high} to batches of {low}, the accuracy of BatchNorm changes by {-100 * batch_loss:+.1f} "
+        f"points (standard deviation {100 * batch_spread:.1f}), that of GroupNorm by {-100 * group_loss:+.1f} "
+        f"({100 * group_spread:.1f}). {results.verdict(agrees)}"
     )
 
 
@@ -239,7 +238,7 @@ def before_or_after(results: Results) -> str:
     return (
         f"At their best learning rates {percent(before)} % before the activation, {percent(after)} % after it: a "
         f"difference of {100 * difference:.1f} points, the standard deviation over seeds being {100 * spread:.1f}. "
-        f"{verdict(bool(abs(difference) > spread))}"
+        f"{results.verdict(abs(difference) > spread)}"
     )
 
 
@@ -251,7 +250,7 @@ def moving_averages(results: Results) -> str:
     loss, spread = batch.mean() - averaged.mean(), max(batch.std(), averaged.std())
     return (
         f"Batches of {results.plan.batches[-1]}, after {results.plan.epochs} epochs: {percent(averaged)} % with moving "
-        f"averages, {percent(batch)} % with the statistics of the batch. {verdict(bool(loss <= spread))}"
+        f"averages, {percent(batch)} % with the statistics of the batch. {results.verdict(loss <= spread)}"
     )
 
 
@@ -269,9 +268,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few and short trainings: under a minute")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "output", help="folder for the plots")
     options = parser.parse_args()
-    # Arrays as small as these are not worth waiting for a thread: NumPy's matrix products keep theirs busy.
-    normkit.set_num_threads(1)
-    results = Results(QUICK if options.quick else FULL, Digits.load())
+    with threadpool_limits(1):  # arrays as small as these are not worth waiting for a thread
+        results = Results(QUICK if options.quick else FULL, Digits.load())
     plan = results.plan
     print_table("By learning rate", [f"{r:g}" for r in plan.rates], {v: results.by_rate(v) for v in VARIANTS})
     print_table("By batch size", [str(b) for b in plan.batches], {v: results.by_batch(v) for v in VARIANTS})
@@ -285,7 +283,7 @@ def main() -> None:
     for number, caption in enumerate(captions.values(), 1):
         print(f"{number}. {caption}")
     if options.quick:
-        print("\nThese are few and short trainings: see docs/training.md for what comes of more.")
+        print("\ndocs/training.md has what comes of more and longer ones.")
     options.output.mkdir(parents=True, exist_ok=True)
     rates = {variant: results.by_rate(variant) for variant in VARIANTS}
     batches = {variant: results.by_batch(variant) for variant in VARIANTS}
