@@ -195,7 +195,7 @@ bool all_alike(const Views& views) {
 bool is_dense(const TensorView& view) noexcept {
   if (view.size() == 0) return true;
   std::int64_t dense = 1;
-  for (int a = std::min(view.rank, max_rank) - 1; a >= 0; --a) {  // which the analyzer doubts that rank is below
+  for (int a = std::clamp(view.rank, 0, max_rank) - 1; a >= 0; --a) {  // as it is; the analyzer cannot know
     if (view.shape[a] != 1 && view.strides[a] != dense) return false;
     dense *= view.shape[a];
   }

@@ -94,7 +94,7 @@ bool dtype_of(const PyArray_Descr* descr, DType& dtype) {
 }
 
 PyArray_Descr* descr_of(DType dtype) {
-  constexpr int numbers[] = {NPY_FLOAT, NPY_DOUBLE, NPY_HALF};  // in the order of DType
+  constexpr int numbers[] = {NPY_FLOAT, NPY_DOUBLE, NPY_HALF, NPY_NOTYPE, NPY_BOOL};  // in the order of DType
   return PyArray_DescrFromType(dtype == DType::bfloat16 ? bfloat16_number : numbers[static_cast<int>(dtype)]);
 }
 
