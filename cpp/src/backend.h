@@ -32,7 +32,7 @@ struct Request {
   bool weight_is_constant;       // `backward`: over each statistic
   TensorView dweight, dbias;     // out, dense; null where not asked for
   std::span<double> mean_error;  // out, by stat strides: what rounding took from the given means; may be empty
-  TensorView given_mean_error;   // the same, given; `backward` by parameters only
+  TensorView given_mean_error;   // the same, given; `backward` only
 };
 
 struct Backend {

@@ -107,9 +107,20 @@ void run_backward(const Normalizer& norm, const Backward& a, const Backend& back
   operands.view = {a.x, a.dx, a.dy, a.activation == Activation::relu ? a.y : TensorView{}, a.mask, a.dresidual};
   const bool wants_params = a.dweight || a.dbias;
   const bool refines = wants_params && !request.weight_is_constant && !a.statistics_given && a.mean;
-  std::vector<double> error(refines ? static_cast<std::size_t>(a.mean.size()) : 0);
+  // silu's own gradient depends on the mean, so that its rounding must be known before anything is summed.
+  const bool refines_first = a.activation == Activation::silu && !a.statistics_given && a.mean;
+  std::vector<double> error(refines || refines_first ? static_cast<std::size_t>(a.mean.size()) : 0);
   request.mean_error = error;
-  if (a.dx || a.dresidual || refines || (wants_params && request.weight_is_constant)) {
+  if (refines_first) {
+    Request first = request;
+    first.dweight = first.dbias = {};
+    Operands inputs = operands;
+    inputs.view[operand_out] = inputs.view[operand_extra] = {};
+    run_planned(norm, inputs, backend, backend.backward, first);
+    request.mean_error = {};
+    request.given_mean_error = vector_view(error);
+  }
+  if (a.dx || a.dresidual || (refines && !refines_first) || (wants_params && request.weight_is_constant)) {
     run_planned(norm, operands, backend, backend.backward, request);
   }
   if (!wants_params || request.weight_is_constant) return;

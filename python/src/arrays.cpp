@@ -215,7 +215,8 @@ nb::object view_mask(Argument argument, nb::handle given, TensorView& view) {
 std::vector<std::int64_t> integers(Argument argument, nb::handle given) {
   const nb::object array = nb::module_::import_("numpy").attr("asarray")(given);
   const int type = PyArray_TYPE(as_array(array));
-  if (!PyTypeNum_ISINTEGER(type)) {
+  const bool none = PyArray_SIZE(as_array(array)) == 0;  // an empty list has no type of its own
+  if (!PyTypeNum_ISINTEGER(type) && !none) {
     refuse(PyExc_TypeError, argument, "must be integers", dtype_text(array));
   }
   if (PyArray_NDIM(as_array(array)) != 1) {
@@ -223,7 +224,8 @@ std::vector<std::int64_t> integers(Argument argument, nb::handle given) {
     const std::vector<std::int64_t> extents(shape, shape + PyArray_NDIM(as_array(array)));
     refuse(PyExc_ValueError, argument, "must have one axis", "shape " + shape_text(extents));
   }
-  const nb::object wide = checked(PyArray_FROMANY(array.ptr(), NPY_INT64, 1, 1, NPY_ARRAY_CARRAY_RO));
+  const nb::object wide =
+      checked(PyArray_FROMANY(array.ptr(), NPY_INT64, 1, 1, NPY_ARRAY_CARRAY_RO | NPY_ARRAY_FORCECAST));
   const auto* first = static_cast<const std::int64_t*>(PyArray_DATA(as_array(wide)));
   return {first, first + PyArray_SIZE(as_array(wide))};
 }

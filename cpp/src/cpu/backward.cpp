@@ -28,7 +28,8 @@ void take_given(const Request& request, const Job& job, std::int64_t offset) {
     const double rstd = element(request.given_rstd, s);
     const auto high = static_cast<C>(mean);
     lane(lane_mean_high)[l] = high;
-    lane(lane_mean_low)[l] = static_cast<C>(mean - static_cast<double>(high));
+    const double error = request.given_mean_error ? element(request.given_mean_error, s) : 0.0;
+    lane(lane_mean_low)[l] = static_cast<C>((mean - static_cast<double>(high)) + error);
     lane(lane_rstd)[l] = static_cast<C>(rstd);
     const double weight =
         request.weight_is_constant && request.weight ? element(request.weight, s % request.weight.size()) : 1.0;
