@@ -85,9 +85,9 @@ def fingerprints(shapes, threads):
     return table
 
 
-def fingerprints_of(isa, threads=THREADS):
+def fingerprints_of(isa, threads=THREADS, program=__file__):
     """The table as a process forced to one instruction set prints it."""
-    command = [sys.executable, __file__, *map(str, threads)]
+    command = [sys.executable, program, *map(str, threads)]
     # More threads than cores must not spin while they wait for each other.
     environment = {**os.environ, "NORMKIT_ISA": isa, "OMP_WAIT_POLICY": "passive"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
@@ -97,6 +97,19 @@ def fingerprints_of(isa, threads=THREADS):
     return printed["table"]
 
 
+def assert_same_bits(tables, threads):
+    """{instruction set: table}: one hash for each case."""
+    reference = next(iter(tables.values()))
+    different = {}
+    for isa, table in tables.items():
+        assert table.keys() == reference.keys()
+        for case, hashes in table.items():
+            for count, value in zip(threads, hashes, strict=True):
+                if value != reference[case][0]:
+                    different.setdefault(f"{isa}, {count} threads", []).append(case)
+    assert not different, f"other bits than {next(iter(tables))} with 1 thread: {different}"
+
+
 @pytest.mark.slow
 def test_instruction_sets_and_threads():
     """Every instruction set that this machine has, with 1, 2, 3 and 8 threads."""
@@ -104,14 +117,7 @@ def test_instruction_sets_and_threads():
     assert "baseline" in tables or "neon" in tables
     reference = next(iter(tables.values()))
     assert len(reference) > 200
-    different = {}
-    for isa, table in tables.items():
-        assert table.keys() == reference.keys()
-        for case, hashes in table.items():
-            for threads, value in zip(THREADS, hashes, strict=True):
-                if value != reference[case][0]:
-                    different.setdefault(f"{isa}, {threads} threads", []).append(case)
-    assert not different, f"other bits than {next(iter(tables))} with 1 thread: {different}"
+    assert_same_bits(tables, THREADS)
 
 
 def test_unknown_instruction_set_is_refused():

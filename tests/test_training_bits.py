@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -19,6 +17,7 @@ import cases
 import normkit
 import training
 from cases import DTYPES
+from test_bits import assert_same_bits, fingerprints_of
 from training import BY_CHANNEL, TRAINED, half_valid, mask_shape, train, trained
 
 THREADS = (1, 3)
@@ -93,32 +92,13 @@ def fingerprints(shapes, threads):
     return table
 
 
-def fingerprints_of(isa):
-    """The table as a process forced to one instruction set prints it."""
-    command = [sys.executable, __file__, *map(str, THREADS)]
-    # More threads than cores must not spin while they wait for each other.
-    environment = {**os.environ, "NORMKIT_ISA": isa, "OMP_WAIT_POLICY": "passive"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
-    assert printed["isa"] == isa, "NORMKIT_ISA was not honoured"
-    return printed["table"]
-
-
 @pytest.mark.slow
 def test_instruction_sets_and_threads():
     """Every instruction set that this machine has, with 1 and 3 threads."""
-    tables = {isa: fingerprints_of(isa) for isa in normkit.build_info()["isas"]}
+    tables = {isa: fingerprints_of(isa, THREADS, __file__) for isa in normkit.build_info()["isas"]}
     reference = next(iter(tables.values()))
     assert len(reference) > 300
-    different = {}
-    for isa, table in tables.items():
-        assert table.keys() == reference.keys()
-        for case, hashes in table.items():
-            for threads, value in zip(THREADS, hashes, strict=True):
-                if value != reference[case][0]:
-                    different.setdefault(f"{isa}, {threads} threads", []).append(case)
-    assert not different, f"other bits than {next(iter(tables))} with 1 thread: {different}"
+    assert_same_bits(tables, THREADS)
 
 
 def main(threads):
