@@ -1,9 +1,10 @@
-"""Time every forward pass against NumPy, PyTorch and a plain copy of the same bytes.
+"""Time every operation against NumPy, PyTorch, oneDNN, ONNX Runtime, scikit-learn and a copy of the same bytes.
 
-    python bench/run.py [--quick] [--threads 1 2] [--dtype float32] [--filter TEXT] [--json FILE]
+    python bench/run.py [--quick | --smoke] [--filter TEXT] [--json FILE] [--markdown FILE] [--plot FILE]
 
-Each result is checked against the float64 oracle before it is timed. All entries of a workload are then timed in
-interleaved rounds: what disturbs the machine for a while disturbs all of them. NOTES.md says how to read the figures.
+Without either the whole matrix runs, which takes most of an hour on two cores; --quick, a choice of it, takes three
+minutes; --smoke checks the benchmark itself. Each result is checked against the float64 oracle before it is timed. All
+entries of a workload are then timed in interleaved rounds. docs/speed.md says how to read the figures.
 """
 
 from __future__ import annotations
@@ -11,86 +12,68 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import geometric_mean, median
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 import machine
+import oracle
 import providers
-from workloads import Workload, workloads
+import report
+from matrix import MATRICES
+from providers import copy
+from timing import Entry, measure
+from workloads import DTYPES, Data, Workload
 
-SAMPLE_SECONDS = 2e-3  # calls are repeated until a sample lasts so long
-PAUSE_SECONDS = 20e-3  # an OpenMP runtime's idle threads keep spinning for some milliseconds: let them go to sleep
+# By matrix: the seconds in which to take a workload's samples, and the largest number of rounds.
+BUDGETS = {"smoke": (0.0, 2), "quick": (3.0, 15), "full": (4.0, 15)}
 
 
 @dataclass
-class Entry:
-    """One way of doing a workload: a provider, with or without a ready buffer."""
+class Session:
+    """What is under test, and what has come out so far."""
 
-    provider: str
-    form: str  # "out": into a ready buffer; "new": into a fresh array
-    call: Callable[[], Any]
-    error: float = 0.0  # largest difference from the oracle
-    repeat: int = 1
-    samples: list[float] = field(default_factory=list)  # seconds per call
+    loaded: dict[str, ModuleType]
+    records: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[dict[str, Any]] = field(default_factory=list)  # what a library could not do, and why
+    wrong: list[dict[str, Any]] = field(default_factory=list)  # what it did, but not well enough to be timed
 
-    @property
-    def name(self) -> str:
-        """The heading of a column."""
-        return f"{self.provider} {self.form}"
+    def set_threads(self, threads: int) -> None:
+        """Let everything use so many threads."""
+        for module in (copy, *self.loaded.values()):
+            module.set_threads(threads)
 
 
-def entries_of(workload: Workload, loaded: dict[str, ModuleType]) -> list[Entry]:
-    """Prepare every provider and form, and check each result: what is wrong has no speed."""
-    data = workload.data()
-    expected, entries = workload.expected(data), []
-    tolerance = workload.tolerance(expected)
-    for provider, module in loaded.items():
-        for form in ("out", "new"):
-            out = np.full_like(data.x, np.nan) if form == "out" else None
-            call = module.prepare(workload, data, out)
-            if call is None:
-                continue
-            result = module.to_numpy(workload, call())
-            error = float(np.abs(result - (data.x if provider == "copy" else expected)).max())
-            if not error <= tolerance:
-                raise SystemExit(f"{provider} {form} on {workload.name}: off by {error}, allowed are {tolerance}")
-            entries.append(Entry(provider, form, call, error))
-    return entries
+def entry_of(
+    session: Session, provider: str, ready: bool, workload: Workload, data: Data, expected: tuple[np.ndarray, ...]
+) -> Entry | None:
+    """Prepare one provider and form, and check its results: what is wrong has no speed."""
+    module, form = session.loaded[provider], "out" if ready else "new"
+    label = {"workload": workload.name, "provider": provider, "form": form}
+    try:
+        call = module.prepare(workload, data, ready)
+    except providers.Unsupported as reason:
+        session.refused.append(label | {"reason": str(reason)})
+        return None
+    if call is None:
+        return None
+    found = oracle.errors(module.results(workload, call()), expected)
+    share = max(error / most for error, most in zip(found, oracle.tolerances(workload, expected), strict=False))
+    if not share <= 1:  # NaN is not either
+        session.wrong.append(label | {"errors": found})
+        print(f"  WRONG, and not timed: {provider} {form} on {workload.name}: off by {found}", flush=True)
+        return None
+    return Entry(provider, form, call, share)
 
 
-def sample(entry: Entry) -> float:
-    """Return the seconds of one call. An unmeasured call comes first: it wakes the threads and fills the caches."""
-    time.sleep(PAUSE_SECONDS)
-    entry.call()
-    start = time.perf_counter()
-    for _ in range(entry.repeat):
-        entry.call()
-    return (time.perf_counter() - start) / entry.repeat
-
-
-def measure(entries: list[Entry], rounds: int) -> None:
-    """Take `rounds` samples of each entry, all entries in each round, another one first each time."""
-    for entry in entries:
-        entry.repeat = max(1, round(SAMPLE_SECONDS / sample(entry)))
-    for turn in range(rounds):
-        first = turn % len(entries)
-        for entry in entries[first:] + entries[:first]:
-            entry.samples.append(sample(entry))
-
-
-def record(workload: Workload, threads: int, entry: Entry, roof: float) -> dict[str, Any]:
-    """Return one result, ready for JSON. `roof` is the median of the copy."""
-    middle = median(entry.samples)
+def record(workload: Workload, threads: int, entry: Entry, roof: Entry) -> dict[str, Any]:
+    """Return one result, ready for JSON."""
     return {
         "workload": workload.name,
-        "operation": workload.operation,
+        "operation": workload.operation.name,
         "layout": workload.layout,
         "shape": workload.shape,
         "dtype": workload.dtype,
@@ -98,97 +81,101 @@ def record(workload: Workload, threads: int, entry: Entry, roof: float) -> dict[
         "provider": entry.provider,
         "form": entry.form,
         "min_seconds": min(entry.samples),
-        "median_seconds": middle,
+        "median_seconds": entry.median,
         "bytes_moved": workload.bytes_moved,
-        "gigabytes_per_second": workload.bytes_moved / middle / 1e9,
-        "share_of_copy": roof / middle,
-        "error": entry.error,
+        "gigabytes_per_second": workload.bytes_moved / entry.median / 1e9,
+        "roof": roof.form,
+        "share_of_copy": roof.median / entry.median,
+        "error_in_tolerances": entry.error,
         "samples": len(entry.samples),
     }
 
 
-COLUMNS = ("normkit out", "normkit new", "torch new", "numpy new")
+def run(session: Session, workload: Workload, threads: tuple[int, ...], seconds: float, rounds: int) -> None:
+    """Time one workload with each number of threads, and print its lines."""
+    data, expected = oracle.solve(workload, workload.data())
+    for count in threads:
+        session.set_threads(count)
+        entries = [Entry("copy", form, way) for form, way in copy.ways(workload).items()]
+        for ready in (True, False):
+            found = (entry_of(session, name, ready, workload, data, expected) for name in session.loaded)
+            entries += [entry for entry in found if entry is not None]
+        measure(entries, rounds, seconds)
+        roof = min((e for e in entries if e.provider == "copy" and e.form != "new"), key=lambda e: e.median)
+        found_here = [record(workload, count, entry, roof) for entry in entries]
+        session.records += found_here
+        print(report.line(found_here), flush=True)
 
 
-def print_heading(threads: int, columns: list[str]) -> None:
-    """Print the two lines above the rows."""
-    print(f"\n{threads} thread{'s' * (threads > 1)}: min and median in ms; x: median, as a multiple of the copy's")
-    head = f"{'':<47}{'copy':^24}"
-    names = f"{'workload':<47}{'min':>8}{'median':>8}{'GB/s':>7} "
-    for column in columns:
-        head += f"{column:^24}"
-        names += f"{'min':>8}{'median':>8}{'x':>7} "
-    print(head.rstrip())
-    print(names.rstrip(), flush=True)
-
-
-def print_row(workload: Workload, entries: list[Entry], columns: list[str]) -> None:
-    """Print one workload."""
-    by_name = {entry.name: entry for entry in entries}
-    roof = by_name["copy out"].samples
-    line = f"{workload.name:<47}{min(roof) * 1e3:>8.2f}{median(roof) * 1e3:>8.2f}"
-    line += f"{workload.bytes_moved / median(roof) / 1e9:>7.1f} "
-    for column in columns:
-        if column in by_name:
-            samples = by_name[column].samples
-            line += f"{min(samples) * 1e3:>8.2f}{median(samples) * 1e3:>8.2f}{median(samples) / median(roof):>7.2f} "
-        else:
-            line += f"{'–':>23} "
-    print(line.rstrip(), flush=True)
-
-
-def print_means(records: Iterable[dict[str, Any]], threads: int) -> None:
-    """Print geometric means over the workloads."""
-    chosen = [r for r in records if r["threads"] == threads]
-    medians = {(r["workload"], f"{r['provider']} {r['form']}"): r["median_seconds"] for r in chosen}
-    names = sorted({workload for workload, _ in medians})
-    for over, under in (("normkit out", "copy out"), ("normkit new", "copy out"), ("torch new", "normkit new")):
-        ratios = {n: medians[n, over] / medians[n, under] for n in names if {(n, over), (n, under)} <= medians.keys()}
-        if ratios:
-            low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
-            mean = f"geometric mean {geometric_mean(ratios.values()):.2f}"
-            print(f"{over} / {under}: {mean}, least {ratios[low]:.2f} ({low}), most {ratios[high]:.2f} ({high})")
-
-
-def main() -> None:
-    """Run the benchmark."""
+def options_of(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small shapes, few rounds: checks the benchmark itself")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, len(os.sched_getaffinity(0))], metavar="N")
-    parser.add_argument("--dtype", choices=("float32", "float64", "float16"), default="float32")
-    parser.add_argument("--filter", default="", metavar="TEXT", help="only workloads whose name contains TEXT")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", dest="matrix", action="store_const", const="quick", help="a choice, in three minutes")
+    size.add_argument("--smoke", dest="matrix", action="store_const", const="smoke", help="tiny: only checks itself")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", metavar="N", help="default: all, and 1 for some of the matrix"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, nargs="+", default=DTYPES)
+    parser.add_argument(
+        "--filter", default="", metavar="TEXT", help="only workloads whose name contains all of TEXT's words"
+    )
     parser.add_argument("--providers", nargs="+", choices=providers.NAMES, default=providers.NAMES)
-    parser.add_argument("--rounds", type=int, help="samples of each entry (default 15, or 3 with --quick)")
+    parser.add_argument("--rounds", type=int, help="the most samples of each entry")
+    parser.add_argument("--seconds", type=float, help="in which to take the samples of a workload")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything to FILE")
-    options = parser.parse_args()
-
-    chosen = [w for w in workloads(options.dtype, options.quick) if options.filter in w.name]
-    if not chosen:
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write a table to FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw into FILE, .png or .svg; needs matplotlib")
+    parser.add_argument("--list", action="store_true", help="only print the names of the workloads")
+    parser.set_defaults(matrix="full")
+    options = parser.parse_args(arguments)
+    words = options.filter.split()
+    options.chosen = [
+        w for w in MATRICES[options.matrix]() if w.dtype in options.dtype and all(word in w.name for word in words)
+    ]
+    if not options.chosen:
         parser.error(f"no workload's name contains {options.filter!r}")
-    loaded, missing = providers.load(tuple(dict.fromkeys(("copy", *options.providers))))
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmark."""
+    options = options_of(arguments)
+    if options.list:
+        print(*(workload.name for workload in options.chosen), sep="\n")
+        return
+    loaded, missing = providers.load(tuple(dict.fromkeys(options.providers)))
+    if copy.MISSING:
+        missing["a streaming copy"] = copy.MISSING
     for name, reason in missing.items():
         print(f"without {name}: {reason}")
     description = machine.describe()
     print(f"{description['cpu']}, {description['cores']} cores; normkit uses {description['normkit']['isa']}")
 
-    records: list[dict[str, Any]] = []
-    columns = [column for column in COLUMNS if column.split()[0] in loaded]
-    for threads in dict.fromkeys(options.threads):
-        for module in loaded.values():
-            module.set_threads(threads)
-        print_heading(threads, columns)
-        for workload in chosen:
-            entries = entries_of(workload, loaded)
-            measure(entries, options.rounds or (3 if options.quick else 15))
-            print_row(workload, entries, columns)
-            roof = median(next(entry.samples for entry in entries if entry.provider == "copy"))
-            records += [record(workload, threads, entry, roof) for entry in entries]
-        print_means(records, threads)
+    session, every = Session(loaded), len(os.sched_getaffinity(0))
+    seconds, rounds = BUDGETS[options.matrix]
+    seconds = seconds if options.seconds is None else options.seconds
+    print(report.heading())
+    for workload in options.chosen:
+        threads = options.threads or ((every, 1) if workload.both else (every,))
+        run(session, workload, tuple(dict.fromkeys(threads)), seconds, options.rounds or rounds)
+    print(report.summary(session.records))
+
+    result = {
+        "machine": description,
+        "matrix": options.matrix,
+        "providers": {name: module.VERSION for name, module in loaded.items()},
+        "missing": missing,
+        "refused": session.refused,
+        "wrong": session.wrong,
+        "results": session.records,
+    }
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        versions = {name: module.VERSION for name, module in loaded.items()}
-        report = {"machine": description, "providers": versions, "quick": options.quick, "results": records}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    report.write(result, options.markdown, options.plot)
+    if any(case["provider"] == "normkit" for case in session.wrong):
+        raise SystemExit("normkit's results are wrong")
 
 
 if __name__ == "__main__":

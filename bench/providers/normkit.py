@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import normkit
-from workloads import EPS, GROUPS
+from operations import EPS, GROUPS
 
 if TYPE_CHECKING:
     from workloads import Data, Workload
@@ -24,31 +25,60 @@ def _state(data: Data) -> normkit.BatchNormState:
     return state
 
 
-def prepare(workload: Workload, data: Data, out: np.ndarray | None) -> Callable[[], np.ndarray]:
+def _batch(w: Workload, d: Data, **more: Any) -> Callable[[], Any]:
+    return partial(normkit.batch_norm, d.x, _state(d), d.weight, d.bias, axis=w.channel_axis, eps=EPS, **more)
+
+
+# From a workload, its data and {"out": buffer} or {} to the call that a user would write.
+FORWARD: dict[str, Callable[..., Callable[[], Any]]] = {
+    "batch_norm_training": lambda w, d, out: _batch(w, d, training=True, **out),
+    "batch_norm_inference": lambda w, d, out: _batch(w, d, **out),
+    "batch_norm_training_residual_relu": lambda w, d, out: _batch(
+        w, d, training=True, residual=d.residual, activation="relu", **out
+    ),
+    "batch_norm_inference_residual_relu": lambda w, d, out: _batch(w, d, residual=d.residual, activation="relu", **out),
+    "layer_norm": lambda w, d, out: partial(normkit.layer_norm, d.x, d.weight, d.bias, axis=w.reduced, eps=EPS, **out),
+    "rms_norm": lambda w, d, out: partial(normkit.rms_norm, d.x, d.weight, axis=w.reduced, eps=EPS, **out),
+    "group_norm": lambda w, d, out: partial(
+        normkit.group_norm, d.x, GROUPS, d.weight, d.bias, axis=w.channel_axis, eps=EPS, **out
+    ),
+    "instance_norm": lambda w, d, out: partial(
+        normkit.instance_norm, d.x, d.weight, d.bias, axis=w.channel_axis, eps=EPS, **out
+    ),
+    "standardize": lambda w, d, out: partial(normkit.standardize, d.x, axis=w.reduced, **out),
+    "min_max_scale": lambda w, d, out: partial(normkit.min_max_scale, d.x, axis=w.reduced, **out),
+}
+
+# What has no out=.
+ALLOCATING: dict[str, Callable[..., Callable[[], Any]]] = {
+    "add_layer_norm": lambda w, d: partial(
+        normkit.add_layer_norm, d.x, d.residual, d.weight, d.bias, axis=w.reduced, eps=EPS
+    ),
+    "add_rms_norm": lambda w, d: partial(normkit.add_rms_norm, d.x, d.residual, d.weight, axis=w.reduced, eps=EPS),
+    "batch_norm_training_backward": lambda w, d: partial(
+        normkit.batch_norm_backward, d.dy, d.x, d.mean, d.rstd, d.weight, axis=w.channel_axis
+    ),
+    "layer_norm_backward": lambda w, d: partial(
+        normkit.layer_norm_backward, d.dy, d.x, d.mean, d.rstd, d.weight, axis=w.reduced
+    ),
+    "rms_norm_backward": lambda w, d: partial(normkit.rms_norm_backward, d.dy, d.x, d.rstd, d.weight, axis=w.reduced),
+    "group_norm_backward": lambda w, d: partial(
+        normkit.group_norm_backward, d.dy, d.x, d.mean, d.rstd, GROUPS, d.weight, axis=w.channel_axis
+    ),
+    "instance_norm_backward": lambda w, d: partial(
+        normkit.instance_norm_backward, d.dy, d.x, d.mean, d.rstd, d.weight, axis=w.channel_axis
+    ),
+}
+
+
+def prepare(workload: Workload, data: Data, ready: bool) -> Callable[[], Any] | None:
     """Return the call a user would write."""
-    x, weight, bias, axis = data.x, data.weight, data.bias, workload.channel_axis
-    match workload.operation:
-        case "batch_norm_training":
-            state = _state(data)
-            return lambda: normkit.batch_norm(x, state, weight, bias, training=True, axis=axis, eps=EPS, out=out)
-        case "batch_norm_inference":
-            state = _state(data)
-            return lambda: normkit.batch_norm(x, state, weight, bias, axis=axis, eps=EPS, out=out)
-        case "layer_norm":
-            return lambda: normkit.layer_norm(x, weight, bias, axis=workload.reduced, eps=EPS, out=out)
-        case "rms_norm":
-            return lambda: normkit.rms_norm(x, weight, axis=workload.reduced, eps=EPS, out=out)
-        case "group_norm":
-            return lambda: normkit.group_norm(x, GROUPS, weight, bias, axis=axis, eps=EPS, out=out)
-        case "instance_norm":
-            return lambda: normkit.instance_norm(x, weight, bias, axis=axis, eps=EPS, out=out)
-        case "standardize":
-            return lambda: normkit.standardize(x, axis=workload.reduced, out=out)
-        case "min_max_scale":
-            return lambda: normkit.min_max_scale(x, axis=workload.reduced, out=out)
-    raise ValueError(f"no such operation: {workload.operation}")
+    name = workload.operation.name
+    if name in FORWARD:
+        return FORWARD[name](workload, data, {"out": workload.buffers()[0]} if ready else {})
+    return None if ready else ALLOCATING[name](workload, data)
 
 
-def to_numpy(workload: Workload, result: np.ndarray) -> np.ndarray:
-    """Return the result."""
-    return result
+def results(workload: Workload, result: np.ndarray | tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Return all results."""
+    return result if isinstance(result, tuple) else (result,)

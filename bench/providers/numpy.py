@@ -7,63 +7,98 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workloads import EPS, GROUPS
+import oracle
+from providers import Unsupported
 
 if TYPE_CHECKING:
     from workloads import Data, Workload
 
 VERSION = np.__version__
+LARGEST_BYTES = 64 << 20
+HALF = ("float16", "bfloat16")
+
+Array = np.ndarray
 
 
 def set_threads(threads: int) -> None:
     """Do nothing: NumPy's reductions and element-wise operations run in one thread."""
 
 
-def _normalize(x: np.ndarray, axes: tuple[int, ...], eps: float = EPS) -> np.ndarray:
-    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
+def _scale(workload: Workload, x: Array) -> tuple[Array, ...]:
+    low, high = x.min(workload.reduced, keepdims=True), x.max(workload.reduced, keepdims=True)
+    return ((x - low) / (high - low),)
 
 
-def _group_normalize(workload: Workload, x: np.ndarray) -> np.ndarray:
-    axis = workload.channel_axis
-    split = (*x.shape[:axis], GROUPS, x.shape[axis] // GROUPS, *x.shape[axis + 1 :])
-    axes = tuple(range(1, axis)) + tuple(range(axis + 1, len(split)))
-    return _normalize(x.reshape(split), axes).reshape(x.shape)
+def _apart(workload: Workload) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], list[int]]:
+    """Return the shape with groups apart, the reduced and the affine axes in it, and the shape of parameters."""
+    shape, reduced, affine = oracle.reference.grouped(workload.shape, workload.reduced, workload.affine, workload.split)
+    return shape, reduced, affine, [n if axis in affine else 1 for axis, n in enumerate(shape)]
 
 
-def _scale(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    low, high = x.min(axes, keepdims=True), x.max(axes, keepdims=True)
-    return (x - low) / (high - low)
+def _forward(workload: Workload, data: Data) -> Callable[[], tuple[Array, ...]]:
+    operation = workload.operation
+    shape, axes, _, along = _apart(workload)
+    weight, bias = (None if p is None else p.reshape(along) for p in (data.weight, data.bias))
+    given = None
+    if operation.given:
+        given = tuple(s.reshape(along).astype(data.x.dtype) for s in (data.running_mean, data.running_var))
+
+    def normalized(x: Array) -> Array:
+        mean, var = given or (x.mean(axes, keepdims=True), x.var(axes, keepdims=True))
+        return (x - mean) / np.sqrt(var + operation.eps)
+
+    def scaled(x: Array) -> Array:
+        return x / np.sqrt((x * x).mean(axes, keepdims=True) + operation.eps)
+
+    unit = normalized if operation.centred else scaled
+
+    def call() -> tuple[Array, ...]:
+        x = data.x + data.residual if operation.sums else data.x
+        y = unit(x.reshape(shape))
+        y = y if weight is None else y * weight
+        y = (y if bias is None else y + bias).reshape(workload.shape)
+        if operation.fused:
+            y = np.maximum(y + data.residual, 0)
+        return (y, x) if operation.sums else (y,)
+
+    return call
 
 
-def _expression(workload: Workload, data: Data) -> Callable[[np.ndarray], np.ndarray]:
-    axes = workload.reduced
-    weight, bias = (None if p is None else workload.broadcastable(p) for p in (data.weight, data.bias))
-    match workload.operation:
-        case "batch_norm_inference":
-            given = [n if axis == workload.channel_axis else 1 for axis, n in enumerate(workload.shape)]
-            mean, var = (s.reshape(given).astype(data.x.dtype) for s in (data.running_mean, data.running_var))
-            return lambda x: (x - mean) / np.sqrt(var + EPS) * weight + bias
-        case "rms_norm":
-            return lambda x: x / np.sqrt((x * x).mean(axes, keepdims=True) + EPS) * weight
-        case "group_norm":
-            return lambda x: _group_normalize(workload, x) * weight + bias
-        case "standardize":
-            return lambda x: _normalize(x, axes, eps=0.0)
-        case "min_max_scale":
-            return lambda x: _scale(x, axes)
-    return lambda x: _normalize(x, axes) * weight + bias
+def _backward(workload: Workload, data: Data) -> Callable[[], tuple[Array, ...]]:
+    operation, (shape, axes, affine, along) = workload.operation, _apart(workload)
+    weight = data.weight.reshape(along)
+    mean, rstd = (np.expand_dims(s, axes) for s in (data.mean, data.rstd))
+    shared = tuple(axis for axis in range(len(shape)) if axis not in affine)
+
+    def call() -> tuple[Array, ...]:
+        x, dy = data.x.reshape(shape), data.dy.reshape(shape)
+        unit = ((x - mean) if operation.centred else x) * rstd
+        g = dy * weight
+        dx = g - unit * (g * unit).mean(axes, keepdims=True)
+        if operation.centred:
+            dx = dx - g.mean(axes, keepdims=True)
+        dweight, dbias = (
+            ((dy * unit).sum(shared), dy.sum(shared)) if operation.bias else ((dy * unit).sum(shared), None)
+        )
+        parameters = (dweight,) if dbias is None else (dweight, dbias)
+        return (dx * rstd).reshape(workload.shape), *(p.reshape(workload.parameters) for p in parameters)
+
+    return call
 
 
-def prepare(workload: Workload, data: Data, out: np.ndarray | None) -> Callable[[], np.ndarray] | None:
-    """Return the expression, allocating as it does; it has no `out=`. Half precision takes the way through float32."""
-    if out is not None:
+def prepare(workload: Workload, data: Data, ready: bool) -> Callable[[], tuple[Array, ...]] | None:
+    """Return the expression, allocating as it does; it has no `out=`."""
+    if ready:
         return None
-    x, expression = data.x, _expression(workload, data)
-    if x.dtype == np.float16:
-        return lambda: expression(x.astype(np.float32)).astype(np.float16)
-    return lambda: expression(x)
+    if workload.dtype in HALF:
+        raise Unsupported("sums in half precision")
+    if workload.tensor_bytes > LARGEST_BYTES:
+        raise Unsupported(f"takes too long above {LARGEST_BYTES >> 20} MB")
+    if workload.operation.name == "min_max_scale":
+        return lambda: _scale(workload, data.x)
+    return (_backward if workload.operation.backward else _forward)(workload, data)
 
 
-def to_numpy(workload: Workload, result: np.ndarray) -> np.ndarray:
-    """Return the result."""
+def results(workload: Workload, result: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Return all results."""
     return result

@@ -1,15 +1,17 @@
-"""PyTorch: torch.nn.functional where it has the operation, else the expression people write."""
+"""PyTorch: torch.nn.functional where it has the operation, else the expression people write; gradients by autograd."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from workloads import EPS, GROUPS
+from operations import EPS, GROUPS
+from workloads import dtype_of
 
 if TYPE_CHECKING:
     from workloads import Data, Workload
@@ -17,56 +19,111 @@ if TYPE_CHECKING:
 VERSION = torch.__version__
 set_threads = torch.set_num_threads
 
-CHANNELS_FIRST = ("batch_norm_training", "batch_norm_inference", "group_norm", "instance_norm")
-
 
 def _permuted(workload: Workload) -> bool:
-    # What PyTorch calls channels_last is NHWC memory seen as NCHW. No copy.
-    return workload.layout == "NHWC" and workload.operation in CHANNELS_FIRST
+    # What PyTorch calls channels_last is NHWC memory seen as NCHW. No copy. Expressions name their axes.
+    operation = workload.operation
+    return workload.layout == "NHWC" and operation.per != "sample" and operation.weight
 
 
-def _standardize(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
-    var, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
-    return (x - mean) * var.rsqrt()
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    if array.dtype.name == "bfloat16":  # which NumPy knows from elsewhere
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
-def _scale(x: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
-    low, high = x.amin(axes, keepdim=True), x.amax(axes, keepdim=True)
-    return (x - low) * (high - low).reciprocal()
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(dtype_of("bfloat16"))
+    return tensor.numpy()
 
 
-def prepare(workload: Workload, data: Data, out: np.ndarray | None) -> Callable[[], torch.Tensor] | None:
-    """Return the functional call, which allocates its result; it has no `out=`."""
-    if out is not None:
-        return None
-    x = torch.from_numpy(data.x)
-    if _permuted(workload):
-        x = x.permute(0, 3, 1, 2)
-    weight, bias = (None if p is None else torch.from_numpy(p) for p in (data.weight, data.bias))
-    mean, var = (
-        torch.from_numpy(statistic.astype(data.x.dtype)) for statistic in (data.running_mean, data.running_var)
+@dataclass
+class Tensors:
+    """The data as PyTorch sees it."""
+
+    x: torch.Tensor
+    weight: Any
+    bias: Any
+    mean: Any
+    var: Any
+    residual: Any
+    dy: Any
+    normalized: list[int]  # the extents that layer_norm and rms_norm average over
+    axes: tuple[int, ...]  # the axes that statistics are taken over
+
+
+def _tensors(workload: Workload, data: Data) -> Tensors:
+    def values(array: np.ndarray | None) -> torch.Tensor | None:
+        if array is None:
+            return None
+        return _tensor(array).permute(0, 3, 1, 2) if _permuted(workload) else _tensor(array)
+
+    def parameter(array: np.ndarray | None) -> torch.Tensor | None:
+        return None if array is None else _tensor(array.astype(data.x.dtype))
+
+    return Tensors(
+        values(data.x),
+        *(parameter(array) for array in (data.weight, data.bias, data.running_mean, data.running_var)),
+        values(data.residual),
+        values(data.dy),
+        list(workload.parameters),
+        workload.reduced,
     )
-    normalized = [workload.shape[axis] for axis in workload.affine]
-    match workload.operation:
-        case "batch_norm_training":
-            return lambda: F.batch_norm(x, mean, var, weight, bias, training=True, eps=EPS)
-        case "batch_norm_inference":
-            return lambda: F.batch_norm(x, mean, var, weight, bias, eps=EPS)
-        case "layer_norm":
-            return lambda: F.layer_norm(x, normalized, weight, bias, EPS)
-        case "rms_norm":
-            return lambda: F.rms_norm(x, normalized, weight, EPS)
-        case "group_norm":
-            return lambda: F.group_norm(x, GROUPS, weight, bias, EPS)
-        case "instance_norm":
-            return lambda: F.instance_norm(x, weight=weight, bias=bias, eps=EPS)
-        case "standardize":
-            return lambda: _standardize(x, workload.reduced)
-        case "min_max_scale":
-            return lambda: _scale(x, workload.reduced)
-    raise ValueError(f"no such operation: {workload.operation}")
 
 
-def to_numpy(workload: Workload, result: torch.Tensor) -> np.ndarray:
-    """Return the result in the order of axes of `workload`."""
-    return (result.permute(0, 2, 3, 1) if _permuted(workload) else result).numpy()
+def _batch(t: Tensors, training: bool) -> torch.Tensor:
+    return F.batch_norm(t.x, t.mean, t.var, t.weight, t.bias, training=training, eps=EPS)
+
+
+def _standardize(t: Tensors) -> torch.Tensor:
+    var, mean = torch.var_mean(t.x, t.axes, correction=0, keepdim=True)
+    return (t.x - mean) * var.rsqrt()
+
+
+def _scale(t: Tensors) -> torch.Tensor:
+    low, high = t.x.amin(t.axes, keepdim=True), t.x.amax(t.axes, keepdim=True)
+    return (t.x - low) * (high - low).reciprocal()
+
+
+def _added(t: Tensors, norm: Callable[[torch.Tensor], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    s = t.x + t.residual
+    return norm(s), s
+
+
+FORWARD: dict[str, Callable[[Tensors], Any]] = {
+    "batch_norm_training": lambda t: _batch(t, True),
+    "batch_norm_inference": lambda t: _batch(t, False),
+    "batch_norm_training_residual_relu": lambda t: _batch(t, True).add_(t.residual).relu_(),
+    "batch_norm_inference_residual_relu": lambda t: _batch(t, False).add_(t.residual).relu_(),
+    "layer_norm": lambda t: F.layer_norm(t.x, t.normalized, t.weight, t.bias, EPS),
+    "rms_norm": lambda t: F.rms_norm(t.x, t.normalized, t.weight, EPS),
+    "group_norm": lambda t: F.group_norm(t.x, GROUPS, t.weight, t.bias, EPS),
+    "instance_norm": lambda t: F.instance_norm(t.x, weight=t.weight, bias=t.bias, eps=EPS),
+    "add_layer_norm": lambda t: _added(t, lambda s: F.layer_norm(s, t.normalized, t.weight, t.bias, EPS)),
+    "add_rms_norm": lambda t: _added(t, lambda s: F.rms_norm(s, t.normalized, t.weight, EPS)),
+    "standardize": _standardize,
+    "min_max_scale": _scale,
+}
+
+
+def prepare(workload: Workload, data: Data, ready: bool) -> Callable[[], Any] | None:
+    """Return the functional call, which allocates its result; it has no `out=`.
+
+    A backward pass is one call of autograd on a graph that was made before.
+    """
+    if ready:
+        return None
+    t, forward = _tensors(workload, data), FORWARD[workload.operation.forward]
+    if not workload.operation.backward:
+        return lambda: forward(t)
+    wanted = [p.requires_grad_() for p in (t.x, t.weight, t.bias) if p is not None]
+    y = forward(t)
+    return lambda: torch.autograd.grad(y, wanted, t.dy, retain_graph=True)
+
+
+def results(workload: Workload, result: Any) -> tuple[np.ndarray, ...]:
+    """Return all results in the order of axes of `workload`."""
+    tensors = result if isinstance(result, tuple) else (result,)
+    return tuple(_array(t.permute(0, 2, 3, 1) if _permuted(workload) and t.ndim == 4 else t) for t in tensors)

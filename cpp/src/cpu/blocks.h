@@ -122,13 +122,14 @@ struct RowBlock {
   }
 };
 
-template <class C, class S, template <class, class> class ReaderOf, int block_width>
+template <class C, class S, template <class, class> class ReaderOf>
 struct ColumnBlock {
-  static constexpr int width = block_width;
-  static constexpr int vectors = block_width / Vec<C>::width;
+  static constexpr int width = static_cast<int>(most_columns);
+  static constexpr int vectors = 4;  // side by side; how many is free, since lanes do not meet
+  static constexpr int group = vectors * Vec<C>::width;
   using Work = C;
   using Reader = ReaderOf<C, S>;
-  using Wide = ColumnBlock<double, S, ReaderOf, block_width>;
+  using Wide = ColumnBlock<double, S, ReaderOf>;
   static constexpr bool may_leave_range = !is_float16<S>;
   using LaneVectors = Lanes<C, vectors>;
 
@@ -139,7 +140,7 @@ struct ColumnBlock {
 
   Wide widened() const { return {job, start, lanes, piece}; }
   int in_use() const { return lanes; }
-  static constexpr int computed() { return width; }
+  int computed() const { return (lanes + group - 1) / group * group; }
 
   // The first valid value of each lane; 0 where there is none.
   void first(C (&value)[width]) const {
@@ -160,33 +161,50 @@ struct ColumnBlock {
     }
   }
 
+  // Row by row memory is read as it lies, so a few positions of all lanes come before the next few; but for a single
+  // group, which keeps its sums in registers.
   template <template <class> class Fold, int count>
   void reduce(const C (&shift)[width], C (&results)[count][width]) const {
-    LaneVectors shifts;
-    for (int j = 0; j < vectors; ++j) shifts.v[j] = load(shift + j * Vec<C>::width);
-    auto fold = Fold<LaneVectors>::about(shifts);
-    walk(fold);
-    fold.results([&](int k, LaneVectors lane_vectors, auto) {
-      for (int j = 0; j < vectors; ++j) store(results[k] + j * Vec<C>::width, lane_vectors.v[j]);
-    });
-  }
-
-  template <class Fold>
-  NORMKIT_INLINE void walk(Fold& fold) const {
+    bool begun = false;
     Reader reader(*job, start);
     for_spans(*job, piece.outer_begin, piece.outer_end, [&](const OuterIndex& index, std::int64_t positions) {
       reader.seek(*job, index);
-      while (positions > 0) {
-        std::int64_t steps = smaller(positions, flush_every);
-        positions -= steps;
-        if (lanes == width) {
-          for (; steps > 0; --steps, reader.advance()) {
-            for (int j = 0; j < vectors; ++j) reader.add(j, j * Vec<C>::width, fold);
-          }
-        } else {
-          for (; steps > 0; --steps, reader.advance()) add_first<vectors>(reader, 0, lanes, fold);
+      const std::int64_t stretch = lanes <= group ? positions : flush_every;
+      for (; positions > 0; positions -= stretch) {
+        const std::int64_t steps = smaller(positions, stretch);
+        Reader next = reader;
+        for (int lane = 0; lane < lanes; lane += group) {
+          next = reader;
+          reduce_group<Fold>(next, steps, lane, begun, shift, results);
         }
-        fold.flush();
+        reader = next;
+        begun = true;
+      }
+    });
+  }
+
+  template <template <class> class Fold, int count>
+  NORMKIT_INLINE void reduce_group(Reader& reader, std::int64_t positions, int lane, bool begun, const C (&shift)[width],
+                                   C (&results)[count][width]) const {
+    LaneVectors shifts;
+    for (int j = 0; j < vectors; ++j) shifts.v[j] = load(shift + lane + j * Vec<C>::width);
+    auto fold = Fold<LaneVectors>::about(shifts);
+    while (positions > 0) {
+      std::int64_t steps = smaller(positions, flush_every);
+      positions -= steps;
+      if (lanes - lane >= group) {
+        for (; steps > 0; --steps, reader.advance()) {
+          for (int j = 0; j < vectors; ++j) reader.add(j, lane + j * Vec<C>::width, fold);
+        }
+      } else {
+        for (; steps > 0; --steps, reader.advance()) add_first<vectors>(reader, lane, lanes - lane, fold);
+      }
+      fold.flush();
+    }
+    fold.results([&](int k, LaneVectors found, auto combine) {
+      for (int j = 0; j < vectors; ++j) {
+        C* result = results[k] + lane + j * Vec<C>::width;
+        store(result, begun ? combine(load(result), found.v[j]) : found.v[j]);
       }
     });
   }

@@ -222,7 +222,8 @@ struct GradientRule {
   template <class Block>
   static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
     using C = typename Block::Work;
-    const C shift[Block::width] = {};
+    C shift[Block::width];
+    for (int l = 0; l < block.computed(); ++l) shift[l] = C{0};
     C sums[terms][Block::width];
     block.template reduce<Sums>(shift, sums);
     for (int t = 0; t < terms; ++t) {
@@ -292,29 +293,40 @@ struct GradientMap {
   }
 
   struct Run : GradientRun<C, S, fused, Column::statistics> {
+    static constexpr std::int64_t item = sizeof(S);
+    struct Result {
+      Vec<C> dx, dresidual;
+    };
     S *dx, *dresidual;
     const C *mean_gradient, *projection, *scale;
 
     template <class Place>
-    NORMKIT_INLINE Vec<C> apply(const Gradient<C>& r, Place at) const {
+    NORMKIT_INLINE Result result(const Gradient<C>& r, Place at) const {
       const bool vary = this->statistics_vary;
       const Vec<C> minus_unit = Vec<C>{} - r.unit;
       const Vec<C> v = fma(minus_unit, at(projection, vary), r.weighed - at(mean_gradient, vary)) * at(scale, vary);
       // What is masked is 0, and not minus the mean gradient.
-      if constexpr (fused) return select(r.count.raw != Vec<C>{}.raw, v, Vec<C>{});
-      return v;
+      if constexpr (fused) return {select(r.count.raw != Vec<C>{}.raw, v, Vec<C>{}), r.g};
+      return {v, r.g};
     }
-    NORMKIT_INLINE void put(std::int64_t i) const {
-      const At<C> at{i};
-      const Gradient<C> r = this->gradient(at);
-      if (dx != nullptr) store(dx + i, apply(r, at));
-      if (fused && dresidual != nullptr) store(dresidual + i, r.g);
+    NORMKIT_INLINE Result at(std::int64_t i) const { return result(this->gradient(At<C>{i}), At<C>{i}); }
+    NORMKIT_INLINE Result first(std::int64_t i, int n) const {
+      return result(GradientRun<C, S, fused, Column::statistics>::first(i, n), First<C>{i, n});
     }
-    NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
-      const First<C> at{i, n};
-      const Gradient<C> r = this->first(i, n);
-      if (dx != nullptr) store_first(dx + i, n, apply(r, at));
-      if (fused && dresidual != nullptr) store_first(dresidual + i, n, r.g);
+    NORMKIT_INLINE std::int64_t head() const {
+      const std::int64_t head = elements_to_alignment<C>(dx != nullptr ? dx : dresidual);
+      const bool agrees = dx == nullptr || dresidual == nullptr || head == elements_to_alignment<C>(dresidual);
+      return agrees ? head : std::int64_t{1} << 62;
+    }
+    template <bool streams>
+    NORMKIT_INLINE void put(std::int64_t i, const Result& r) const {
+      if (dx != nullptr) detail::put<streams>(dx + i, r.dx);
+      if (fused && dresidual != nullptr) detail::put<streams>(dresidual + i, r.dresidual);
+    }
+    template <bool streams>
+    NORMKIT_INLINE void put_first(std::int64_t i, int n, const Result& r) const {
+      if (dx != nullptr) detail::put_first<streams>(dx + i, n, r.dx);
+      if (fused && dresidual != nullptr) detail::put_first<streams>(dresidual + i, n, r.dresidual);
     }
   };
   NORMKIT_INLINE Run run() const { return {cursor.run, dx, dresidual, gradient, projection, scale}; }

@@ -28,6 +28,7 @@ struct Job {
   Axis outer[3];            // the reduced axes but for rows' unit-stride one; right-aligned
   std::int64_t slabs;       // kept[0] times those along kept[1]
   std::int64_t slab_lanes;  // the last slab along kept[1] may be narrower; a multiple of geometry.pooled
+  bool streams;             // what is mapped goes past the caches
   bool slabs_stay_cached;   // x of two slabs and y of one do: `run` fetches the next slab while it maps one
 
   void* operands[max_operands];  // null where absent; without the one at operand_out nothing is mapped
@@ -56,7 +57,7 @@ struct Job {
   double low, high;  // Statistic::range
 };
 
-inline constexpr std::int64_t most_columns = 512;  // in a slab
+inline constexpr std::int64_t most_columns = 1024;  // in a slab
 inline constexpr std::int64_t most_rows = 16;
 
 /// The kernels of one storage type on one instruction set. All take a range of work, so that a caller may cut it as it

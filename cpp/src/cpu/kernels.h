@@ -1,6 +1,7 @@
 // The loops: fold, finish and map of rows and columns, for any rule and map. Contract: kernel_table.h.
 #pragma once
 
+#include "cpu/flat.h"
 #include "cpu/gradient.h"
 #include "cpu/map.h"
 #include "cpu/rules.h"
@@ -46,8 +47,7 @@ struct BlockOf {
 };
 template <class S, class C, template <class, class> class Reader>
 struct BlockOf<S, C, Reader, false> {
-  // Four vectors side by side; how many is free, since lanes do not meet.
-  using Type = ColumnBlock<C, S, Reader, 4 * Vec<C>::width>;
+  using Type = ColumnBlock<C, S, Reader>;
 };
 
 // What becomes of x once a rule has been applied. `Map<C, S, lanes_vary, params_vary>` for runs along which the lanes'
@@ -93,13 +93,31 @@ struct Differentiate {
   using Map = GradientMap<C, S, fused>;
 };
 
-// `count` runs of `length` elements, the first at `index` on the outer axes.
-template <class Map, class Lanes>
+// `count` runs of `length` elements, the first at `index` on the outer axes. `lane_step`: from one to the next.
+template <class Map, int lane_step, class Lanes>
 NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const Lanes& lanes, const OuterIndex& index,
-                             std::int64_t length, std::int64_t count, const Axis& axis, std::int64_t lane_step,
-                             std::int64_t next) {
+                             std::int64_t length, std::int64_t count, const Axis& axis, std::int64_t next) {
   Map map(job, start, index, lanes);
-  for (; count > 0; --count, map.advance(axis, lane_step)) map_run(map.run(), length, next);
+  if (lane_step == 0 && axis.param_stride == 0) {
+    Axis shared = axis;
+    shared.param_stride = 0;  // as the compiler now knows
+    const auto take = [&] {
+      const auto run = map.run();
+      map.advance(shared, 0);
+      return run;
+    };
+    for (; count >= 4; count -= 4) {
+      const auto a = take();
+      const auto b = take();
+      const auto c = take();
+      const auto d = take();
+      map_run(job, FourRuns<decltype(map.run())>{a, b, c, d}, length, next);
+    }
+  }
+  for (; count > 0; --count, map.advance(axis, lane_step)) {
+    const auto run = map.run();
+    map_run(job, OneRun<decltype(map.run())>{run}, length, next);
+  }
 }
 
 template <class Map, bool rows, class Lanes>
@@ -108,13 +126,13 @@ void map_piece(const Job& job, const Slab& slab, const Piece& where, const Lanes
     OuterIndex index;
     outer_index(job, where.outer_begin, index);
     const Start start{slab.k0, slab.lane, 0, where.begin};
-    map_runs<Map>(job, start, lanes, index, where.length, slab.lanes, job.geometry.kept[1], 1, next);
+    map_runs<Map, 1>(job, start, lanes, index, where.length, slab.lanes, job.geometry.kept[1], next);
     return;
   }
   for (int r = 0; r < (rows ? slab.lanes : 1); ++r) {
     const Start start{slab.k0, slab.lane + r, r, where.begin};
     for_spans(job, where.outer_begin, where.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
-      map_runs<Map>(job, start, lanes, index, rows ? where.length : slab.lanes, runs, job.outer[2], 0, next);
+      map_runs<Map, 0>(job, start, lanes, index, rows ? where.length : slab.lanes, runs, job.outer[2], next);
     });
   }
 }
@@ -128,9 +146,9 @@ struct Loops {
   static constexpr int most_lanes = static_cast<int>(rows ? most_rows : most_columns);
   static constexpr bool has_map = !Same<Then, NoMap>::value;
 
-  // Of a slab's lanes. The padding lets whole vectors be stored at its end.
+  // Of a slab's lanes.
   struct Totals {
-    double term[terms][most_lanes + width];
+    double term[terms][most_lanes];
     double count;
 
     PartsView<terms> from(int lane) {
@@ -274,7 +292,13 @@ struct Loops {
                          std::int64_t next) {
     using Map = typename Then::template Map<C, S, !rows, params_vary>;
     const auto [begin, end] = blocks_of(job, chunk);
-    for (std::int64_t b = end - 1; b >= begin; --b) map_piece<Map, rows>(job, slab, piece(job, b), lanes, next);
+    if constexpr (!rows) {
+      if (is_flat(job, slab)) {
+        const Flat<C, S> flat(job, slab, lanes);
+        return flat.template map<Map>(piece(job, begin).outer_begin, piece(job, end - 1).outer_end, next);
+      }
+    }
+    for (std::int64_t b = begin; b < end; ++b) map_piece<Map, rows>(job, slab, piece(job, b), lanes, next);
   }
 
   static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
@@ -293,6 +317,7 @@ struct Loops {
         const Unit unit = unit_at(job, u);
         map_chunk(job, unit.slab, unit.chunk, kept_lanes(job, unit.slab), 0);
       }
+      if (job.streams) fence();
     }
   }
 
@@ -323,6 +348,7 @@ struct Loops {
         for (std::int64_t chunk = job.grid.chunks - 1; chunk >= 0; --chunk) map_chunk(job, slab, chunk, lanes, next);
       }
     }
+    if (job.streams) fence();
   }
 };
 

@@ -18,6 +18,8 @@
 #else
 #include <immintrin.h>
 #endif
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #endif
@@ -223,6 +225,45 @@ NORMKIT_INLINE void store(BFloat16* p, Vec<float> v) {
 #endif
 }
 
+// Past the caches, which then need not read what is overwritten as a whole. `p` is aligned to what is stored. Other
+// threads see it after fence().
+template <class C>
+NORMKIT_INLINE void stream(C* p, Vec<C> v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(reinterpret_cast<float*>(p), reinterpret_cast<__m512>(v.raw));
+#elif defined(__AVX2__)
+  _mm256_stream_ps(reinterpret_cast<float*>(p), reinterpret_cast<__m256>(v.raw));
+#elif defined(__SSE2__)
+  _mm_stream_ps(reinterpret_cast<float*>(p), reinterpret_cast<__m128>(v.raw));
+#else
+  store(p, v);
+#endif
+}
+
+template <class S>
+NORMKIT_INLINE void stream_half(S* p, Vec<float> v) {
+  static_assert(sizeof(S) == 2);
+#if defined(__AVX2__)
+  alignas(vector_bytes / 2) S rounded[Vec<float>::width];
+  store(rounded, v);
+#if defined(__AVX512F__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), *reinterpret_cast<const __m256i*>(rounded));
+#else
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), *reinterpret_cast<const __m128i*>(rounded));
+#endif
+#else
+  store(p, v);
+#endif
+}
+NORMKIT_INLINE void stream(Float16* p, Vec<float> v) { stream_half(p, v); }
+NORMKIT_INLINE void stream(BFloat16* p, Vec<float> v) { stream_half(p, v); }
+
+NORMKIT_INLINE void fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 // --- the first n < width elements: the rest is not touched ----------------------------------------------------------
 
 template <class C, class S>
@@ -267,6 +308,36 @@ NORMKIT_INLINE void store_first(S* p, int n, Vec<C> v) {
   S rounded[Vec<C>::width];
   store(rounded, v);
   std::memcpy(p, rounded, static_cast<std::size_t>(n) * sizeof(S));
+}
+
+// --- either way -----------------------------------------------------------------------------------------------------
+
+template <bool streams, class S, class C>
+NORMKIT_INLINE void put(S* p, Vec<C> v) {
+  if constexpr (streams) {
+    stream(p, v);
+  } else {
+    store(p, v);
+  }
+}
+
+// Parts of a line, if of a multiple of so many bytes, can be streamed too: whoever follows completes it.
+constexpr std::uintptr_t streamed_part = 16;
+
+template <bool streams, class S, class C>
+NORMKIT_INLINE void put_first(S* p, int n, Vec<C> v) {
+#if defined(__SSE2__)
+  const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(S);
+  if (streams && (reinterpret_cast<std::uintptr_t>(p) | bytes) % streamed_part == 0) {
+    alignas(vector_bytes) S rounded[Vec<C>::width];
+    store(rounded, v);
+    const auto* from = reinterpret_cast<const __m128i*>(rounded);
+    auto* to = reinterpret_cast<__m128i*>(p);
+    for (std::size_t k = 0; k < bytes / streamed_part; ++k) _mm_stream_si128(to + k, from[k]);
+    return;
+  }
+#endif
+  store_first(p, n, v);
 }
 
 // --- across lanes ---------------------------------------------------------------------------------------------------

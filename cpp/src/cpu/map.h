@@ -1,7 +1,10 @@
 // The elementwise half, one unit-stride run after the other. A map knows
 //   Map(job, start, index, lanes)  where its first run begins, and the lanes of its slab;
 //   advance(axis, lane_step)       the next run along an axis;
-//   run()                          the run it stands at, which knows put(i), put_first(i, n) and, of x, ahead(i, next).
+//   run()                          the run it stands at, which knows
+//     at(i), first(i, n)           what becomes of the vector from element i on, or of its first n elements,
+//     put<streams>(i, result), put_first<streams>(i, n, result)  and where that goes;
+//     head()                       how many elements come before the first place that can be streamed to.
 // Inputs and outputs may be the same memory.
 #pragma once
 
@@ -39,25 +42,122 @@ inline std::int64_t param_offset(const Job& job, const Start& start, const Outer
   return offset;
 }
 
-// Asks for what will be folded `next` elements after x + i, which may lie beyond the array: hence no pointer to it.
+// Asks the second-level cache for what will be folded `next` elements after x + i, which may lie beyond the array:
+// hence no pointer to it.
 template <class S>
 NORMKIT_INLINE void prefetch(const S* x, std::int64_t i, std::int64_t next) {
   const auto address = reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(i + next) * sizeof(S);
-  __builtin_prefetch(reinterpret_cast<const void*>(address));  // NOLINT(performance-no-int-to-ptr)
+  __builtin_prefetch(reinterpret_cast<const void*>(address), 0, 2);  // NOLINT(performance-no-int-to-ptr)
 }
+
+// How many elements lie between p and the next place where a whole vector may be streamed to; very many where there is
+// none.
+template <class C, class S>
+NORMKIT_INLINE std::int64_t elements_to_alignment(const S* p) {
+  constexpr std::uintptr_t bytes = sizeof(S) * static_cast<std::size_t>(Vec<C>::width);
+  const std::uintptr_t missing = (std::uintptr_t{0} - reinterpret_cast<std::uintptr_t>(p)) % bytes;
+  return missing % sizeof(S) == 0 ? static_cast<std::int64_t>(missing / sizeof(S)) : std::int64_t{1} << 62;
+}
+
+// Bytes of a run that is worth streaming. Where its ends cannot be, they cost two lines that are read first.
+constexpr std::int64_t least_streamed = 256;
+constexpr std::int64_t least_streamed_but_for_ends = 4096;
+
+template <class Run>
+NORMKIT_INLINE bool may_stream(const Run& run, std::int64_t length) {
+  const std::int64_t head = run.head();
+  const bool ends = (head | length) * Run::item % static_cast<std::int64_t>(streamed_part) == 0;
+  return head < Run::width && length * Run::item >= (ends ? least_streamed : least_streamed_but_for_ends);
+}
+
+template <class Run>
+struct OneRun {
+  static constexpr int width = Run::width;
+  const Run& run;
+
+  template <bool streams>
+  NORMKIT_INLINE void put(std::int64_t i) const {
+    run.template put<streams>(i, run.at(i));
+  }
+  template <bool streams>
+  NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
+    run.template put_first<streams>(i, n, run.first(i, n));
+  }
+  NORMKIT_INLINE bool may_stream(std::int64_t length) const { return detail::may_stream(run, length); }
+  NORMKIT_INLINE const Run& leader() const { return run; }
+};
+
+// Four whose lanes' values and weights are the same. These are read once: every result is there before the first is
+// written, for all that the compiler knows over them.
+template <class Run>
+struct FourRuns {
+  static constexpr int width = Run::width;
+  const Run &a, &b, &c, &d;
+
+  template <bool streams>
+  NORMKIT_INLINE void put(std::int64_t i) const {
+    const auto at_a = a.at(i);
+    const auto at_b = b.at(i);
+    const auto at_c = c.at(i);
+    const auto at_d = d.at(i);
+    a.template put<streams>(i, at_a);
+    b.template put<streams>(i, at_b);
+    c.template put<streams>(i, at_c);
+    d.template put<streams>(i, at_d);
+  }
+  template <bool streams>
+  NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
+    for (const Run* run : {&a, &b, &c, &d}) OneRun<Run>{*run}.template put_first<streams>(i, n);
+  }
+  NORMKIT_INLINE bool may_stream(std::int64_t length) const {
+    const std::int64_t head = a.head();
+    return b.head() == head && c.head() == head && d.head() == head && detail::may_stream(a, length);
+  }
+  NORMKIT_INLINE const Run& leader() const { return a; }
+};
 
 // `next`, where not 0, is how many elements ahead lies what will be folded after this: it is asked for meanwhile, since
 // a map alone leaves the way from memory idle.
-template <class Run>
-NORMKIT_INLINE void map_run(const Run& run, std::int64_t length, std::int64_t next) {
-  constexpr int width = Run::width;
+template <bool streams, class Runs>
+NORMKIT_INLINE void map_elements(const Runs& runs, std::int64_t length, std::int64_t next) {
+  constexpr int width = Runs::width;
   std::int64_t i = 0;
-  for (; i + width <= length; i += width) {
-    if (next != 0) prefetch(run.x, i, next);
-    run.put(i);
+  if constexpr (streams) {
+    i = runs.leader().head();
+    if (i > 0) runs.template put_first<streams>(0, static_cast<int>(i));
   }
-  if (i < length) run.put_first(i, static_cast<int>(length - i));
+  for (; i + width <= length; i += width) {
+    if (next != 0) prefetch(runs.leader().x, i, next);
+    runs.template put<streams>(i);
+  }
+  if (i < length) runs.template put_first<streams>(i, static_cast<int>(length - i));
 }
+
+template <class Runs>
+NORMKIT_INLINE void map_run(const Job& job, const Runs& runs, std::int64_t length, std::int64_t next) {
+  if (job.streams && runs.may_stream(length)) return map_elements<true>(runs, length, next);
+  map_elements<false>(runs, length, next);
+}
+
+// Of a run of x that is mapped to one of y.
+template <class C, class S>
+struct OneResult {
+  static constexpr int width = Vec<C>::width;
+  static constexpr std::int64_t item = sizeof(S);
+  using Result = Vec<C>;
+  const S* x;
+  S* y;
+
+  NORMKIT_INLINE std::int64_t head() const { return elements_to_alignment<C>(y); }
+  template <bool streams>
+  NORMKIT_INLINE void put(std::int64_t i, Result result) const {
+    detail::put<streams>(y + i, result);
+  }
+  template <bool streams>
+  NORMKIT_INLINE void put_first(std::int64_t i, int n, Result result) const {
+    detail::put_first<streams>(y + i, n, result);
+  }
+};
 
 // What all maps of x to y share: pointers to both, and to the lanes.
 template <class C, class S>
@@ -96,10 +196,8 @@ struct NormalizeMap : Cursor<C, S> {
     bias += axis.param_stride;
   }
 
-  struct Run {
-    static constexpr int width = Vec<C>::width;
-    const S* x;
-    S* y;
+  struct Run : OneResult<C, S> {
+    using OneResult<C, S>::x;
     Values<C, lanes_vary> shift_high, shift_low, scale;
     Values<C, params_vary> weight, bias;
 
@@ -114,12 +212,9 @@ struct NormalizeMap : Cursor<C, S> {
     NORMKIT_INLINE Vec<C> first(std::int64_t i, int n) const {
       return apply(load_first(x + i, n, Vec<C>{}), [i, n](const auto& values) { return values.first(i, n); });
     }
-    NORMKIT_INLINE void put(std::int64_t i) const { store(y + i, at(i)); }
-    NORMKIT_INLINE void put_first(std::int64_t i, int n) const { store_first(y + i, n, first(i, n)); }
   };
   NORMKIT_INLINE Run run() const {
-    return {this->x,
-            this->y,
+    return {{this->x, this->y},
             Values<C, lanes_vary>(this->shift_high),
             Values<C, lanes_vary>(this->shift_low),
             Values<C, lanes_vary>(this->scale),
@@ -158,19 +253,19 @@ struct FusedMap : NormalizeMap<C, S, lanes_vary, params_vary, centred> {
     bool varies;
     Activation activation;
 
-    NORMKIT_INLINE void put(std::int64_t i) const {
-      Vec<C> z = this->at(i);
+    NORMKIT_INLINE Vec<C> at(std::int64_t i) const {
+      Vec<C> z = Base::Run::at(i);
       if (residual != nullptr) z = z + load_as<C>(residual + i);
       z = activate(activation, z);
       if (mask != nullptr) z = select(valid_at<C>(mask, varies, i), z, Vec<C>{});
-      store(this->y + i, z);
+      return z;
     }
-    NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
-      Vec<C> z = this->first(i, n);
+    NORMKIT_INLINE Vec<C> first(std::int64_t i, int n) const {
+      Vec<C> z = Base::Run::first(i, n);
       if (residual != nullptr) z = z + load_first(residual + i, n, Vec<C>{});
       z = activate(activation, z);
       if (mask != nullptr) z = select(valid_first<C>(mask, varies, i, n), z, Vec<C>{});
-      store_first(this->y + i, n, z);
+      return z;
     }
   };
   NORMKIT_INLINE Run run() const { return {Base::run(), residual, mask, varies, activation}; }
@@ -184,10 +279,8 @@ struct RescaleMap : Cursor<C, S> {
   NORMKIT_INLINE RescaleMap(const Job& job, const Start& start, const OuterIndex& index, const LanesView<C>& lanes)
       : Cursor<C, S>(job, start, index, lanes), low(static_cast<C>(job.low)), high(static_cast<C>(job.high)) {}
 
-  struct Run {
-    static constexpr int width = Vec<C>::width;
-    const S* x;
-    S* y;
+  struct Run : OneResult<C, S> {
+    using OneResult<C, S>::x;
     Values<C, lanes_vary> minus_low, unit, range;
     Vec<C> low, span, high;
 
@@ -198,17 +291,15 @@ struct RescaleMap : Cursor<C, S> {
       const Vec<C> one = broadcast(C{1});
       return select((share.raw == one.raw) | (mapped.raw > high.raw), high, mapped);
     }
-    NORMKIT_INLINE void put(std::int64_t i) const {
-      store(y + i, apply(load_as<C>(x + i), [i](const auto& values) { return values.at(i); }));
+    NORMKIT_INLINE Vec<C> at(std::int64_t i) const {
+      return apply(load_as<C>(x + i), [i](const auto& values) { return values.at(i); });
     }
-    NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
-      const Vec<C> v = load_first(x + i, n, Vec<C>{});
-      store_first(y + i, n, apply(v, [i, n](const auto& values) { return values.first(i, n); }));
+    NORMKIT_INLINE Vec<C> first(std::int64_t i, int n) const {
+      return apply(load_first(x + i, n, Vec<C>{}), [i, n](const auto& values) { return values.first(i, n); });
     }
   };
   NORMKIT_INLINE Run run() const {
-    return {this->x,
-            this->y,
+    return {{this->x, this->y},
             Values<C, lanes_vary>(this->shift_high),
             Values<C, lanes_vary>(this->shift_low),
             Values<C, lanes_vary>(this->scale),
@@ -234,16 +325,14 @@ struct AddMap {
     third += axis.data_stride[operand_third];
   }
 
-  struct Run {
-    static constexpr int width = Vec<C>::width;
-    S* x;
+  struct Run : OneResult<C, S> {
     const S *second, *third;
-    NORMKIT_INLINE void put(std::int64_t i) const { store(x + i, load_as<C>(third + i) + load_as<C>(second + i)); }
-    NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
-      store_first(x + i, n, load_first(third + i, n, Vec<C>{}) + load_first(second + i, n, Vec<C>{}));
+    NORMKIT_INLINE Vec<C> at(std::int64_t i) const { return load_as<C>(third + i) + load_as<C>(second + i); }
+    NORMKIT_INLINE Vec<C> first(std::int64_t i, int n) const {
+      return load_first(third + i, n, Vec<C>{}) + load_first(second + i, n, Vec<C>{});
     }
   };
-  NORMKIT_INLINE Run run() const { return {x, second, third}; }
+  NORMKIT_INLINE Run run() const { return {{third, x}, second, third}; }
 };
 
 }  // namespace

@@ -181,7 +181,8 @@ struct MeanSquareRule {
   template <class Block>
   static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
     using C = typename Block::Work;
-    const C shift[Block::width] = {};
+    C shift[Block::width];
+    for (int l = 0; l < block.computed(); ++l) shift[l] = C{0};
     C squares[1][Block::width];
     block.template reduce<Squares>(shift, squares);
     for (int l = 0; l < block.computed(); ++l) {

@@ -1,5 +1,7 @@
 #include "cpu/schedule.h"
 
+#include <numeric>
+
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 
@@ -14,12 +16,39 @@ constexpr std::int64_t cached_bytes = 1 << 20;
 // cache from their fold to their map.
 constexpr std::int64_t rows_bytes = 16 << 10;
 
+// What the caches may be taken to hold for a thread. Virtual machines report hundreds of MB that are others' too.
+constexpr std::int64_t cache_bytes_per_thread = 4 << 20;
+
+// Results go past the caches when they and what they are made of would not stay there. Not so in place, where the
+// caches hold what is overwritten.
+bool streams(const Job& job, std::int64_t bytes) {
+  bool apart = true;
+  for (const int written : {operand_out, operand_extra}) {
+    for (const int read : {operand_x, operand_second, operand_third}) {
+      apart = apart && (job.operands[written] == nullptr || job.operands[written] != job.operands[read]);
+    }
+  }
+  return apart && bytes > cache_bytes_per_thread * available_threads();
+}
+
 int threads_for(std::int64_t bytes) {
   if (bytes < 2 * bytes_per_thread) return 1;
   return static_cast<int>(std::min<std::int64_t>(bytes / bytes_per_thread, available_threads()));
 }
 
 const Kernels& kernels_of(DType dtype) { return kernel_table().by_dtype[static_cast<int>(dtype)]; }
+
+// As wide as may be, since memory is best read as it lies, but in equal slabs of whole vectors, and enough of them for
+// all threads.
+std::int64_t columns_in_slab(const Geometry& g, std::int64_t chunks) {
+  constexpr std::int64_t whole = 16;
+  const std::int64_t unit = std::lcm(g.pooled, whole);
+  const std::int64_t lanes = g.kept[1].extent;
+  const std::int64_t least = (lanes + most_columns - 1) / most_columns;
+  const std::int64_t per_thread = available_threads() / (g.kept[0].extent * chunks);
+  const std::int64_t wanted = std::max(least, std::min(per_thread, lanes / 256));
+  return std::min((lanes + wanted * unit - 1) / (wanted * unit), most_columns / unit) * unit;
+}
 
 // Whole slabs, each by one thread, when that keeps the threads busy: x is then read once wherever a slab stays cached.
 bool whole_slabs(const Job& job, std::int64_t bytes, int threads) {
@@ -55,6 +84,7 @@ int terms_of(const Job& job) { return kernel_table().terms(job); }
 
 Job make_job(const Request& request, const Geometry& g, Task task) {
   Job job{};
+  std::copy(std::begin(request.operands), std::end(request.operands), std::begin(job.operands));
   job.geometry = g;
   job.grid = grid(g);
   job.outer[0] = unit_axis;
@@ -65,11 +95,11 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
     job.slab_lanes = std::clamp(rows_bytes / row_bytes, std::int64_t{1}, most_rows);
   } else {
     for (int a = 0; a < 3; ++a) job.outer[a] = g.reduced[a];
-    job.slab_lanes = most_columns / g.pooled * g.pooled;
+    job.slab_lanes = columns_in_slab(g, job.grid.chunks);
   }
   job.slabs = g.kept[0].extent * ((g.kept[1].extent + job.slab_lanes - 1) / job.slab_lanes);
+  job.streams = streams(job, 2 * g.size() * item_size(request.dtype));
   job.slabs_stay_cached = g.size() * item_size(request.dtype) / job.slabs <= cached_bytes / 2;
-  std::copy(std::begin(request.operands), std::end(request.operands), std::begin(job.operands));
   job.mean = request.mean;
   job.rstd = request.rstd;
   job.task = task;
