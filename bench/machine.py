@@ -37,6 +37,26 @@ def _commit() -> str:
         return ""
 
 
+class Others:
+    """What other processes take of the machine, from the making of this object on; Linux knows, others do not."""
+
+    def __init__(self) -> None:
+        self._start = self._now()
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        # user, nice, system, idle, iowait, irq, softirq, steal: the last is what a virtual machine was not given
+        fields = [float(ticks) for ticks in _read("/proc/stat").split("\n")[0].split()[1:9]]
+        own = os.times()
+        busy = sum(fields[:3]) + sum(fields[5:]) if len(fields) == 8 else 0.0
+        return busy / os.sysconf("SC_CLK_TCK"), own.user + own.system, own.elapsed
+
+    def share(self) -> float:
+        """Return it as a share of one core."""
+        busy, own, elapsed = (after - before for before, after in zip(self._start, self._now(), strict=True))
+        return max(0.0, (busy - own) / max(elapsed, 1e-3)) if self._start[0] else 0.0
+
+
 def describe() -> dict[str, Any]:
     """Return what is needed to judge a figure, ready for JSON."""
     return {

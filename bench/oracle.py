@@ -18,8 +18,10 @@ from workloads import Data, Workload, dtype_of
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import reference
 
-reference.Wide = np.float64  # type: ignore[misc]  # before gradients takes it over
+reference.Wide = np.float64  # before gradients takes it over
 import gradients  # noqa: E402
+
+grouped = reference.grouped  # a shape and its axes, with groups apart
 
 
 def _forward(workload: Workload, data: Data) -> tuple[np.ndarray, ...]:

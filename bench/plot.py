@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib as mpl
 
 mpl.use("agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 Case = tuple[str, int]
 
-# The form that is drawn is the first that was timed. normkit last, so that it lies on top.
-MARKS: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "NumPy": (("numpy new",), "#b0b0b0", "|"),
-    "scikit-learn": (("sklearn new",), "#c9a227", "D"),
-    "ONNX Runtime": (("onnxruntime out",), "#7b5ea7", "v"),
-    "oneDNN": (("onednn out",), "#2a7fba", "s"),
-    "PyTorch": (("torch new",), "#e0603c", "^"),
-    "normkit, allocating": (("normkit new",), "#1b7f4d", "$\\circ$"),
-    "normkit": (("normkit out",), "#1b7f4d", "o"),
+# What is drawn, in which colour and how. normkit last, so that it lies on top.
+MARKS: dict[str, tuple[str, str, str]] = {
+    "NumPy": ("numpy new", "#b0b0b0", "|"),
+    "scikit-learn": ("sklearn new", "#c9a227", "D"),
+    "ONNX Runtime": ("onnxruntime out", "#7b5ea7", "v"),
+    "oneDNN": ("onednn out", "#2a7fba", "s"),
+    "PyTorch": ("torch new", "#e0603c", "^"),
+    "normkit, allocating": ("normkit new", "#1b7f4d", "o"),
+    "normkit": ("normkit out", "#1b7f4d", "o"),
 }
 TICKS = (0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -31,15 +32,14 @@ def draw(cases: dict[Case, dict[str, float]], caption: str, path: Path) -> None:
     chosen = {name: times for (name, threads), times in cases.items() if threads == most}
     names = sorted(chosen, key=lambda name: list(dict.fromkeys(n.split()[0] for n in chosen)).index(name.split()[0]))
     figure, axes = plt.subplots(figsize=(10, 1.6 + 0.21 * len(names)), layout="constrained")
-    for label, (forms, colour, marker) in MARKS.items():
+    for label, (form, colour, marker) in MARKS.items():
         found = [
-            (chosen[name][form] / chosen[name]["copy"], row)
-            for row, name in enumerate(names)
-            for form in forms
-            if form in chosen[name]
+            (chosen[name][form] / chosen[name]["copy"], row) for row, name in enumerate(names) if form in chosen[name]
         ]
         if found:
-            axes.plot(*zip(*found, strict=True), marker, color=colour, label=label, markersize=5.5, linestyle="none")
+            face = "none" if "allocating" in label else colour
+            style = dict(color=colour, markerfacecolor=face, markersize=5.5, linestyle="none")
+            axes.plot(*zip(*found, strict=True), marker, label=label, **style)
     axes.axvline(1, color="black", linewidth=1)
     for row in range(1, len(names)):
         if names[row].split()[0] != names[row - 1].split()[0]:
@@ -56,7 +56,8 @@ def draw(cases: dict[Case, dict[str, float]], caption: str, path: Path) -> None:
     axes.set_axisbelow(True)
     threads = f"{most} thread{'s' * (most > 1)}"
     axes.set_xlabel(
-        f"time, as a multiple of that of a copy of the same bytes ({threads}, medians)\n{caption}", fontsize=8
+        f"time, as a multiple of that of a copy of the same bytes ({threads}, medians)\n{fill(caption, 120)}",
+        fontsize=8,
     )
     figure.legend(loc="outside upper center", ncols=len(MARKS), fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)

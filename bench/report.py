@@ -39,6 +39,7 @@ RATIOS = (
     ("numpy new", "normkit new"),
 )
 ABOVE_COPY, BELOW_PEER = 1.25, 1.0
+DISTURBED = 0.1  # cores that other processes took while a workload was timed
 
 
 def medians(records: Iterable[Record]) -> dict[Case, dict[str, float]]:
@@ -53,17 +54,18 @@ def medians(records: Iterable[Record]) -> dict[Case, dict[str, float]]:
 
 def heading() -> str:
     """Return the lines above those of `line`."""
-    columns = "".join(f"{HEADS.get(column, column):>12}" for column in COLUMNS)
     above = f"{'':<61}{'copy':^30}{'normkit out':^23}{'all others: median, as a multiple of the copy':>52}"
-    return f"\n{above}\n{'workload':<58}{'':>3}{'way':>8}{'min':>8}{'ms':>8}{'GB/s':>6}{'min':>8}{'ms':>8}{'x':>7}{columns}"
+    names = f"{'workload':<58}{'':>3}{'way':>8}{'min':>8}{'ms':>8}{'GB/s':>6}{'min':>8}{'ms':>8}{'x':>7}"
+    return f"\n{above}\n{names}" + "".join(f"{HEADS.get(column, column):>12}" for column in COLUMNS)
 
 
 def line(records: list[Record]) -> str:
     """Return the line of one workload: minimum and median in milliseconds, or multiples of the copy's median."""
     by_name = {f"{r['provider']} {r['form']}": r for r in records}
     first = records[0]
-    roof = by_name[f"copy {first['roof']}"]
-    text = f"{first['workload']:<58}{first['threads']:>3}{first['roof']:>8}"
+    way = first.get("roof", "out")  # files of earlier versions have one copy, and do not know of others
+    roof = by_name[f"copy {way}"]
+    text = f"{first['workload']:<58}{first['threads']:>3}{way:>8}"
     text += f"{roof['min_seconds'] * 1e3:>8.3f}{roof['median_seconds'] * 1e3:>8.3f}{roof['gigabytes_per_second']:>6.1f}"
     out = by_name.get("normkit out")
     text += (
@@ -73,7 +75,7 @@ def line(records: list[Record]) -> str:
     )
     for column in COLUMNS:
         text += f"{1 / by_name[column]['share_of_copy']:>12.2f}" if column in by_name else f"{'–':>12}"
-    return text
+    return text + (f"  others took {first['others']:.2f} cores" if first.get("others", 0) > DISTURBED else "")
 
 
 def ratios(cases: dict[Case, dict[str, float]], over: str, under: str) -> dict[str, float]:
@@ -110,6 +112,9 @@ def summary(records: list[Record]) -> str:
     for threads in dict.fromkeys(count for _, count in every):
         cases = {case: times for case, times in every.items() if case[1] == threads}
         lines += ["", f"{threads} thread{'s' * (threads > 1)}, geometric means of ratios of medians:", *_means(cases)]
+        busy = {r["workload"] for r in records if r["threads"] == threads and r.get("others", 0) > DISTURBED}
+        if busy:
+            lines.append(f"DISTURBED by other processes: {len(busy)} of {len(cases)}; their figures mean little")
         slow = list(_slow(cases))
         lines += [
             f"above {ABOVE_COPY} x a copy, or below {BELOW_PEER} x a peer: {len(slow)}",
@@ -127,7 +132,7 @@ def _machine_line(result: dict[str, Any]) -> str:
 def markdown(result: dict[str, Any]) -> str:
     """Return a table for a page: times of the copy, all else as multiples of it."""
     cases = medians(result["results"])
-    ways = {(r["workload"], r["threads"]): r["roof"] for r in result["results"]}
+    ways = {(r["workload"], r["threads"]): r.get("roof", "out") for r in result["results"]}
     present = [c for c in ("normkit out", *COLUMNS) if any(c in times for times in cases.values())]
     lines = [
         f"{_machine_line(result)} Medians; all but the copy's as multiples of it.",
@@ -143,8 +148,8 @@ def markdown(result: dict[str, Any]) -> str:
     for over, under in RATIOS:
         found = ratios(cases, over, under).values()
         if found:
-            cells = (len(found), *(f"{f(found):.2f}" for f in (geometric_mean, min, max)))
-            lines.append(f"| {over} / {under} | {' | '.join(map(str, cells))} |")
+            mean, least, most = (f"{of(found):.2f}" for of in (geometric_mean, min, max))
+            lines.append(f"| {over} / {under} | {len(found)} | {mean} | {least} | {most} |")
     return "\n".join(lines) + "\n"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from operations import GROUPS, OPERATIONS, Operation
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
-def dtype_of(name: str) -> np.dtype:
+def dtype_of(name: str) -> np.dtype[Any]:
     """Return the dtype; NumPy itself has no bfloat16."""
     if name == "bfloat16":
         import ml_dtypes
@@ -29,14 +30,14 @@ class Data:
     """
 
     x: np.ndarray
-    weight: np.ndarray | None = None
-    bias: np.ndarray | None = None
-    running_mean: np.ndarray | None = None
-    running_var: np.ndarray | None = None
-    residual: np.ndarray | None = None
-    dy: np.ndarray | None = None
-    mean: np.ndarray | None = None
-    rstd: np.ndarray | None = None
+    weight: Any = None
+    bias: Any = None
+    running_mean: Any = None
+    running_var: Any = None
+    residual: Any = None
+    dy: Any = None
+    mean: Any = None
+    rstd: Any = None
 
 
 @dataclass(frozen=True)

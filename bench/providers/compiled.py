@@ -41,7 +41,8 @@ def load(name: str, *flags: str) -> ctypes.CDLL:
         except OSError as error:
             raise ImportError(f"{name}.cpp does not compile: {error}") from None
         except subprocess.CalledProcessError as error:
-            reason = next((line for line in error.stderr.splitlines() if "error" in line), error.stderr.strip())
+            told = error.stderr.strip() or f"{compiler} failed"
+            reason = next((line for line in told.splitlines() if "error" in line), told)
             raise ImportError(f"{name}.cpp does not compile: {reason}") from None
         partial.replace(library)
     return ctypes.CDLL(str(library))

@@ -31,7 +31,7 @@ def _scale(workload: Workload, x: Array) -> tuple[Array, ...]:
 
 def _apart(workload: Workload) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], list[int]]:
     """Return the shape with groups apart, the reduced and the affine axes in it, and the shape of parameters."""
-    shape, reduced, affine = oracle.reference.grouped(workload.shape, workload.reduced, workload.affine, workload.split)
+    shape, reduced, affine = oracle.grouped(workload.shape, workload.reduced, workload.affine, workload.split)
     return shape, reduced, affine, [n if axis in affine else 1 for axis, n in enumerate(shape)]
 
 

@@ -58,9 +58,8 @@ void take_all(Primitive& p, const Arrays& a, const memory::desc& data, const mem
     p.take(DNNL_ARG_DIFF_SHIFT, parameter, a.dbias);
   } else {
     p.outputs = {DNNL_ARG_DST};
+    p.take(DNNL_ARG_SHIFT, parameter, a.bias);
   }
-  // The gradient of layer normalization does not need it, but asks for it.
-  if (a.bias != nullptr) p.take(DNNL_ARG_SHIFT, parameter, a.bias);
   p.take(p.outputs[0], data, a.y);
 }
 
@@ -77,8 +76,7 @@ void make_batch(Primitive& p, Arrays a, const std::string& kind, memory::data_ty
     a.mean = p.mean.data();
     a.variance = p.variance.data();
   }
-  const auto direction =
-      kind == "batch_norm_inference" ? prop_kind::forward_inference : prop_kind::forward_training;
+  const auto direction = kind == "batch_norm_inference" ? prop_kind::forward_inference : prop_kind::forward_training;
   const dnnl::batch_normalization_forward::primitive_desc forward(p.engine, direction, data, data, eps, flags);
   if (backward) {
     p.primitive = dnnl::batch_normalization_backward(dnnl::batch_normalization_backward::primitive_desc(
@@ -105,6 +103,8 @@ void make_layer(Primitive& p, const Arrays& a, const std::string& kind, memory::
     p.primitive = dnnl::layer_normalization_forward(forward);
   }
   take_all(p, a, data, row, parameter, backward);
+  // The gradient does not need the bias; version 3.2 refuses to run without it, as it refuses one in make_batch().
+  if (backward) p.take(DNNL_ARG_SHIFT, parameter, a.bias);
 }
 
 }  // namespace

@@ -57,7 +57,7 @@ class _Primitive:
 
     def __init__(self, workload: Workload, data: Data) -> None:
         operation, n = workload.operation, workload.shape[0]
-        shape = (n, workload.size // n)
+        shape: tuple[int, ...] = (n, workload.size // n)
         if operation.per == "channel" and len(workload.shape) == 4:
             height, width = (workload.shape[axis] for axis in (1, 2, 3) if axis != workload.channel_axis)
             shape = (n, workload.channels, height, width)

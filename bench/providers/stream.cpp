@@ -13,6 +13,7 @@
 namespace {
 
 constexpr std::size_t kLine = 64;
+constexpr std::size_t kSmall = 128 << 10;  // below, waking a second thread costs more than it copies
 
 #if defined(__SSE2__)
 
@@ -49,7 +50,7 @@ void stream(char* to, const char* from, std::size_t bytes) {
 // The part of a thread, in whole lines.
 template <typename Copy>
 void in_threads(char* to, const char* from, std::size_t bytes, int threads, Copy copy) {
-  if (threads == 1) return copy(to, from, bytes);
+  if (threads == 1 || bytes < kSmall) return copy(to, from, bytes);
 #pragma omp parallel num_threads(threads)
   {
     const std::size_t lines = (bytes + kLine - 1) / kLine;

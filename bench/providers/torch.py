@@ -55,21 +55,24 @@ class Tensors:
 
 
 def _tensors(workload: Workload, data: Data) -> Tensors:
-    def values(array: np.ndarray | None) -> torch.Tensor | None:
+    def values(array: Any) -> Any:
         if array is None:
             return None
         return _tensor(array).permute(0, 3, 1, 2) if _permuted(workload) else _tensor(array)
 
-    def parameter(array: np.ndarray | None) -> torch.Tensor | None:
+    def parameter(array: Any) -> Any:
         return None if array is None else _tensor(array.astype(data.x.dtype))
 
     return Tensors(
-        values(data.x),
-        *(parameter(array) for array in (data.weight, data.bias, data.running_mean, data.running_var)),
-        values(data.residual),
-        values(data.dy),
-        list(workload.parameters),
-        workload.reduced,
+        x=values(data.x),
+        weight=parameter(data.weight),
+        bias=parameter(data.bias),
+        mean=parameter(data.running_mean),
+        var=parameter(data.running_var),
+        residual=values(data.residual),
+        dy=values(data.dy),
+        normalized=list(workload.parameters),
+        axes=workload.reduced,
     )
 
 

@@ -238,10 +238,9 @@ struct GradientRule {
   // The mean that was given may be the rounded one of x: then the sum of x - mean tells what is missing, and both the
   // projection and the map shall have it. Where more is missing than rounding took, it is some other mean, and stays.
   template <class C>
-  static void finish(const Job& job, double* total, double count, const LanesView<C>& lanes, int lane) {
-    if (column == Column::parameters || job.given) return;
+  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes, int lane) {
+    if (column == Column::parameters || ending.given) return;
     const double rstd = static_cast<double>(lanes.of[lane_rstd][lane]);
-    const bool centred = job.statistic == Statistic::variance;
     double gradient = 0.0;
     double projection = 0.0;
     const double sum = total[0];
@@ -251,13 +250,13 @@ struct GradientRule {
       constexpr double rounding = sizeof(C) == 4 ? 0x1p-23 : 0x1p-46;
       const double missing = sum / count;
       const double mean = static_cast<double>(lanes.of[lane_mean_high][lane]);
-      if (centred && __builtin_fabs(missing) <= rounding * __builtin_fabs(mean)) {
+      if (ending.centred && __builtin_fabs(missing) <= rounding * __builtin_fabs(mean)) {
         const double low = static_cast<double>(lanes.of[lane_mean_low][lane]) + missing;
         lanes.of[lane_mean_low][lane] = static_cast<C>(low);
         total[2] -= missing * rstd * total[1];
         total[0] = missing;
       }
-      if (centred) gradient = total[1] / count;
+      if (ending.centred) gradient = total[1] / count;
       projection = total[2] / count;
     }
     lanes.of[lane_gradient][lane] = static_cast<C>(gradient);

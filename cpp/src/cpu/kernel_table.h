@@ -31,6 +31,11 @@ struct Job {
   bool streams;             // what is mapped goes past the caches
   bool slabs_stay_cached;   // x of two slabs and y of one do: `run` fetches the next slab while it maps one
 
+  // Short runs: so many statistics to a tile, neighbours in the order of the kept axes, and how many of them there are in
+  // a row to be cut into tiles; 0 where runs are not short. And a thread's memory for a tile, `tile_bytes` of it.
+  std::int64_t tile_lanes, tile_along;
+  void* scratch;
+
   void* operands[max_operands];  // null where absent; without the one at operand_out nothing is mapped
   // C. Weight and bias, both or neither, lie by the geometry's param strides, and what is known of statistics as
   // `lanes` do. In a gradient by parameters it is the other way round.
@@ -59,12 +64,20 @@ struct Job {
 
 inline constexpr std::int64_t most_columns = 1024;  // in a slab
 inline constexpr std::int64_t most_rows = 16;
+inline constexpr std::int64_t most_tile_lanes = 256;
+
+/// x and y, two more operands, weight, bias, results on their way out, and a mask.
+constexpr std::int64_t tile_bytes(const Job& job, std::int64_t word) {
+  return job.geometry.count * job.tile_lanes * (6 * word + 1);
+}
 
 /// The kernels of one storage type on one instruction set. All take a range of work, so that a caller may cut it as it
 /// likes: results do not depend on the cuts. x and y may be the same memory.
 struct Kernels {
   /// Slabs [begin, end) from start to end: fold, finish, map. Of the job's scratch, gradients alone use the lanes.
   void (*run)(const Job& job, std::int64_t begin, std::int64_t end) noexcept;
+  /// The same, tile by tile, where there are tiles.
+  void (*run_tiles)(const Job& job, std::int64_t begin, std::int64_t end) noexcept;
   /// The same in three steps, each to be complete before the next begins. Units [begin, end), numbered
   /// [kept[0]][chunk][slab along kept[1]], leave their terms in `partials`;
   void (*fold)(const Job& job, std::int64_t begin, std::int64_t end) noexcept;

@@ -229,33 +229,46 @@ struct Loops {
     }
   }
 
-  // Lanes that share a statistic merge in order; then what is asked for is written, and the statistic spread over its
-  // lanes again for the map.
-  static void finish_slab(const Job& job, const Slab& slab, Totals& totals, const LanesView<C>& lanes) {
-    const Geometry& g = job.geometry;
-    const auto pooled = static_cast<int>(g.pooled);
-    const int statistics = static_cast<int>(divide(slab.lanes, pooled).quotient);
-    for (int s = 0; s < statistics; ++s) {
-      const int lane = s * pooled;
-      double count = totals.count;
+  static NORMKIT_INLINE void finish_lane(const Ending& ending, Totals& totals, double count, const LanesView<C>& lanes,
+                                         int lane) {
+    double total[terms];
+    for (int t = 0; t < terms; ++t) total[t] = totals.term[t][lane];
+    Rule::template finish<C>(ending, total, Rule::counts ? total[terms - 1] : count, lanes, lane);
+    for (int t = 0; t < terms; ++t) totals.term[t][lane] = total[t];
+  }
+
+  // Lanes that share a statistic merge in order, and its results are spread over them again for the map.
+  static void finish_pooled(const Ending& ending, int pooled, int count, Totals& totals, const LanesView<C>& lanes) {
+    for (int lane = 0; lane < count; lane += pooled) {
+      double values = totals.count;
       for (int l = lane + 1; l < lane + pooled; ++l) {
-        merge_parts<Rule>(totals.from(lane), count, totals.from(l), totals.count, 1);
-        count += totals.count;
+        merge_parts<Rule>(totals.from(lane), values, totals.from(l), totals.count, 1);
+        values += totals.count;
       }
-      double total[terms];
-      for (int t = 0; t < terms; ++t) total[t] = totals.term[t][lane];
-      if constexpr (Rule::counts) count = total[terms - 1];
-      Rule::template finish<C>(job, total, count, lanes, lane);
-      const std::int64_t at =
-          slab.k0 * g.kept[0].stat_stride + (divide(slab.lane, pooled).quotient + s) * g.kept[1].stat_stride;
-      if (job.mean != nullptr) static_cast<C*>(job.mean)[at] = lanes.of[lane_mean_high][lane];
-      if (job.rstd != nullptr) static_cast<C*>(job.rstd)[at] = lanes.of[lane_scale][lane];
-      if (job.totals != nullptr) {
-        for (int t = 0; t < terms; ++t) job.totals[terms * at + t] = total[t];
-      }
+      finish_lane(ending, totals, values, lanes, lane);
       for (int l = lane + 1; l < lane + pooled; ++l) {
         for (const LaneName slot : Rule::slots) lanes.of[slot][l] = lanes.of[slot][lane];
       }
+    }
+  }
+
+  // Fills the lanes, and writes what is asked for.
+  static void finish_slab(const Job& job, const Slab& slab, Totals& totals, const LanesView<C>& lanes) {
+    const Geometry& g = job.geometry;
+    const auto pooled = static_cast<int>(g.pooled);
+    const Ending ending(job);
+    if (pooled == 1) {
+      const double count = totals.count;
+      for (int lane = 0; lane < slab.lanes; ++lane) finish_lane(ending, totals, count, lanes, lane);
+    } else {
+      finish_pooled(ending, pooled, slab.lanes, totals, lanes);
+    }
+    std::int64_t at = slab.k0 * g.kept[0].stat_stride + divide(slab.lane, pooled).quotient * g.kept[1].stat_stride;
+    for (int lane = 0; lane < slab.lanes; lane += pooled, at += g.kept[1].stat_stride) {
+      if (job.mean != nullptr) static_cast<C*>(job.mean)[at] = lanes.of[lane_mean_high][lane];
+      if (job.rstd != nullptr) static_cast<C*>(job.rstd)[at] = lanes.of[lane_scale][lane];
+      if (job.totals == nullptr) continue;
+      for (int t = 0; t < terms; ++t) job.totals[terms * at + t] = totals.term[t][lane];
     }
   }
 

@@ -1,5 +1,6 @@
 // Compiled once per instruction set, with its flags and NORMKIT_ISA_NAME; exports one symbol, the table.
 #include "cpu/kernels.h"
+#include "cpu/tiles.h"
 
 #define NORMKIT_JOIN_(a, b) a##b
 #define NORMKIT_JOIN(a, b) NORMKIT_JOIN_(a, b)
@@ -18,8 +19,9 @@ template <class S, class C, class Rule, class Then>
 NORMKIT_INLINE const JobKernels& kernels_for(Schedule schedule) {
   using Rows = Loops<S, C, Rule, Then, true>;
   using Columns = Loops<S, C, Rule, Then, false>;
-  static constexpr JobKernels rows{{Rows::run, Rows::fold, Rows::finish, Rows::map}, Rule::terms};
-  static constexpr JobKernels columns{{Columns::run, Columns::fold, Columns::finish, Columns::map}, Rule::terms};
+  static constexpr JobKernels rows{{Rows::run, nullptr, Rows::fold, Rows::finish, Rows::map}, Rule::terms};
+  static constexpr JobKernels columns{{Columns::run, nullptr, Columns::fold, Columns::finish, Columns::map},
+                                      Rule::terms};
   return schedule == Schedule::rows ? rows : columns;
 }
 
@@ -58,6 +60,10 @@ struct Entry {
   static void run(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
     kernels_of<S, C>(job).kernels.run(job, begin, end);
   }
+  static void run_tiles(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
+    Tiles<C, S> tiles(job, kernels_of<S, C>(job).terms);
+    tiles.run(begin, end, [](const Job& tile) { kernels_of<C, C>(tile).kernels.run(tile, 0, 1); });
+  }
   static void fold(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
     kernels_of<S, C>(job).kernels.fold(job, begin, end);
   }
@@ -68,7 +74,7 @@ struct Entry {
     kernels_of<S, C>(job).kernels.map(job, begin, end);
   }
 
-  static constexpr Kernels table{run, fold, finish, map};
+  static constexpr Kernels table{run, run_tiles, fold, finish, map};
 };
 
 int terms(const Job& job) noexcept { return kernels_of<float, float>(job).terms; }

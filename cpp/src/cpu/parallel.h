@@ -16,6 +16,8 @@ class Team {
  public:
   Team(int index, int size) noexcept : index_(index), size_(size) {}
 
+  [[nodiscard]] int index() const noexcept { return index_; }
+
   /// This thread's share of [0, count): contiguous, equal to one. Calls work(begin, end) unless it is empty.
   template <class Work>
   void share(std::int64_t count, Work work) const {

@@ -4,7 +4,7 @@
 //   below) counts                   whether the last of them is a count: without one, all of a block's values count
 //   Reader                   what its folds read
 //   slots                    the lanes (kernel_table.h) that `finish` fills for the map
-//   fold(block, so_far, parts), merge(a, b, weight, cross), finish(job, ...)
+//   fold(block, so_far, parts), merge(a, b, weight, cross), finish(ending, ...)
 #pragma once
 
 #include "cpu/folds.h"
@@ -28,6 +28,16 @@ struct PartsView {
 template <class C>
 struct LanesView {
   C* of[lane_count];
+};
+
+// What `finish` wants of a job: a copy that no store can reach, so that its loops are loops over vectors.
+struct Ending {
+  double eps, ddof;
+  bool given;
+  bool centred;
+
+  explicit Ending(const Job& job)
+      : eps(job.eps), ddof(job.ddof), given(job.given), centred(job.statistic == Statistic::variance) {}
 };
 
 // What the standard library calls std::conditional and std::is_same: no template of its own may be used here.
@@ -159,14 +169,14 @@ struct VarianceRule {
   }
 
   template <class C>
-  static void finish(const Job& job, double* total, double count, const LanesView<C>& lanes, int lane) {
+  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes, int lane) {
     const auto high = static_cast<C>(total[0]);
     // Too few valid values for ddof have no variance, but for those that do not deviate at all.
-    double variance = total[1] / (count - job.ddof);
-    if (counts && count <= job.ddof) variance = total[1] == 0.0 ? 0.0 : __builtin_nan("");
+    double variance = total[1] / (count - ending.ddof);
+    if (counts && count <= ending.ddof) variance = total[1] == 0.0 ? 0.0 : __builtin_nan("");
     lanes.of[lane_mean_high][lane] = high;
     lanes.of[lane_mean_low][lane] = static_cast<C>(total[0] - static_cast<double>(high));
-    lanes.of[lane_scale][lane] = narrowed<C>(reciprocal_std(variance, job.eps));
+    lanes.of[lane_scale][lane] = narrowed<C>(reciprocal_std(variance, ending.eps));
   }
 };
 
@@ -195,10 +205,10 @@ struct MeanSquareRule {
   static NORMKIT_INLINE void merge(double* a, const double* b, double, double) { a[1] += b[1]; }
 
   template <class C>
-  static void finish(const Job& job, double* total, double count, const LanesView<C>& lanes, int lane) {
+  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes, int lane) {
     lanes.of[lane_mean_high][lane] = C{0};
     lanes.of[lane_mean_low][lane] = C{0};
-    lanes.of[lane_scale][lane] = narrowed<C>(reciprocal_std(total[1] / count, job.eps));
+    lanes.of[lane_scale][lane] = narrowed<C>(reciprocal_std(total[1] / count, ending.eps));
   }
 };
 
@@ -231,7 +241,7 @@ struct RangeRule {
   // For y = (x * unit - min * unit) / range: `unit` halves a range too wide for the working type. The range is
   // subtracted in that type, as `map` will subtract, so that the largest value lands on 1 exactly.
   template <class C>
-  static void finish(const Job&, double* total, double, const LanesView<C>& lanes, int lane) {
+  static NORMKIT_INLINE void finish(const Ending&, double* total, double, const LanesView<C>& lanes, int lane) {
     auto low = static_cast<C>(total[0]);
     auto high = static_cast<C>(total[1]);
     C unit{1};

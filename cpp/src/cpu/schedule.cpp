@@ -50,6 +50,42 @@ std::int64_t columns_in_slab(const Geometry& g, std::int64_t chunks) {
   return std::min((lanes + wanted * unit - 1) / (wanted * unit), most_columns / unit) * unit;
 }
 
+// Runs so short that a statistic of them leaves most lanes empty, and statistics of so few values that a tile of them
+// stays in a core's second-level cache. A matter of the bits: it must depend on nothing but a statistic's own shape.
+constexpr std::int64_t short_run = 64;  // with 64, rows are as fast
+constexpr std::int64_t most_tile_count = 4096;
+constexpr std::int64_t tile_values = 4096;
+constexpr std::int64_t least_tile_lanes = 16;
+
+void cut_tiles(Job& job) {
+  const Geometry& g = job.geometry;
+  const bool tiles = g.schedule == Schedule::rows && job.column == Column::statistics &&
+                     g.reduced[2].extent < short_run && g.count <= most_tile_count;
+  if (!tiles) return;
+  const Axis& outer = g.kept[0];
+  const Axis& inner = g.kept[1];
+  const bool in_order =
+      outer.extent == 1 || inner.extent == 1 || outer.stat_stride == inner.extent * inner.stat_stride;
+  job.tile_along = in_order ? g.kept_count() : inner.extent;
+  const std::int64_t per_thread = (job.tile_along + available_threads() - 1) / available_threads();
+  const std::int64_t wanted =
+      std::clamp(std::min(tile_values / g.count, per_thread), least_tile_lanes, most_tile_lanes);
+  job.tile_lanes = (wanted + least_tile_lanes - 1) / least_tile_lanes * least_tile_lanes;
+}
+
+void run_in_tiles(const Job& job, DType dtype, const Kernels& kernels, int threads) {
+  const std::int64_t tiles =
+      job.geometry.kept_count() / job.tile_along * ((job.tile_along + job.tile_lanes - 1) / job.tile_lanes);
+  const std::int64_t each = (tile_bytes(job, item_size(work_dtype(dtype))) + 63) / 64 * 64;
+  const auto scratch = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(each * threads));
+  auto run_tiles = [&](const Team& team) {
+    Job own = job;
+    own.scratch = scratch.get() + each * team.index();
+    team.share(tiles, [&](std::int64_t begin, std::int64_t end) { kernels.run_tiles(own, begin, end); });
+  };
+  parallel(threads, run_tiles);
+}
+
 // Whole slabs, each by one thread, when that keeps the threads busy: x is then read once wherever a slab stays cached.
 bool whole_slabs(const Job& job, std::int64_t bytes, int threads) {
   const std::int64_t rounds = (job.slabs + threads - 1) / threads;
@@ -111,6 +147,7 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   job.given = request.statistics_given;
   job.weighs = request.column == Column::statistics && !request.weight_is_constant;
   job.eps = request.eps;
+  cut_tiles(job);
   job.ddof = request.ddof;
   job.low = request.low;
   job.high = request.high;
@@ -127,6 +164,7 @@ void run(Job& job, DType dtype, std::int64_t bytes_per_value) {
   const Kernels& kernels = kernels_of(dtype);
   const std::int64_t bytes = job.geometry.size() * bytes_per_value;
   const int threads = threads_for(bytes);
+  if (job.tile_lanes > 0) return run_in_tiles(job, dtype, kernels, threads);
   if (whole_slabs(job, bytes, threads)) {
     auto run_slabs = [&](const Team& team) {
       team.share(job.slabs, [&](std::int64_t begin, std::int64_t end) { kernels.run(job, begin, end); });

@@ -1,0 +1,388 @@
+// Short runs, of which each would leave most lanes empty: tiles of neighbouring statistics are transposed, so that each
+// statistic has a lane of its own, and worked on as columns. What a tile holds is of the working type.
+#pragma once
+
+#include "cpu/kernels.h"
+
+namespace normkit::detail {
+namespace {
+
+// --- a square of vectors ------------------------------------------------------------------------------------------
+
+// Exchanges the blocks of `half` x `half` elements beside the diagonal between two vectors that are `half` apart.
+template <int half, class T>
+NORMKIT_INLINE void exchange(Vec<T>& a, Vec<T>& b) {
+  constexpr int n = Vec<T>::width;
+#define NORMKIT_UPPER(k) ((k) & half ? n + ((k) ^ half) : (k))
+#define NORMKIT_LOWER(k) ((k) & half ? n + (k) : (k) ^ half)
+#define NORMKIT_4(of, k) of(k), of((k) + 1), of((k) + 2), of((k) + 3)
+#define NORMKIT_8(of, k) NORMKIT_4(of, k), NORMKIT_4(of, (k) + 4)
+  const auto x = a.raw;
+  const auto y = b.raw;
+  if constexpr (n == 16) {
+    a.raw = __builtin_shufflevector(x, y, NORMKIT_8(NORMKIT_UPPER, 0), NORMKIT_8(NORMKIT_UPPER, 8));
+    b.raw = __builtin_shufflevector(x, y, NORMKIT_8(NORMKIT_LOWER, 0), NORMKIT_8(NORMKIT_LOWER, 8));
+  } else if constexpr (n == 8) {
+    a.raw = __builtin_shufflevector(x, y, NORMKIT_8(NORMKIT_UPPER, 0));
+    b.raw = __builtin_shufflevector(x, y, NORMKIT_8(NORMKIT_LOWER, 0));
+  } else if constexpr (n == 4) {
+    a.raw = __builtin_shufflevector(x, y, NORMKIT_4(NORMKIT_UPPER, 0));
+    b.raw = __builtin_shufflevector(x, y, NORMKIT_4(NORMKIT_LOWER, 0));
+  } else {
+    a.raw = __builtin_shufflevector(x, y, NORMKIT_UPPER(0), NORMKIT_UPPER(1));
+    b.raw = __builtin_shufflevector(x, y, NORMKIT_LOWER(0), NORMKIT_LOWER(1));
+  }
+#undef NORMKIT_UPPER
+#undef NORMKIT_LOWER
+#undef NORMKIT_4
+#undef NORMKIT_8
+}
+
+template <class T>
+struct Square {
+  static constexpr int width = Vec<T>::width;
+  Vec<T> v[width];
+
+  template <int half>
+  NORMKIT_INLINE void exchange_blocks() {
+    if constexpr (half > 0 && half < width) {
+#pragma GCC unroll 16
+      for (int i = 0; i < width; ++i) {
+        if ((i & half) == 0) exchange<half>(v[i], v[i + half]);
+      }
+    }
+  }
+  NORMKIT_INLINE void transpose() {
+    exchange_blocks<8>();
+    exchange_blocks<4>();
+    exchange_blocks<2>();
+    exchange_blocks<1>();
+  }
+};
+
+// --- a tile ---------------------------------------------------------------------------------------------------------
+
+// Statistics [first, first + count) of a job, in the order of its kept axes, and where they lie.
+struct TileLanes {
+  std::int64_t first;
+  int count;
+  std::int64_t k0[most_tile_lanes], k1[most_tile_lanes];
+
+  TileLanes(const Job& job, std::int64_t tile) {
+    const std::int64_t along = job.geometry.kept[1].extent;
+    const std::int64_t tiles = (job.tile_along + job.tile_lanes - 1) / job.tile_lanes;
+    const auto [stretch, index] = divide(tile, tiles);
+    first = stretch * job.tile_along + index * job.tile_lanes;
+    count = static_cast<int>(smaller(job.tile_lanes, job.tile_along - index * job.tile_lanes));
+    auto [outer, inner] = divide(first, along);
+    for (int l = 0; l < count; ++l) {
+      k0[l] = outer;
+      k1[l] = inner;
+      if (++inner == along) {
+        inner = 0;
+        ++outer;
+      }
+    }
+  }
+  void offsets(std::int64_t stride0, std::int64_t stride1, std::int64_t (&offset)[most_tile_lanes]) const {
+    for (int l = 0; l < count; ++l) offset[l] = k0[l] * stride0 + k1[l] * stride1;
+  }
+};
+
+// Of an operand, seen from a tile: where each lane's runs begin. Lanes that are missing from a whole vector's worth are
+// the last one once more.
+template <class S>
+struct TileRows {
+  S* row[most_tile_lanes];
+  int count;
+
+  TileRows(const Job& job, const TileLanes& lanes, int operand) : count(lanes.count) {
+    const Geometry& g = job.geometry;
+    std::int64_t offset[most_tile_lanes];
+    lanes.offsets(g.kept[0].data_stride[operand], g.kept[1].data_stride[operand], offset);
+    auto* base = static_cast<S*>(job.operands[operand]);
+    for (int l = 0; l < count; ++l) row[l] = base + offset[l];
+    fill();
+  }
+  TileRows(S* first, std::int64_t stride, int lanes) : count(lanes) {
+    for (int l = 0; l < count; ++l) row[l] = first + l * stride;
+    fill();
+  }
+
+ private:
+  void fill() {
+    for (int l = count; l % most_rows != 0; ++l) row[l] = row[count - 1];
+  }
+};
+
+// Whether the rows of `length` elements follow each other without gaps.
+template <class S>
+bool is_one_run(const TileRows<S>& rows, int length) {
+  for (int l = 1; l < rows.count; ++l) {
+    if (rows.row[l] != rows.row[l - 1] + length) return false;
+  }
+  return true;
+}
+
+// Elements as they are, past the caches.
+template <class C, class S>
+void stream_copy(const S* from, S* to, std::int64_t count) {
+  constexpr int width = Vec<C>::width;
+  std::int64_t i = smaller(elements_to_alignment<C>(to), count);
+  std::memcpy(to, from, static_cast<std::size_t>(i) * sizeof(S));
+  for (; i + width <= count; i += width) stream(to + i, load_as<C>(from + i));
+  std::memcpy(to + i, from + i, static_cast<std::size_t>(count - i) * sizeof(S));
+}
+
+// Of the square from lane l and element i on: all elements, or the first n.
+// `next`: how many elements ahead the next tile's lie.
+template <bool whole, class C, class S>
+NORMKIT_INLINE void square_in(S* const* row, std::int64_t i, int n, std::int64_t next, C* tile, std::int64_t stride) {
+  constexpr int width = Vec<C>::width;
+  Square<C> square;
+#pragma GCC unroll 16
+  for (int k = 0; k < width; ++k) {
+    prefetch(row[k], i, next);
+    square.v[k] = whole ? load_as<C>(row[k] + i) : load_first(row[k] + i, n, Vec<C>{});
+  }
+  square.transpose();
+#pragma GCC unroll 16
+  for (int k = 0; k < width; ++k) {
+    if (whole || k < n) store(tile + k * stride, square.v[k]);
+  }
+}
+
+template <bool whole, class C, class S>
+NORMKIT_INLINE void square_out(const C* tile, std::int64_t stride, S* const* row, std::int64_t i, int n, int lanes) {
+  constexpr int width = Vec<C>::width;
+  Square<C> square;
+#pragma GCC unroll 16
+  for (int k = 0; k < width; ++k) square.v[k] = load(tile + (whole || k < n ? k : 0) * stride);
+  square.transpose();
+#pragma GCC unroll 16
+  for (int k = 0; k < width; ++k) {
+    if (whole) {
+      store(row[k] + i, square.v[k]);
+    } else if (k < lanes) {
+      store_first(row[k] + i, n, square.v[k]);
+    }
+  }
+}
+
+// tile[i * stride + l] = row[l][at + i]
+template <class C, class S>
+void transpose_in(const TileRows<const S>& rows, std::int64_t at, int length, C* tile, std::int64_t stride) {
+  const std::int64_t next = rows.count * (rows.row[1] - rows.row[0]);
+  constexpr int width = Vec<C>::width;
+  for (int l = 0; l < rows.count; l += width) {
+    int i = 0;
+    for (; i + width <= length; i += width) {
+      square_in<true, C>(rows.row + l, at + i, width, next, tile + i * stride + l, stride);
+    }
+    if (i < length) square_in<false, C>(rows.row + l, at + i, length - i, next, tile + i * stride + l, stride);
+  }
+}
+
+template <class C, class S>
+void transpose_out(const C* tile, std::int64_t stride, const TileRows<S>& rows, std::int64_t at, int length) {
+  constexpr int width = Vec<C>::width;
+  for (int l = 0; l < rows.count; l += width) {
+    const int lanes = rows.count - l;
+    int i = 0;
+    for (; lanes >= width && i + width <= length; i += width) {
+      square_out<true>(tile + i * stride + l, stride, rows.row + l, at + i, width, width);
+    }
+    for (; i < length; i += width) {
+      const int n = length - i < width ? length - i : width;
+      square_out<false>(tile + i * stride + l, stride, rows.row + l, at + i, n, lanes);
+    }
+  }
+}
+
+// One call's tiles, in the job's scratch memory: x and y share one, and so do dy and dresidual.
+template <class C, class S>
+class Tiles {
+ public:
+  Tiles(const Job& of, int terms) : job_(of), tile_(of), terms_(terms), stride_(of.tile_lanes) {
+    const Geometry& g = of.geometry;
+    tile_.streams = tile_.adds = tile_.slabs_stay_cached = false;
+    tile_.geometry = Geometry{};
+    tile_.geometry.schedule = Schedule::columns;
+    tile_.geometry.count = g.count;
+    for (Axis& axis : tile_.outer) axis = unit_axis;
+    Axis& positions = tile_.outer[2];
+    positions.extent = g.count;
+    for (std::int64_t& stride : positions.data_stride) stride = stride_;
+    tile_.geometry.reduced[2] = positions;
+    Axis& lanes = tile_.geometry.kept[1];
+    for (std::int64_t& stride : lanes.data_stride) stride = 1;
+    lanes.stat_stride = g.kept[1].extent > 1 ? g.kept[1].stat_stride : g.kept[0].stat_stride;
+    tile_.slabs = 1;
+    tile_.grid = grid(tile_.geometry);
+    place();
+  }
+
+  template <class Kernel>
+  void run(std::int64_t begin, std::int64_t end, Kernel kernel) {
+    for (std::int64_t t = begin; t < end; ++t) {
+      const TileLanes lanes(job_, t);
+      if (job_.adds) add(lanes);
+      take_in(lanes);
+      kernel(tile_);
+      give_back(lanes);
+    }
+    if (job_.streams) fence();
+  }
+
+ private:
+  // Of each operand, of the parameters, and of the mask.
+  void place() {
+    auto* next = static_cast<C*>(job_.scratch);
+    const std::int64_t values = job_.geometry.count * stride_;
+    const auto take = [&](int operand) {
+      tile_.operands[operand] = next;
+      next += values;
+    };
+    take(operand_x);
+    for (const int operand : {operand_second, operand_third}) {
+      tile_.operands[operand] = nullptr;
+      if (job_.operands[operand] != nullptr && !job_.adds) take(operand);
+    }
+    if (job_.operands[operand_out] != nullptr) tile_.operands[operand_out] = tile_.operands[operand_x];
+    if (job_.operands[operand_extra] != nullptr) tile_.operands[operand_extra] = tile_.operands[operand_second];
+    weight_ = next;
+    next += values;
+    bias_ = next;
+    next += values;
+    staging_ = reinterpret_cast<S*>(next);
+    next += values;
+    if (job_.operands[operand_mask] != nullptr) tile_.operands[operand_mask] = next;
+  }
+
+  // visit(outer position's index, first of its values in a tile)
+  template <class Visit>
+  void for_runs(Visit visit) const {
+    const std::int64_t runs = job_.outer[0].extent * job_.outer[1].extent * job_.outer[2].extent;
+    const std::int64_t length = job_.geometry.reduced[2].extent;
+    for (std::int64_t r = 0; r < runs; ++r) {
+      OuterIndex index;
+      outer_index(job_, r, index);
+      visit(index, r * length);
+    }
+  }
+
+  void add(const TileLanes& lanes) const {
+    const Piece all{0, job_.outer[0].extent * job_.outer[1].extent * job_.outer[2].extent, 0,
+                    job_.geometry.reduced[2].extent};
+    for (int l = 0; l < lanes.count; ++l) {
+      map_piece<AddMap<C, S>, true>(job_, {lanes.k0[l], lanes.k1[l], 1}, all, LanesView<C>{}, 0);
+    }
+  }
+
+  void take_in(const TileLanes& lanes) {
+    const auto length = static_cast<int>(job_.geometry.reduced[2].extent);
+    for (const int operand : {operand_x, operand_second, operand_third}) {
+      if (tile_.operands[operand] == nullptr) continue;
+      const TileRows<const S> rows(job_, lanes, operand);
+      for_runs([&](const OuterIndex& index, std::int64_t first) {
+        transpose_in(rows, data_offset(job_, index, operand), length,
+                     static_cast<C*>(tile_.operands[operand]) + first * stride_, stride_);
+      });
+    }
+    if (job_.operands[operand_mask] != nullptr) take_mask(lanes);
+    tile_.geometry.kept[1].extent = lanes.count;
+    tile_.slab_lanes = lanes.count;
+    take_params(lanes);
+    const Geometry& g = job_.geometry;
+    const std::int64_t at = lanes.k0[0] * g.kept[0].stat_stride + lanes.k1[0] * g.kept[1].stat_stride;
+    if (job_.mean != nullptr) tile_.mean = static_cast<C*>(job_.mean) + at;
+    if (job_.rstd != nullptr) tile_.rstd = static_cast<C*>(job_.rstd) + at;
+    if (job_.totals != nullptr) tile_.totals = job_.totals + terms_ * at;
+    for (int k = 0; k < lane_count; ++k) {
+      if (job_.lanes[k] != nullptr) tile_.lanes[k] = static_cast<C*>(job_.lanes[k]) + lanes.first;
+    }
+    tile_.given_mean_high = tile_.lanes[lane_mean_high];
+    tile_.given_mean_low = tile_.lanes[lane_mean_low];
+    tile_.given_rstd = tile_.lanes[lane_rstd];
+  }
+
+  void take_mask(const TileLanes& lanes) const {
+    const TileRows<const std::uint8_t> rows(job_, lanes, operand_mask);
+    const Axis& unit = job_.geometry.reduced[2];
+    auto* tile = static_cast<std::uint8_t*>(tile_.operands[operand_mask]);
+    for_runs([&](const OuterIndex& index, std::int64_t first) {
+      const std::int64_t at = data_offset(job_, index, operand_mask);
+      for (std::int64_t i = 0; i < unit.extent; ++i) {
+        for (int l = 0; l < lanes.count; ++l) {
+          tile[(first + i) * stride_ + l] = rows.row[l][at + i * unit.data_stride[operand_mask]];
+        }
+      }
+    });
+  }
+
+  // Weight and bias by lane, by position, by both or by none. They are gathered anew only where another tile's differ.
+  void take_params(const TileLanes& lanes) {
+    const Geometry& g = job_.geometry;
+    const bool by_lane = g.kept[0].param_stride != 0 || g.kept[1].param_stride != 0;
+    bool by_position = g.reduced[2].param_stride != 0;
+    for (const Axis& axis : job_.outer) by_position = by_position || (axis.param_stride != 0 && axis.extent > 1);
+    if (gathered_ == lanes.count && (!by_lane || repeats())) return;
+    gathered_ = lanes.count;
+    tile_.geometry.kept[1].param_stride = by_lane ? 1 : 0;
+    const std::int64_t step = !by_position ? 0 : by_lane ? stride_ : 1;
+    tile_.outer[2].param_stride = step;
+    tile_.weight = job_.weight;
+    tile_.bias = job_.bias;
+    if (!by_lane && !by_position) return;
+    const int count = by_lane ? lanes.count : 1;
+    gather(lanes, count, step, static_cast<const C*>(job_.weight), weight_);
+    gather(lanes, count, step, static_cast<const C*>(job_.bias), bias_);
+    tile_.weight = weight_;
+    tile_.bias = bias_;
+  }
+  bool repeats() const {
+    const Geometry& g = job_.geometry;
+    return g.kept[0].param_stride == 0 && job_.tile_lanes % g.kept[1].extent == 0;
+  }
+
+  void gather(const TileLanes& lanes, int count, std::int64_t step, const C* values, C* to) const {
+    const Geometry& g = job_.geometry;
+    std::int64_t offset[most_tile_lanes];
+    lanes.offsets(g.kept[0].param_stride, g.kept[1].param_stride, offset);
+    for_runs([&](const OuterIndex& index, std::int64_t first) {
+      if (step == 0 && first > 0) return;
+      std::int64_t at = 0;
+      for (int a = 0; a < 3; ++a) at += index[a] * job_.outer[a].param_stride;
+      for (std::int64_t i = 0; i < (step == 0 ? 1 : g.reduced[2].extent); ++i, to += step) {
+        for (int l = 0; l < count; ++l) to[l] = values[offset[l] + at + i * g.reduced[2].param_stride];
+      }
+    });
+  }
+
+  void give_back(const TileLanes& lanes) const {
+    const auto length = static_cast<int>(job_.geometry.reduced[2].extent);
+    for (const int operand : {operand_out, operand_extra}) {
+      if (job_.operands[operand] == nullptr) continue;
+      const TileRows<S> rows(job_, lanes, operand);
+      const bool streams = job_.streams && is_one_run(rows, length);
+      const TileRows<S> staged(staging_, streams ? length : 0, lanes.count);
+      for_runs([&](const OuterIndex& index, std::int64_t first) {
+        const C* tile = static_cast<const C*>(tile_.operands[operand]) + first * stride_;
+        const std::int64_t at = data_offset(job_, index, operand);
+        transpose_out(tile, stride_, streams ? staged : rows, streams ? 0 : at, length);
+        if (streams) stream_copy<C>(staging_, rows.row[0] + at, std::int64_t{length} * lanes.count);
+      });
+    }
+  }
+
+  const Job& job_;
+  Job tile_;
+  int terms_;
+  std::int64_t stride_;
+  C *weight_ = nullptr, *bias_ = nullptr;
+  S* staging_ = nullptr;  // results of a run of each lane, in the order of the rows
+  int gathered_ = 0;
+};
+
+}  // namespace
+}  // namespace normkit::detail
