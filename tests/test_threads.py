@@ -167,6 +167,9 @@ def test_gil_is_released():
     x = cases.sample((3000, 5000), np.float32)
     out = np.empty_like(x)
     normkit.set_num_threads(1)
+    interval = 5e-4  # far below what a call takes
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(interval)
     ticks, stop = [], threading.Event()
 
     def tick():
@@ -175,7 +178,6 @@ def test_gil_is_released():
             time.sleep(1e-4)
 
     other = threading.Thread(target=tick)
-    interval = sys.getswitchinterval()
     other.start()
     try:
         spans = []
@@ -186,6 +188,7 @@ def test_gil_is_released():
     finally:
         stop.set()
         other.join()
+        sys.setswitchinterval(before)
     # Without the release the other thread could only run between two calls.
     inside = [sum(start + interval < t < end - interval for t in ticks) for start, end in spans]
     assert sum(inside) >= 10, f"{inside} steps of another thread inside calls of {[e - s for s, e in spans]} s"

@@ -122,6 +122,28 @@ struct RowBlock {
   }
 };
 
+// The first valid value of each lane; 0 where there is none.
+template <class Reader, class C, int width>
+void first_of_lanes(const Job& job, Reader reader, const Piece& piece, int lanes, C (&value)[width]) {
+  bool found[width];
+  int missing = lanes;
+  for (int l = 0; l < width; ++l) {
+    found[l] = false;
+    value[l] = C{0};
+  }
+  for (std::int64_t position = piece.outer_begin; position < piece.outer_end && missing > 0; ++position) {
+    OuterIndex index;
+    outer_index(job, position, index);
+    reader.seek(job, index);
+    for (int l = 0; l < lanes; ++l) {
+      if (found[l] || !reader.is_valid(l)) continue;
+      value[l] = reader.value(l);
+      found[l] = true;
+      --missing;
+    }
+  }
+}
+
 template <class C, class S, template <class, class> class ReaderOf>
 struct ColumnBlock {
   static constexpr int width = static_cast<int>(most_columns);
@@ -142,34 +164,18 @@ struct ColumnBlock {
   int in_use() const { return lanes; }
   int computed() const { return (lanes + group - 1) / group * group; }
 
-  // The first valid value of each lane; 0 where there is none.
-  void first(C (&value)[width]) const {
-    bool found[width] = {};
-    int missing = lanes;
-    for (int l = 0; l < width; ++l) value[l] = C{0};
-    Reader reader(*job, start);
-    for (std::int64_t position = piece.outer_begin; position < piece.outer_end && missing > 0; ++position) {
-      OuterIndex index;
-      outer_index(*job, position, index);
-      reader.seek(*job, index);
-      for (int l = 0; l < lanes; ++l) {
-        if (found[l] || !reader.is_valid(l)) continue;
-        value[l] = reader.value(l);
-        found[l] = true;
-        --missing;
-      }
-    }
-  }
+  void first(C (&value)[width]) const { first_of_lanes(*job, Reader(*job, start), piece, lanes, value); }
 
   // Row by row memory is read as it lies, so a few positions of all lanes come before the next few; but for a single
-  // group, which keeps its sums in registers.
+  // group and a single span, which keep their sums in registers. The order of additions is the same.
   template <template <class> class Fold, int count>
   void reduce(const C (&shift)[width], C (&results)[count][width]) const {
     bool begun = false;
     Reader reader(*job, start);
     for_spans(*job, piece.outer_begin, piece.outer_end, [&](const OuterIndex& index, std::int64_t positions) {
       reader.seek(*job, index);
-      const std::int64_t stretch = lanes <= group ? positions : flush_every;
+      const bool at_once = lanes <= group && positions == piece.outer_end - piece.outer_begin;
+      const std::int64_t stretch = at_once ? positions : flush_every;
       for (; positions > 0; positions -= stretch) {
         const std::int64_t steps = smaller(positions, stretch);
         Reader next = reader;
@@ -208,6 +214,99 @@ struct ColumnBlock {
       }
     });
   }
+};
+
+// Rows that lie across: in a tile (tiles.h) each row has a lane of its own, and what are lanes elsewhere are positions
+// here. Results are those of RowBlock, to the bit.
+template <class C, class S, template <class, class> class ReaderOf>
+struct TileBlock {
+  static constexpr int width = static_cast<int>(most_tile_lanes);
+  static constexpr int vector = Vec<C>::width;
+  static constexpr int row_lanes = 128 / static_cast<int>(sizeof(C));  // as a RowBlock has
+  using Work = C;
+  using Reader = ReaderOf<C, S>;
+  using Wide = TileBlock<double, S, ReaderOf>;
+  static constexpr bool may_leave_range = true;
+
+  const Job* job;
+  Start start;  // of the first lane
+  int lanes;    // in use, of `width`
+  Piece piece;  // in positions, whole runs
+
+  Wide widened() const { return {job, start, lanes, piece}; }
+  int in_use() const { return lanes; }
+  int computed() const { return (lanes + vector - 1) / vector * vector; }
+  void first(C (&value)[width]) const { first_of_lanes(*job, Reader(*job, start), piece, lanes, value); }
+
+  template <template <class> class Fold, int count>
+  void reduce(const C (&shift)[width], C (&results)[count][width]) const {
+    for (int lane = 0; lane < lanes; lane += vector) {
+      Across<Fold<Lanes<C, 1>>, count> across{*this, Reader(*job, start), 0, lane, {{load(shift + lane)}}};
+      const auto sums = across.all();
+      for (int k = 0; k < count; ++k) store(results[k] + lane, sums.v[k]);
+    }
+  }
+
+  // A vector of rows.
+  template <class Fold, int count>
+  struct Across {
+    struct Results {
+      Vec<C> v[count];
+    };
+    const TileBlock& block;
+    Reader reader;
+    std::int64_t at;  // its position
+    int lane;
+    Lanes<C, 1> shift;
+
+    // What one lane of a RowBlock holds in the end: of each run, values `row_lanes` apart.
+    NORMKIT_INLINE Results one(std::int64_t j) {
+      auto fold = Fold::about(shift);
+      const std::int64_t run = block.job->tile_run;
+      for (std::int64_t begin = block.piece.outer_begin; begin < block.piece.outer_end; begin += run) {
+        for (std::int64_t i = j; i < run; i += row_lanes) {
+          reader.advance(begin + i - at);
+          at = begin + i;
+          if (block.lanes - lane >= vector) {
+            reader.add(0, lane, fold);
+          } else {
+            reader.add_first(0, lane, block.lanes - lane, fold);
+          }
+        }
+        fold.flush();
+      }
+      Results results;
+      fold.results([&](int k, Lanes<C, 1> found, auto) { results.v[k] = found.v[0]; });
+      return results;
+    }
+    NORMKIT_INLINE Results both(const Results& a, const Results& b) const {
+      Results results;
+      Fold::about(shift).results(
+          [&](int k, Lanes<C, 1>, auto combine) { results.v[k] = combine(a.v[k], b.v[k]); });
+      return results;
+    }
+    // Lanes meet as fold_lanes lets them. Those that no run reaches would add nothing.
+    NORMKIT_INLINE Results four(std::int64_t j, std::int64_t reach) {
+      constexpr std::int64_t quarter = row_lanes / 4;
+      Results a = one(j);
+      if (j + 2 * quarter < reach) a = both(a, one(j + 2 * quarter));
+      if (j + quarter >= reach) return a;
+      Results b = one(j + quarter);
+      if (j + 3 * quarter < reach) b = both(b, one(j + 3 * quarter));
+      return both(a, b);
+    }
+    Results all() {
+      constexpr std::int64_t quarter = row_lanes / 4;
+      const std::int64_t reach = smaller(block.job->tile_run, row_lanes);
+      const std::int64_t fours = smaller(reach, quarter);
+      Results found[quarter];
+      for (std::int64_t j = 0; j < fours; ++j) found[j] = four(j, reach);
+      for (std::int64_t half = quarter / 2; half > 0; half /= 2) {
+        for (std::int64_t j = 0; j < half && j + half < fours; ++j) found[j] = both(found[j], found[j + half]);
+      }
+      return found[0];
+    }
+  };
 };
 
 }  // namespace

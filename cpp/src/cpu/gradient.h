@@ -145,10 +145,10 @@ struct GradientCursor {
       if (run.mask != nullptr) run.mask += mask;
     }
   }
-  NORMKIT_INLINE void advance(const Axis& axis, std::int64_t lane_step) {
-    move_operands(axis.data_stride[operand_x], axis.data_stride[operand_second], axis.data_stride[operand_third],
-                  axis.data_stride[operand_mask]);
-    move_values(lane_step, axis.param_stride);
+  NORMKIT_INLINE void advance(const Axis& axis, std::int64_t lane_step, std::int64_t n = 1) {
+    move_operands(n * axis.data_stride[operand_x], n * axis.data_stride[operand_second],
+                  n * axis.data_stride[operand_third], n * axis.data_stride[operand_mask]);
+    move_values(n * lane_step, n * axis.param_stride);
   }
   NORMKIT_INLINE void go(const OuterIndex& index) {
     std::int64_t along = 0;
@@ -170,7 +170,7 @@ struct GradientReader {
     cursor = base;
     cursor.go(index);
   }
-  NORMKIT_INLINE void advance() { cursor.advance(cursor.job->outer[2], 0); }
+  NORMKIT_INLINE void advance(std::int64_t n = 1) { cursor.advance(cursor.job->outer[2], 0, n); }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
     fold.add(j, cursor.run.gradient(At<C>{i}));

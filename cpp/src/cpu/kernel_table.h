@@ -35,6 +35,7 @@ struct Job {
   // a row to be cut into tiles; 0 where runs are not short. And a thread's memory for a tile, `tile_bytes` of it.
   std::int64_t tile_lanes, tile_along;
   void* scratch;
+  std::int64_t tile_run;  // within a tile: the positions of a run; else 1
 
   void* operands[max_operands];  // null where absent; without the one at operand_out nothing is mapped
   // C. Weight and bias, both or neither, lie by the geometry's param strides, and what is known of statistics as

@@ -41,13 +41,20 @@ inline BlockRange blocks_of(const Job& job, std::int64_t chunk) {
   return {begin, smaller(begin + job.grid.blocks_per_chunk, job.grid.blocks)};
 }
 
-template <class S, class C, template <class, class> class Reader, bool rows>
+// How statistics meet lanes (blocks.h). Tiles are columns in all but how they are folded.
+enum class Kind { rows, columns, tiles };
+
+template <class S, class C, template <class, class> class Reader, Kind kind>
 struct BlockOf {
   using Type = RowBlock<C, S, Reader>;
 };
 template <class S, class C, template <class, class> class Reader>
-struct BlockOf<S, C, Reader, false> {
+struct BlockOf<S, C, Reader, Kind::columns> {
   using Type = ColumnBlock<C, S, Reader>;
+};
+template <class S, class C, template <class, class> class Reader>
+struct BlockOf<S, C, Reader, Kind::tiles> {
+  using Type = TileBlock<C, S, Reader>;
 };
 
 // What becomes of x once a rule has been applied. `Map<C, S, lanes_vary, params_vary>` for runs along which the lanes'
@@ -138,17 +145,17 @@ void map_piece(const Job& job, const Slab& slab, const Piece& where, const Lanes
 }
 
 // Storage type S, working type C, rule, map and schedule: one set of loops.
-template <class S, class C, class Rule, class Then, bool rows>
+template <class S, class C, class Rule, class Then, Kind kind>
 struct Loops {
-  using Block = typename BlockOf<S, C, Rule::template Reader, rows>::Type;
-  static constexpr int width = Block::width;
+  using Block = typename BlockOf<S, C, Rule::template Reader, kind>::Type;
+  static constexpr bool rows = kind == Kind::rows;
+  static constexpr int width = Block::width;  // a slab's lanes at most
   static constexpr int terms = Rule::terms;
-  static constexpr int most_lanes = static_cast<int>(rows ? most_rows : most_columns);
   static constexpr bool has_map = !Same<Then, NoMap>::value;
 
   // Of a slab's lanes.
   struct Totals {
-    double term[terms][most_lanes];
+    double term[terms][width];
     double count;
 
     PartsView<terms> from(int lane) {
@@ -158,18 +165,14 @@ struct Loops {
     }
   };
   struct OwnLanes {
-    C values[3][most_lanes];
+    C values[3][width];
   };
 
   static const S* data(const Job& job, const Slab& slab) {
     return operand_at<const S>(job, {slab.k0, slab.lane, 0, 0}, operand_x);
   }
 
-  static Block block_at(const Job& job, const Slab& slab, int lane, const Piece& where) {
-    return {&job, {slab.k0, slab.lane + lane, lane, 0}, static_cast<int>(smaller(width, slab.lanes - lane)), where};
-  }
-
-  // Blocks in order, and of each all lanes: neighbours in memory are read together.
+  // Blocks in order.
   static void fold_chunk(const Job& job, const Slab& slab, std::int64_t chunk, Totals& totals) {
     const auto [begin, end] = blocks_of(job, chunk);
     totals.count = 0.0;
@@ -179,20 +182,18 @@ struct Loops {
       if constexpr (Then::adds) {
         if (job.adds) map_piece<AddMap<C, S>, rows>(job, slab, where, LanesView<C>{}, 0);
       }
-      for (int lane = 0; lane < slab.lanes; lane += width) {
-        const Block block = block_at(job, slab, lane, where);
-        const PartsView<terms> so_far = totals.from(lane);
-        Parts<terms, width> parts;
-        Rule::fold(block, b == begin ? nullptr : &so_far, parts);
-        if (b == begin) {
-          for (int t = 0; t < terms; ++t) {
-            for (int l = 0; l < block.computed(); ++l) so_far.term[t][l] = parts.term[t][l];
-          }
-        } else {
-          PartsView<terms> next;
-          for (int t = 0; t < terms; ++t) next.term[t] = parts.term[t];
-          merge_parts<Rule>(so_far, totals.count, next, count, block.computed());
+      const Block block{&job, {slab.k0, slab.lane, 0, 0}, slab.lanes, where};
+      const PartsView<terms> so_far = totals.from(0);
+      Parts<terms, width> parts;
+      Rule::fold(block, b == begin ? nullptr : &so_far, parts);
+      if (b == begin) {
+        for (int t = 0; t < terms; ++t) {
+          for (int l = 0; l < block.computed(); ++l) so_far.term[t][l] = parts.term[t][l];
         }
+      } else {
+        PartsView<terms> next;
+        for (int t = 0; t < terms; ++t) next.term[t] = parts.term[t];
+        merge_parts<Rule>(so_far, totals.count, next, count, block.computed());
       }
       totals.count += count;
     }

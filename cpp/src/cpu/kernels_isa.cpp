@@ -1,4 +1,8 @@
 // Compiled once per instruction set, with its flags and NORMKIT_ISA_NAME; exports one symbol, the table.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 does not see that as many lanes are read as are written
+#endif
+
 #include "cpu/kernels.h"
 #include "cpu/tiles.h"
 
@@ -15,44 +19,50 @@ struct JobKernels {
   int terms;
 };
 
+template <class S, class C, class Tile>
+void run_tiles(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
+  Tiles<C, S> tiles(job, Tile::terms);
+  tiles.run(begin, end, [](const Job& tile) { Tile::run(tile, 0, 1); });
+}
+
 template <class S, class C, class Rule, class Then>
-NORMKIT_INLINE const JobKernels& kernels_for(Schedule schedule) {
-  using Rows = Loops<S, C, Rule, Then, true>;
-  using Columns = Loops<S, C, Rule, Then, false>;
-  static constexpr JobKernels rows{{Rows::run, nullptr, Rows::fold, Rows::finish, Rows::map}, Rule::terms};
+NORMKIT_INLINE const JobKernels& kernels_for(const Job& job) {
+  using Rows = Loops<S, C, Rule, Then, Kind::rows>;
+  using Columns = Loops<S, C, Rule, Then, Kind::columns>;
+  using Tile = Loops<C, C, Rule, Then, Kind::tiles>;
+  static constexpr JobKernels rows{
+      {Rows::run, run_tiles<S, C, Tile>, Rows::fold, Rows::finish, Rows::map}, Rule::terms};
   static constexpr JobKernels columns{{Columns::run, nullptr, Columns::fold, Columns::finish, Columns::map},
                                       Rule::terms};
-  return schedule == Schedule::rows ? rows : columns;
+  return job.geometry.schedule == Schedule::rows ? rows : columns;
 }
 
 template <class S, class C, bool fused>
 NORMKIT_INLINE const JobKernels& gradient_kernels(const Job& job) {
-  const Schedule schedule = job.geometry.schedule;
   if (job.column == Column::parameters) {
-    return kernels_for<S, C, GradientRule<fused, Column::parameters>, NoMap>(schedule);
+    return kernels_for<S, C, GradientRule<fused, Column::parameters>, NoMap>(job);
   }
-  return kernels_for<S, C, GradientRule<fused, Column::statistics>, Differentiate<fused>>(schedule);
+  return kernels_for<S, C, GradientRule<fused, Column::statistics>, Differentiate<fused>>(job);
 }
 
 // The schedule, the rule and the map are looked up once per call, not per element.
 template <class S, class C>
 const JobKernels& kernels_of(const Job& job) {
-  const Schedule schedule = job.geometry.schedule;
   const bool masked = job.operands[operand_mask] != nullptr;
   const bool fused = masked || job.activation != Activation::none || job.operands[operand_extra] != nullptr;
-  if (job.task == Task::moments) return kernels_for<S, C, VarianceRule<Of::valid_with_range>, NoMap>(schedule);
+  if (job.task == Task::moments) return kernels_for<S, C, VarianceRule<Of::valid_with_range>, NoMap>(job);
   if (job.task == Task::gradient) {
     return fused ? gradient_kernels<S, C, true>(job) : gradient_kernels<S, C, false>(job);
   }
   switch (job.statistic) {
-    case Statistic::mean_square: return kernels_for<S, C, MeanSquareRule, NormalizeUncentred>(schedule);
-    case Statistic::range: return kernels_for<S, C, RangeRule, Rescale>(schedule);
+    case Statistic::mean_square: return kernels_for<S, C, MeanSquareRule, NormalizeUncentred>(job);
+    case Statistic::range: return kernels_for<S, C, RangeRule, Rescale>(job);
     default: break;
   }
-  if (masked) return kernels_for<S, C, VarianceRule<Of::valid>, NormalizeFused>(schedule);
+  if (masked) return kernels_for<S, C, VarianceRule<Of::valid>, NormalizeFused>(job);
   const bool adds_residual = job.operands[operand_second] != nullptr && !job.adds;
-  if (fused || adds_residual) return kernels_for<S, C, VarianceRule<Of::all>, NormalizeFused>(schedule);
-  return kernels_for<S, C, VarianceRule<Of::all>, Normalize>(schedule);
+  if (fused || adds_residual) return kernels_for<S, C, VarianceRule<Of::all>, NormalizeFused>(job);
+  return kernels_for<S, C, VarianceRule<Of::all>, Normalize>(job);
 }
 
 template <class S, class C>
@@ -61,8 +71,7 @@ struct Entry {
     kernels_of<S, C>(job).kernels.run(job, begin, end);
   }
   static void run_tiles(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
-    Tiles<C, S> tiles(job, kernels_of<S, C>(job).terms);
-    tiles.run(begin, end, [](const Job& tile) { kernels_of<C, C>(tile).kernels.run(tile, 0, 1); });
+    kernels_of<S, C>(job).kernels.run_tiles(job, begin, end);
   }
   static void fold(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
     kernels_of<S, C>(job).kernels.fold(job, begin, end);

@@ -1,8 +1,10 @@
 // What a fold reads at each element of a run, one vector at a time. A reader knows
 //   Reader(job, start)       where runs begin,
-//   seek(job, index)         the run at a position of the outer axes, advance() the next one along the innermost of
-//   them, add(j, i, fold)          the vector from element i on, given to vector j of the fold's lanes, add_first(j, i,
-//   n, fold) the same of n elements only, is_valid(i), value(i)    a single element.
+//   seek(job, index)         the run at a position of the outer axes,
+//   advance(n)               the n-th next one along the innermost of them,
+//   add(j, i, fold)          the vector from element i on, given to vector j of the fold's lanes,
+//   add_first(j, i, n, fold) the same of n elements only,
+//   is_valid(i), value(i)    a single element.
 #pragma once
 
 #include "cpu/walk.h"
@@ -23,7 +25,7 @@ struct ValuesReader {
   NORMKIT_INLINE ValuesReader(const Job& job, const Start& start)
       : base(operand_at<const S>(job, start, operand_x)), x(base), step(job.outer[2].data_stride[operand_x]) {}
   NORMKIT_INLINE void seek(const Job& job, const OuterIndex& index) { x = base + data_offset(job, index, operand_x); }
-  NORMKIT_INLINE void advance() { x += step; }
+  NORMKIT_INLINE void advance(std::int64_t n = 1) { x += n * step; }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
     fold.add(j, load_as<C>(x + i));
@@ -65,9 +67,9 @@ struct MaskedReader {
     values.seek(job, index);
     if (mask != nullptr) mask = mask_base + data_offset(job, index, operand_mask);
   }
-  NORMKIT_INLINE void advance() {
-    values.advance();
-    if (mask != nullptr) mask += mask_step;
+  NORMKIT_INLINE void advance(std::int64_t n = 1) {
+    values.advance(n);
+    if (mask != nullptr) mask += n * mask_step;
   }
   NORMKIT_INLINE Masked<C> masked(Vec<C> value, typename Vec<C>::Bits valid) const {
     if (omits_nan) valid &= value.raw == value.raw;

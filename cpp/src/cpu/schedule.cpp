@@ -51,7 +51,7 @@ std::int64_t columns_in_slab(const Geometry& g, std::int64_t chunks) {
 }
 
 // Runs so short that a statistic of them leaves most lanes empty, and statistics of so few values that a tile of them
-// stays in a core's second-level cache. A matter of the bits: it must depend on nothing but a statistic's own shape.
+// stays in a core's second-level cache.
 constexpr std::int64_t short_run = 64;  // with 64, rows are as fast
 constexpr std::int64_t most_tile_count = 4096;
 constexpr std::int64_t tile_values = 4096;
@@ -147,6 +147,7 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   job.given = request.statistics_given;
   job.weighs = request.column == Column::statistics && !request.weight_is_constant;
   job.eps = request.eps;
+  job.tile_run = 1;
   cut_tiles(job);
   job.ddof = request.ddof;
   job.low = request.low;

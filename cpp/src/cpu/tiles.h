@@ -218,7 +218,7 @@ class Tiles {
     for (std::int64_t& stride : lanes.data_stride) stride = 1;
     lanes.stat_stride = g.kept[1].extent > 1 ? g.kept[1].stat_stride : g.kept[0].stat_stride;
     tile_.slabs = 1;
-    tile_.grid = grid(tile_.geometry);
+    tile_.tile_run = g.reduced[2].extent;
     place();
   }
 

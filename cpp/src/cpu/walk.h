@@ -8,7 +8,7 @@ namespace normkit::detail {
 namespace {
 
 // Outer positions [outer_begin, outer_end), and of each the values [begin, begin + length) of the unit-stride run.
-// For columns a position is a reduced index and the run is not used.
+// For columns and tiles a position is a reduced index and the run is not used.
 struct Piece {
   std::int64_t outer_begin, outer_end;
   std::int64_t begin, length;
@@ -38,8 +38,9 @@ inline Piece piece(const Job& job, std::int64_t block) {
     return {outer, outer + 1, begin, smaller(row_block, run - begin)};
   }
   const std::int64_t positions = job.outer[0].extent * job.outer[1].extent * job.outer[2].extent;
-  const std::int64_t begin = block * grid.runs_per_block;
-  return {begin, smaller(begin + grid.runs_per_block, positions), 0, run};
+  const std::int64_t each = grid.runs_per_block * job.tile_run;
+  const std::int64_t begin = block * each;
+  return {begin, smaller(begin + each, positions), 0, run};
 }
 
 using OuterIndex = std::int64_t[3];
