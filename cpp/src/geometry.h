@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -58,6 +59,17 @@ struct Plan {
   Geometry geometry;
   std::array<Axis, max_rank> loops;  // the first loop_count are set
   int loop_count = 0;
+
+  // Copies leave the others unset, which shows in the time of small calls.
+  Plan() noexcept {}  // NOLINT(modernize-use-equals-default)
+  Plan(const Plan& other) noexcept { *this = other; }
+  Plan& operator=(const Plan& other) noexcept {  // NOLINT(cert-oop54-cpp): to itself, it does no harm
+    geometry = other.geometry;
+    loop_count = other.loop_count;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(loop_count); ++i) loops[i] = other.loops[i];
+    return *this;
+  }
+  ~Plan() = default;
 };
 
 /// What is reduced. The gradients of weight and bias are the same fold with the stat and the param column of the axis

@@ -58,6 +58,7 @@ void check_forward(const Normalizer& norm, const Forward& a, std::int64_t statis
   check_counts(norm, shape_of(a.x));
   if (a.y) check_output(norm.name, "out", a.x, a.y);
   for (const TensorView* written : {&a.y, &a.mean, &a.rstd, &a.sum}) {
+    if (!*written) continue;
     const bool elementwise = written == &a.y || written == &a.sum;
     for (const auto& [argument, read] : {std::pair{"x", &a.x}, {"residual", &a.residual}, {"residual", &a.addend}}) {
       if (elementwise) {
@@ -155,6 +156,7 @@ void apply(const Normalizer& norm, const Apply& a) {
   check_in_place(norm.name, "out", a.y, "x", a.x);
   check_in_place(norm.name, "out", a.y, "residual", a.residual);
   for (const TensorView* written : {&a.y, &a.rstd}) {
+    if (!*written) continue;
     check_apart(norm.name, *written, "weight", a.weight);
     check_apart(norm.name, *written, "bias", a.bias);
     check_apart(norm.name, *written, "mean", a.mean);

@@ -8,7 +8,7 @@ namespace normkit::detail {
 
 inline Request request_for(const Normalizer& norm, const TensorView& x, const TensorView& weight,
                            const TensorView& bias) {
-  Request request{};
+  Request request;
   request.statistic = norm.statistic;
   request.eps = norm.eps;
   request.ddof = norm.ddof;

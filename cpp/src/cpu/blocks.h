@@ -16,6 +16,9 @@ namespace {
 //   results(collect)         calls collect(k, lanes, combine) for each of its results.
 constexpr int flush_every = 8;
 
+// A block's head is a sample of it: so many of its first values, where they lie next to each other.
+constexpr std::int64_t head_length = 32;
+
 // Takes the n elements from i on, fewer than fill the lanes.
 template <int vectors, class Reader, class Fold>
 NORMKIT_INLINE void add_first(const Reader& reader, std::int64_t i, int n, Fold& fold) {
@@ -51,6 +54,10 @@ struct RowBlock {
   Piece piece;
 
   Wide widened() const { return {job, start, rows, piece}; }
+  RowBlock head() const {
+    const std::int64_t length = smaller(piece.length, head_length);
+    return {job, start, rows, {piece.outer_begin, piece.outer_begin + 1, piece.begin, length}};
+  }
   int in_use() const { return rows; }
   int computed() const { return rows; }
 
@@ -161,6 +168,7 @@ struct ColumnBlock {
   Piece piece;
 
   Wide widened() const { return {job, start, lanes, piece}; }
+  ColumnBlock head() const { return *this; }  // few blocks in a row have no mean before them
   int in_use() const { return lanes; }
   int computed() const { return (lanes + group - 1) / group * group; }
 
@@ -234,6 +242,10 @@ struct TileBlock {
   Piece piece;  // in positions, whole runs
 
   Wide widened() const { return {job, start, lanes, piece}; }
+  TileBlock head() const {
+    const std::int64_t length = smaller(job->tile_run, head_length);
+    return {job, start, lanes, {piece.outer_begin, piece.outer_begin + length, 0, 1}};
+  }
   int in_use() const { return lanes; }
   int computed() const { return (lanes + vector - 1) / vector * vector; }
   void first(C (&value)[width]) const { first_of_lanes(*job, Reader(*job, start), piece, lanes, value); }
@@ -264,7 +276,7 @@ struct TileBlock {
       auto fold = Fold::about(shift);
       const std::int64_t run = block.job->tile_run;
       for (std::int64_t begin = block.piece.outer_begin; begin < block.piece.outer_end; begin += run) {
-        for (std::int64_t i = j; i < run; i += row_lanes) {
+        for (std::int64_t i = j; i < run && begin + i < block.piece.outer_end; i += row_lanes) {
           reader.advance(begin + i - at);
           at = begin + i;
           if (block.lanes - lane >= vector) {
@@ -297,7 +309,8 @@ struct TileBlock {
     }
     Results all() {
       constexpr std::int64_t quarter = row_lanes / 4;
-      const std::int64_t reach = smaller(block.job->tile_run, row_lanes);
+      const std::int64_t run = smaller(block.job->tile_run, block.piece.outer_end - block.piece.outer_begin);
+      const std::int64_t reach = smaller(run, row_lanes);
       const std::int64_t fours = smaller(reach, quarter);
       Results found[quarter];
       for (std::int64_t j = 0; j < fours; ++j) found[j] = four(j, reach);

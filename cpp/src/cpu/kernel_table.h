@@ -20,7 +20,7 @@ enum class Task : std::uint8_t {
 enum LaneName : int { lane_mean_high, lane_mean_low, lane_scale, lane_rstd, lane_gradient, lane_projection };
 inline constexpr int lane_count = 6;
 
-/// One call's work, complete. "C" below is the working type: double for float64 data, else float.
+/// One call's work, complete. Not to be made with {}, which would clear what is set anyway. "C" below is the working type: double for float64 data, else float.
 /// A slab is what is folded side by side: up to `slab_lanes` statistics that are neighbours along kept[1].
 struct Job {
   Geometry geometry;
@@ -33,22 +33,22 @@ struct Job {
 
   // Short runs: so many statistics to a tile, neighbours in the order of the kept axes, and how many of them there are in
   // a row to be cut into tiles; 0 where runs are not short. And a thread's memory for a tile, `tile_bytes` of it.
-  std::int64_t tile_lanes, tile_along;
-  void* scratch;
-  std::int64_t tile_run;  // within a tile: the positions of a run; else 1
+  std::int64_t tile_lanes = 0, tile_along = 0;
+  void* scratch = nullptr;
+  std::int64_t tile_run = 1;  // within a tile: the positions of a run; else 1
 
   void* operands[max_operands];  // null where absent; without the one at operand_out nothing is mapped
   // C. Weight and bias, both or neither, lie by the geometry's param strides, and what is known of statistics as
   // `lanes` do. In a gradient by parameters it is the other way round.
-  const void *weight, *bias;
-  const void *given_mean_high, *given_mean_low, *given_rstd;  // gradients only
+  const void *weight = nullptr, *bias = nullptr;
+  const void *given_mean_high = nullptr, *given_mean_low = nullptr, *given_rstd = nullptr;  // gradients only
 
-  void* mean;      // out, C, by stat strides; may be null
-  void* rstd;      // likewise
-  double* totals;  // out, the rule's terms of each statistic, by stat strides; may be null
+  void* mean = nullptr;      // out, C, by stat strides; may be null
+  void* rstd = nullptr;      // likewise
+  double* totals = nullptr;  // out, the rule's terms of each statistic, by stat strides; may be null
 
-  double* partials;         // split reductions: [kept[0]][chunk][term][kept[1]]
-  void* lanes[lane_count];  // split reductions, given statistics and gradients: C, [kept[0]][kept[1]]
+  double* partials = nullptr;    // split reductions: [kept[0]][chunk][term][kept[1]]
+  void* lanes[lane_count] = {};  // split reductions, given statistics and gradients: C, [kept[0]][kept[1]]
 
   Task task;
   Statistic statistic;

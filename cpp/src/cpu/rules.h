@@ -109,29 +109,45 @@ struct VarianceRule {
   using Squares = typename Choose<ranged, RangedSquares<L>,
                                   typename Choose<counts, CountedSquaresAbout<L>, SquaresAbout<L>>::Type>::Type;
 
-  // `so_far`: the statistics from earlier blocks, whose means are good shifts; where there is none yet, the block finds
-  // its own mean.
+  // `so_far`: the statistics from earlier blocks, whose means are good shifts. Where there is none yet, the block's head
+  // has one; should it be no good, the mean that comes of it is.
   template <class Block>
   static void fold(const Block& block, const PartsView<terms>* so_far, Parts<terms, Block::width>& parts) {
     using C = typename Block::Work;
-    const auto all = static_cast<double>(block.piece.count());
     C shift[Block::width];
-    if (has_shifts(block, so_far)) {
+    const bool given = has_shifts(block, so_far);
+    if (given) {
       for (int l = 0; l < block.computed(); ++l) shift[l] = static_cast<C>(so_far->term[0][l]);
     } else {
-      C pilot[counts ? 2 : 1][Block::width];
-      block.first(shift);
-      block.template reduce<Sums>(shift, pilot);
-      for (int l = 0; l < block.computed(); ++l) {
-        if (counts && so_far != nullptr && so_far->term[count_at][l] > 0.0) {
-          shift[l] = static_cast<C>(so_far->term[0][l]);
-        } else if (!counts || pilot[counts ? 1 : 0][l] > C{0}) {
-          const double n = counts ? static_cast<double>(pilot[counts ? 1 : 0][l]) : all;
-          shift[l] = static_cast<C>(shift[l] + static_cast<double>(pilot[0][l]) / n);
-        }
-      }
+      find_shifts(block, so_far, shift);
     }
     C sums[terms][Block::width];
+    take(block, shift, sums, parts);
+    if (!given) take_again(block, shift, sums, parts);
+    widen_where_needed<VarianceRule>(block, so_far, sums[1], parts);
+  }
+
+  template <class Block, class C>
+  static void find_shifts(const Block& block, const PartsView<terms>* so_far, C (&shift)[Block::width]) {
+    const Block head = block.head();
+    C pilot[counts ? 2 : 1][Block::width];
+    block.first(shift);
+    head.template reduce<Sums>(shift, pilot);
+    const auto all = static_cast<double>(head.piece.count());
+    for (int l = 0; l < block.computed(); ++l) {
+      if (counts && so_far != nullptr && so_far->term[count_at][l] > 0.0) {
+        shift[l] = static_cast<C>(so_far->term[0][l]);
+      } else if (!counts || pilot[counts ? 1 : 0][l] > C{0}) {
+        const double n = counts ? static_cast<double>(pilot[counts ? 1 : 0][l]) : all;
+        shift[l] = static_cast<C>(shift[l] + static_cast<double>(pilot[0][l]) / n);
+      }
+    }
+  }
+
+  template <class Block, class C>
+  static NORMKIT_INLINE void take(const Block& block, const C (&shift)[Block::width], C (&sums)[terms][Block::width],
+                                  Parts<terms, Block::width>& parts) {
+    const auto all = static_cast<double>(block.piece.count());
     block.template reduce<Squares>(shift, sums);
     for (int l = 0; l < block.computed(); ++l) {
       const double n = counts ? static_cast<double>(sums[counts ? 2 : 0][l]) : all;
@@ -144,7 +160,35 @@ struct VarianceRule {
       }
       if constexpr (counts) parts.term[count_at][l] = n;
     }
-    widen_where_needed<VarianceRule>(block, so_far, sums[1], parts);
+  }
+
+  // A shift that lies more than a standard deviation from the mean costs digits of the squares. In columns only the
+  // lanes that need it take the second result: a neighbour must not change a statistic's bits.
+  template <class Block, class C>
+  static NORMKIT_INLINE void take_again(const Block& block, C (&shift)[Block::width], C (&sums)[terms][Block::width],
+                                        Parts<terms, Block::width>& parts) {
+    const auto all = static_cast<double>(block.piece.count());
+    bool poor[Block::width];
+    bool any = false;
+    for (int l = 0; l < block.in_use(); ++l) {
+      const double n = counts ? parts.term[count_at][l] : all;
+      const double s1 = sums[0][l];
+      poor[l] = s1 * s1 > n * parts.term[1][l];
+      any = any || poor[l];
+    }
+    if (__builtin_expect(!any, 1)) return;
+    const auto before = parts;
+    C squares[Block::width];
+    for (int l = 0; l < block.in_use(); ++l) {
+      shift[l] = poor[l] ? static_cast<C>(parts.term[0][l]) : shift[l];
+      squares[l] = sums[1][l];
+    }
+    take(block, shift, sums, parts);
+    for (int l = 0; l < block.in_use(); ++l) {
+      if (poor[l]) continue;
+      sums[1][l] = squares[l];
+      for (int t = 0; t < terms; ++t) parts.term[t][l] = before.term[t][l];
+    }
   }
 
   template <class Block>

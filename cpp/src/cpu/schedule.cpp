@@ -56,11 +56,13 @@ constexpr std::int64_t short_run = 64;  // with 64, rows are as fast
 constexpr std::int64_t most_tile_count = 4096;
 constexpr std::int64_t tile_values = 4096;
 constexpr std::int64_t least_tile_lanes = 16;
+constexpr std::int64_t least_statistics = 64;  // fewer are done before a tile is set up
 
 void cut_tiles(Job& job) {
   const Geometry& g = job.geometry;
   const bool tiles = g.schedule == Schedule::rows && job.column == Column::statistics &&
-                     g.reduced[2].extent < short_run && g.count <= most_tile_count;
+                     g.reduced[2].extent < short_run && g.count <= most_tile_count &&
+                     g.kept_count() >= least_statistics;
   if (!tiles) return;
   const Axis& outer = g.kept[0];
   const Axis& inner = g.kept[1];
@@ -119,7 +121,7 @@ void run_in_steps(Job& job, const Kernels& kernels, int threads) {
 int terms_of(const Job& job) { return kernel_table().terms(job); }
 
 Job make_job(const Request& request, const Geometry& g, Task task) {
-  Job job{};
+  Job job;
   std::copy(std::begin(request.operands), std::end(request.operands), std::begin(job.operands));
   job.geometry = g;
   job.grid = grid(g);
@@ -147,7 +149,6 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   job.given = request.statistics_given;
   job.weighs = request.column == Column::statistics && !request.weight_is_constant;
   job.eps = request.eps;
-  job.tile_run = 1;
   cut_tiles(job);
   job.ddof = request.ddof;
   job.low = request.low;

@@ -40,11 +40,8 @@ inline void* moved(void* memory, std::int64_t bytes) {
 /// Calls body(job, offset) once for every index on the plan's loops from `level` on, `offset` being that of its
 /// statistics.
 template <class Body>
-void run_loops(const Job& job, const Request& request, const Body& body, int level = 0, std::int64_t offset = 0) {
-  if (level == request.plan.loop_count) {
-    Job once = job;
-    return body(once, offset);
-  }
+void run_loops(Job& job, const Request& request, const Body& body, int level = 0, std::int64_t offset = 0) {
+  if (level == request.plan.loop_count) return body(job, offset);
   const Axis& axis = request.plan.loops[static_cast<std::size_t>(level)];
   const std::int64_t item = item_size(request.dtype);
   const std::int64_t word = item_size(work_dtype(request.dtype));
