@@ -33,6 +33,8 @@ struct Request {
   TensorView dweight, dbias;     // out, dense; null where not asked for
   std::span<double> mean_error;  // out, by stat strides: what rounding took from the given means; may be empty
   TensorView given_mean_error;   // the same, given; `backward` only
+  // `backward` by statistics: what is to follow by parameters, given the mean_error of this; may be null.
+  const Request* by_parameters = nullptr;
 };
 
 struct Backend {

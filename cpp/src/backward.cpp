@@ -121,21 +121,38 @@ void run_backward(const Normalizer& norm, const Backward& a, const Backend& back
     request.mean_error = {};
     request.given_mean_error = vector_view(error);
   }
-  if (a.dx || a.dresidual || (refines && !refines_first) || (wants_params && request.weight_is_constant)) {
-    run_planned(norm, operands, backend, backend.backward, request);
+  const bool by_statistics =
+      a.dx || a.dresidual || (refines && !refines_first) || (wants_params && request.weight_is_constant);
+  const bool by_parameters = wants_params && !request.weight_is_constant;
+  if (!by_parameters) {
+    if (by_statistics) run_planned(norm, operands, backend, backend.backward, request);
+    return;
   }
-  if (!wants_params || request.weight_is_constant) return;
 
-  request.column = Column::parameters;
-  const std::int64_t repeats = norm.split_axis < 0 ? 1 : a.x.shape[norm.split_axis] / norm.groups;
+  Request following = request;
+  following.column = Column::parameters;
+  following.mean_error = {};
+  Operands inputs = operands;
+  inputs.view[operand_out] = inputs.view[operand_extra] = {};
+  if (norm.split_axis < 0) {
+    if (!error.empty()) following.given_mean_error = vector_view(error);
+    if (!by_statistics) return run_planned(norm, inputs, backend, backend.backward, following);
+    // Planned both before either runs, so that the backend may let them go through x and dy together.
+    const auto run_both = [&](const Request& planned) {
+      request.by_parameters = &planned;
+      run_planned(norm, operands, backend, backend.backward, request);
+    };
+    return run_planned(norm, inputs, backend, run_both, following);
+  }
+  if (by_statistics) run_planned(norm, operands, backend, backend.backward, request);
+  const std::int64_t repeats = a.x.shape[norm.split_axis] / norm.groups;
   const std::vector<double> mean = per_channel(request.given_mean, repeats);
   const std::vector<double> rstd = per_channel(request.given_rstd, repeats);
   error = per_channel(vector_view(error), repeats);
-  request.given_mean = vector_view(mean);
-  request.given_mean_error = vector_view(error);
-  request.given_rstd = vector_view(rstd);
-  operands.view[operand_out] = operands.view[operand_extra] = {};
-  run_planned(norm, operands, backend, backend.backward, request);
+  following.given_mean = vector_view(mean);
+  following.given_mean_error = vector_view(error);
+  following.given_rstd = vector_view(rstd);
+  run_planned(norm, inputs, backend, backend.backward, following);
 }
 
 }  // namespace

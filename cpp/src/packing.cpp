@@ -217,7 +217,7 @@ Dense::Dense(const Backend& backend, const TensorView& given) : view_(given) {
 }
 
 void run_planned(const Normalizer& norm, const Operands& operands, const Backend& backend,
-                 void (*run)(const Request& request), Request& request) {
+                 const std::function<void(const Request& request)>& run, Request& request) {
   const auto run_on = [&](const Plan& plan, const Views& views) {
     request.plan = plan;
     for (std::size_t k = 0; k < max_operands; ++k) request.operands[k] = views[k].data;

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "backend.h"
@@ -52,6 +53,6 @@ struct Operands {
 /// Runs the request, planned by its column, on the operands, packing those that need it. The geometry is that of the
 /// leader's own layout, whatever the others': results have the same bits in place, into a new array and into any other.
 void run_planned(const Normalizer& norm, const Operands& operands, const Backend& backend,
-                 void (*run)(const Request& request), Request& request);
+                 const std::function<void(const Request& request)>& run, Request& request);
 
 }  // namespace normkit::detail

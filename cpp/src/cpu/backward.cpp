@@ -1,5 +1,7 @@
 #include "cpu/backward.h"
 
+#include <algorithm>
+#include <bit>
 #include <type_traits>
 #include <vector>
 
@@ -77,42 +79,6 @@ void with_work_type(DType dtype, Take take) {
   take(float{});
 }
 
-void by_statistics(const Request& request, std::vector<double>& totals) {
-  Geometry geometry = request.plan.geometry;
-  Params params;
-  const Param given[] = {{request.weight, 1.0, request.weight_offset}, {request.bias, 0.0}};
-  prepare_params(work_dtype(request.dtype), given, geometry, params);
-  Job job = make_job(request, geometry, Task::gradient);
-  job.slabs_stay_cached = false;  // fetching x ahead while dx is written has not been measured
-  const LaneScratch scratch(job, request.dtype, lane_count);
-  job.given_mean_high = job.lanes[lane_mean_high];
-  job.given_mean_low = job.lanes[lane_mean_low];
-  job.given_rstd = job.lanes[lane_rstd];
-  job.weight = params.values[0];
-  job.bias = params.values[1];
-  const bool constant = request.weight_is_constant;
-  const bool sums = !request.statistics_given || (constant && (request.dweight || request.dbias));
-  if (sums) {
-    const auto statistics = static_cast<std::size_t>(request.given_rstd.size());
-    totals.resize(statistics * static_cast<std::size_t>(terms_of(job)));
-    job.totals = totals.data();
-  }
-  run_loops(job, request, [&](Job& once, std::int64_t offset) {
-    with_work_type(request.dtype, [&](auto zero) { take_given<decltype(zero)>(request, once, offset); });
-    if (sums) return run(once, request.dtype, bytes_per_value(request));
-    run_map(once, request.dtype, bytes_per_value(request));
-  });
-  if (constant) {
-    const auto terms = static_cast<std::size_t>(terms_of(job));
-    store_sums(request.dweight, totals, terms, term_weight);
-    store_sums(request.dbias, totals, terms, term_bias);
-  }
-  for (std::size_t s = 0; s < request.mean_error.size(); ++s) {
-    const bool found = !totals.empty() && !request.statistics_given;
-    request.mean_error[s] = found ? totals[s * static_cast<std::size_t>(terms_of(job)) + term_mean_error] : 0.0;
-  }
-}
-
 // The given mean as two parts, as wide as the kernels' words: what varies along a reduction by parameters.
 struct SplitMean {
   std::vector<double> high, low;
@@ -135,41 +101,171 @@ struct SplitMean {
   }
 };
 
-void by_parameters(const Request& request, std::vector<double>& totals) {
+// The half of a backward pass that gives dx.
+struct ByStatistics {
+  const Request& request;
   Geometry geometry = request.plan.geometry;
-  const SplitMean mean(request);
   Params params;
-  const Param along[] = {
-      {SplitMean::view_of(mean.high), 0.0}, {SplitMean::view_of(mean.low), 0.0}, {request.given_rstd, 1.0}};
-  prepare_params(work_dtype(request.dtype), along, geometry, params);
-  Job job = make_job(request, geometry, Task::gradient);
-  job.slabs_stay_cached = false;
-  const LaneScratch scratch(job, request.dtype, 2);
-  job.given_mean_high = params.values[0];
-  job.given_mean_low = params.values[1];
-  job.given_rstd = params.values[2];
-  job.weight = job.lanes[0];
-  job.bias = job.lanes[1];
-  const std::int64_t results = (request.dweight ? request.dweight : request.dbias).size();
-  totals.resize(static_cast<std::size_t>(results) * static_cast<std::size_t>(terms_of(job)));
-  job.totals = totals.data();
-  run_loops(job, request, [&](Job& once, std::int64_t offset) {
-    if (request.activation == Activation::silu) {
-      with_work_type(request.dtype, [&](auto zero) { take_params<decltype(zero)>(request, once, offset); });
+  Job job;
+  LaneScratch scratch;
+  std::vector<double> totals;
+  bool sums;  // whether any are wanted
+
+  explicit ByStatistics(const Request& of)
+      : request(of), job(make(of, geometry, params)), scratch(job, of.dtype, lane_count) {
+    job.given_mean_high = job.lanes[lane_mean_high];
+    job.given_mean_low = job.lanes[lane_mean_low];
+    job.given_rstd = job.lanes[lane_rstd];
+    sums = !of.statistics_given || (of.weight_is_constant && (of.dweight || of.dbias));
+    if (!sums) return;
+    totals.resize(static_cast<std::size_t>(of.given_rstd.size()) * static_cast<std::size_t>(terms_of(job)));
+    job.totals = totals.data();
+  }
+  static Job make(const Request& of, Geometry& geometry, Params& params) {
+    const Param given[] = {{of.weight, 1.0, of.weight_offset}, {of.bias, 0.0}};
+    prepare_params(work_dtype(of.dtype), given, geometry, params);
+    Job job = make_job(of, geometry, Task::gradient);
+    job.slabs_stay_cached = false;  // fetching x ahead while dx is written has not been measured
+    job.weight = params.values[0];
+    job.bias = params.values[1];
+    return job;
+  }
+
+  void take(Job& once, std::int64_t offset) const {
+    with_work_type(request.dtype, [&](auto zero) { take_given<decltype(zero)>(request, once, offset); });
+  }
+  // What rounding took from the mean of a statistic.
+  [[nodiscard]] double mean_error(std::size_t statistic) const {
+    if (totals.empty() || request.statistics_given) return 0.0;
+    return totals[statistic * static_cast<std::size_t>(terms_of(job)) + term_mean_error];
+  }
+  void finish() const {
+    const auto terms = static_cast<std::size_t>(terms_of(job));
+    if (request.weight_is_constant) {
+      store_sums(request.dweight, totals, terms, term_weight);
+      store_sums(request.dbias, totals, terms, term_bias);
     }
+    for (std::size_t s = 0; s < request.mean_error.size(); ++s) request.mean_error[s] = mean_error(s);
+  }
+};
+
+// The half that gives dweight and dbias where weight varies within a statistic.
+struct ByParameters {
+  const Request& request;
+  Geometry geometry = request.plan.geometry;
+  SplitMean mean;
+  Params params;
+  Job job;
+  LaneScratch scratch;
+  std::vector<double> totals;
+
+  explicit ByParameters(const Request& of)
+      : request(of), mean(of), job(make(of, geometry, mean, params)), scratch(job, of.dtype, 2) {
+    job.weight = job.lanes[0];
+    job.bias = job.lanes[1];
+    const std::int64_t results = (of.dweight ? of.dweight : of.dbias).size();
+    totals.resize(static_cast<std::size_t>(results) * static_cast<std::size_t>(terms_of(job)));
+    job.totals = totals.data();
+  }
+  static Job make(const Request& of, Geometry& geometry, const SplitMean& mean, Params& params) {
+    const Param along[] = {
+        {SplitMean::view_of(mean.high), 0.0}, {SplitMean::view_of(mean.low), 0.0}, {of.given_rstd, 1.0}};
+    prepare_params(work_dtype(of.dtype), along, geometry, params);
+    Job job = make_job(of, geometry, Task::gradient);
+    job.slabs_stay_cached = false;
+    job.given_mean_high = params.values[0];
+    job.given_mean_low = params.values[1];
+    job.given_rstd = params.values[2];
+    return job;
+  }
+
+  void take(Job& once, std::int64_t offset) const {
+    if (request.activation != Activation::silu) return;
+    with_work_type(request.dtype, [&](auto zero) { take_params<decltype(zero)>(request, once, offset); });
+  }
+  void finish() const {
+    const auto terms = static_cast<std::size_t>(terms_of(job));
+    store_sums(request.dweight, totals, terms, term_weight);
+    store_sums(request.dbias, totals, terms, term_bias);
+  }
+};
+
+void run_by_statistics(const Request& request) {
+  ByStatistics half(request);
+  run_loops(half.job, request, [&](Job& once, std::int64_t offset) {
+    half.take(once, offset);
+    if (half.sums) return run(once, request.dtype, bytes_per_value(request));
+    run_map(once, request.dtype, bytes_per_value(request));
+  });
+  half.finish();
+}
+
+void run_by_parameters(const Request& request) {
+  ByParameters half(request);
+  run_loops(half.job, request, [&](Job& once, std::int64_t offset) {
+    half.take(once, offset);
     run(once, request.dtype, bytes_per_value(request));
   });
-  const auto terms = static_cast<std::size_t>(terms_of(job));
-  store_sums(request.dweight, totals, terms, term_weight);
-  store_sums(request.dbias, totals, terms, term_bias);
+  half.finish();
+}
+
+// Rows that are columns to the other half: both can go through x and dy together, so many rows at a time that they are
+// still in a core's cache when the second half comes to them.
+bool go_together(const Request& by_statistics, const Request& by_parameters) {
+  const Geometry& r = by_statistics.plan.geometry;
+  const Geometry& c = by_parameters.plan.geometry;
+  return !by_statistics.statistics_given && by_statistics.plan.loop_count == 0 && by_parameters.plan.loop_count == 0 &&
+         r.schedule == Schedule::rows && c.schedule == Schedule::columns && r.kept[0].extent == 1 &&
+         c.kept[0].extent == 1 && c.reduced[0].extent == 1 && c.reduced[1].extent == 1 &&
+         r.kept[1].extent == c.reduced[2].extent && !is_tiled(r, Column::statistics) &&
+         keeps_threads_busy(grid(c).chunks, c.size() * bytes_per_value(by_parameters));
+}
+
+// Before a block of columns is folded, its rows are run, which finds what rounding took from their means.
+template <class C>
+struct BlockOfRows {
+  ByStatistics& rows;
+  ByParameters& columns;
+
+  static void run(void* context, std::int64_t block) noexcept {
+    auto& [rows, columns] = *static_cast<BlockOfRows*>(context);
+    const std::int64_t begin = block * column_block;
+    const std::int64_t end = std::min(begin + column_block, rows.geometry.kept[1].extent);
+    const std::int64_t each = rows.job.slab_lanes;
+    kernels_of(rows.request.dtype).run(rows.job, begin / each, (end + each - 1) / each);
+    if (rows.request.mean_error.empty()) return;
+    auto* low = static_cast<C*>(const_cast<void*>(columns.job.given_mean_low));
+    for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
+      low[row] = static_cast<C>(columns.mean.low[row] + rows.mean_error(row));
+    }
+  }
+};
+
+void run_together(const Request& request) {
+  ByStatistics rows(request);
+  ByParameters columns(*request.by_parameters);
+  rows.take(rows.job, 0);
+  columns.take(columns.job, 0);
+  rows.job.slab_lanes = std::int64_t{1} << (std::bit_width(static_cast<std::uint64_t>(rows.job.slab_lanes)) - 1);
+  rows.job.slabs = (rows.geometry.kept[1].extent + rows.job.slab_lanes - 1) / rows.job.slab_lanes;
+  with_work_type(request.dtype, [&](auto zero) {
+    BlockOfRows<decltype(zero)> block{rows, columns};
+    columns.job.before_block = BlockOfRows<decltype(zero)>::run;
+    columns.job.context = &block;
+    run_by_chunks(columns.job, request.dtype, bytes_per_value(request));
+  });
+  rows.finish();
+  columns.finish();
 }
 
 }  // namespace
 
 void cpu_backward(const Request& request) {
-  std::vector<double> totals;
-  if (request.column == Column::parameters) return by_parameters(request, totals);
-  by_statistics(request, totals);
+  if (request.column == Column::parameters) return run_by_parameters(request);
+  if (request.by_parameters == nullptr) return run_by_statistics(request);
+  if (go_together(request, *request.by_parameters)) return run_together(request);
+  run_by_statistics(request);
+  run_by_parameters(*request.by_parameters);
 }
 
 }  // namespace normkit::detail

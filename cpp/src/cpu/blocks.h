@@ -23,7 +23,7 @@ constexpr std::int64_t head_length = 32;
 template <int vectors, class Reader, class Fold>
 NORMKIT_INLINE void add_first(const Reader& reader, std::int64_t i, int n, Fold& fold) {
   constexpr int width = Reader::width;
-  for (int j = 0; j < vectors; ++j, i += width, n -= width) {
+  NORMKIT_UNROLL for (int j = 0; j < vectors; ++j, i += width, n -= width) {
     if (Reader::is_light && n >= width) {
       reader.add(j, i, fold);
     } else if (n > 0) {
@@ -117,12 +117,12 @@ struct RowBlock {
     std::int64_t i = 0;
     for (; i + flush_every * lanes <= length; i += flush_every * lanes) {
       for (int k = 0; k < flush_every; ++k) {
-        for (int j = 0; j < vectors; ++j) reader.add(j, i + k * lanes + j * vector, fold);
+        NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) reader.add(j, i + k * lanes + j * vector, fold);
       }
       fold.flush();
     }
     for (; i + lanes <= length; i += lanes) {
-      for (int j = 0; j < vectors; ++j) reader.add(j, i + j * vector, fold);
+      NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) reader.add(j, i + j * vector, fold);
     }
     add_first<vectors>(reader, i, static_cast<int>(length - i), fold);
     fold.flush();
@@ -201,14 +201,14 @@ struct ColumnBlock {
   NORMKIT_INLINE void reduce_group(Reader& reader, std::int64_t positions, int lane, bool begun, const C (&shift)[width],
                                    C (&results)[count][width]) const {
     LaneVectors shifts;
-    for (int j = 0; j < vectors; ++j) shifts.v[j] = load(shift + lane + j * Vec<C>::width);
+    NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) shifts.v[j] = load(shift + lane + j * Vec<C>::width);
     auto fold = Fold<LaneVectors>::about(shifts);
     while (positions > 0) {
       std::int64_t steps = smaller(positions, flush_every);
       positions -= steps;
       if (lanes - lane >= group) {
         for (; steps > 0; --steps, reader.advance()) {
-          for (int j = 0; j < vectors; ++j) reader.add(j, lane + j * Vec<C>::width, fold);
+          NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) reader.add(j, lane + j * Vec<C>::width, fold);
         }
       } else {
         for (; steps > 0; --steps, reader.advance()) add_first<vectors>(reader, lane, lanes - lane, fold);
@@ -216,7 +216,7 @@ struct ColumnBlock {
       fold.flush();
     }
     fold.results([&](int k, LaneVectors found, auto combine) {
-      for (int j = 0; j < vectors; ++j) {
+      NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) {
         C* result = results[k] + lane + j * Vec<C>::width;
         store(result, begun ? combine(load(result), found.v[j]) : found.v[j]);
       }
@@ -255,7 +255,7 @@ struct TileBlock {
     for (int lane = 0; lane < lanes; lane += vector) {
       Across<Fold<Lanes<C, 1>>, count> across{*this, Reader(*job, start), 0, lane, {{load(shift + lane)}}};
       const auto sums = across.all();
-      for (int k = 0; k < count; ++k) store(results[k] + lane, sums.v[k]);
+      NORMKIT_UNROLL for (int k = 0; k < count; ++k) store(results[k] + lane, sums.v[k]);
     }
   }
 

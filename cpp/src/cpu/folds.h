@@ -32,7 +32,7 @@ struct Sum {
   L recent, total;
 
   NORMKIT_INLINE void flush() {
-    for (int j = 0; j < L::vectors; ++j) total.v[j] = total.v[j] + recent.v[j];
+    NORMKIT_UNROLL for (int j = 0; j < L::vectors; ++j) total.v[j] = total.v[j] + recent.v[j];
     recent = L{};
   }
 };

@@ -223,11 +223,11 @@ struct GradientRule {
   static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
     using C = typename Block::Work;
     C shift[Block::width];
-    for (int l = 0; l < block.computed(); ++l) shift[l] = C{0};
+    each_lane(block.computed(), [&](int l) { shift[l] = C{0}; });
     C sums[terms][Block::width];
     block.template reduce<Sums>(shift, sums);
     for (int t = 0; t < terms; ++t) {
-      for (int l = 0; l < block.computed(); ++l) parts.term[t][l] = sums[t][l];
+      each_lane(block.computed(), [&](int l) { parts.term[t][l] = sums[t][l]; });
     }
   }
 
@@ -266,6 +266,7 @@ struct GradientRule {
 
 template <class C, class S, bool fused>
 struct GradientMap {
+  static constexpr bool side_by_side = false;
   GradientCursor<C, S, fused, Column::statistics> cursor;
   S *dx, *dresidual;
   const C *gradient, *projection, *scale;

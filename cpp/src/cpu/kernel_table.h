@@ -47,6 +47,9 @@ struct Job {
   void* rstd = nullptr;      // likewise
   double* totals = nullptr;  // out, the rule's terms of each statistic, by stat strides; may be null
 
+  void (*before_block)(void* context, std::int64_t block) noexcept = nullptr;  // called before a block's first slab is folded
+  void* context = nullptr;
+
   double* partials = nullptr;    // split reductions: [kept[0]][chunk][term][kept[1]]
   void* lanes[lane_count] = {};  // split reductions, given statistics and gradients: C, [kept[0]][kept[1]]
 

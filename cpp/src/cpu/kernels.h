@@ -105,20 +105,22 @@ template <class Map, int lane_step, class Lanes>
 NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const Lanes& lanes, const OuterIndex& index,
                              std::int64_t length, std::int64_t count, const Axis& axis, std::int64_t next) {
   Map map(job, start, index, lanes);
-  if (lane_step == 0 && axis.param_stride == 0) {
-    Axis shared = axis;
-    shared.param_stride = 0;  // as the compiler now knows
-    const auto take = [&] {
-      const auto run = map.run();
-      map.advance(shared, 0);
-      return run;
-    };
-    for (; count >= 4; count -= 4) {
-      const auto a = take();
-      const auto b = take();
-      const auto c = take();
-      const auto d = take();
-      map_run(job, FourRuns<decltype(map.run())>{a, b, c, d}, length, next);
+  if constexpr (Map::side_by_side && lane_step == 0) {
+    if (axis.param_stride == 0) {
+      Axis shared = axis;
+      shared.param_stride = 0;  // as the compiler now knows
+      const auto take = [&] {
+        const auto run = map.run();
+        map.advance(shared, 0);
+        return run;
+      };
+      for (; count >= 4; count -= 4) {
+        const auto a = take();
+        const auto b = take();
+        const auto c = take();
+        const auto d = take();
+        map_run(job, FourRuns<decltype(map.run())>{a, b, c, d}, length, next);
+      }
     }
   }
   for (; count > 0; --count, map.advance(axis, lane_step)) {
@@ -177,6 +179,7 @@ struct Loops {
     const auto [begin, end] = blocks_of(job, chunk);
     totals.count = 0.0;
     for (std::int64_t b = begin; b < end; ++b) {
+      if (job.before_block != nullptr && slab.lane == 0) job.before_block(job.context, b);
       const Piece where = piece(job, b);
       const auto count = static_cast<double>(where.count());
       if constexpr (Then::adds) {
@@ -188,7 +191,7 @@ struct Loops {
       Rule::fold(block, b == begin ? nullptr : &so_far, parts);
       if (b == begin) {
         for (int t = 0; t < terms; ++t) {
-          for (int l = 0; l < block.computed(); ++l) so_far.term[t][l] = parts.term[t][l];
+          each_lane(block.computed(), [&](int l) { so_far.term[t][l] = parts.term[t][l]; });
         }
       } else {
         PartsView<terms> next;
@@ -260,7 +263,7 @@ struct Loops {
     const Ending ending(job);
     if (pooled == 1) {
       const double count = totals.count;
-      for (int lane = 0; lane < slab.lanes; ++lane) finish_lane(ending, totals, count, lanes, lane);
+      each_lane(slab.lanes, [&](int lane) { finish_lane(ending, totals, count, lanes, lane); });
     } else {
       finish_pooled(ending, pooled, slab.lanes, totals, lanes);
     }

@@ -53,6 +53,13 @@ struct Native<double> {
 
 #define NORMKIT_INLINE __attribute__((always_inline)) inline
 
+// Before loops over vectors that are to be registers.
+#if defined(__clang__)
+#define NORMKIT_UNROLL _Pragma("unroll")
+#else
+#define NORMKIT_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 // One native vector of float or double.
 template <class T>
 struct Vec {
@@ -369,7 +376,7 @@ struct Lanes {
 template <class T, int count>
 NORMKIT_INLINE Lanes<T, count> broadcast_lanes(T value) {
   Lanes<T, count> lanes;
-  for (int j = 0; j < count; ++j) lanes.v[j] = broadcast(value);
+  NORMKIT_UNROLL for (int j = 0; j < count; ++j) lanes.v[j] = broadcast(value);
   return lanes;
 }
 
@@ -381,8 +388,8 @@ NORMKIT_INLINE Vec<T> fold_vector(Vec<T> v, Combine combine) {
 }
 template <class T, int count, class Combine>
 NORMKIT_INLINE T fold_lanes(Lanes<T, count> lanes, Combine combine) {
-  for (int half = count / 2; half > 0; half /= 2) {
-    for (int j = 0; j < half; ++j) lanes.v[j] = combine(lanes.v[j], lanes.v[j + half]);
+  NORMKIT_UNROLL for (int half = count / 2; half > 0; half /= 2) {
+    NORMKIT_UNROLL for (int j = 0; j < half; ++j) lanes.v[j] = combine(lanes.v[j], lanes.v[j + half]);
   }
   return fold_vector<Vec<T>::width / 2>(lanes.v[0], combine).raw[0];
 }

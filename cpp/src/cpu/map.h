@@ -1,6 +1,7 @@
 // The elementwise half, one unit-stride run after the other. A map knows
 //   Map(job, start, index, lanes)  where its first run begins, and the lanes of its slab;
 //   advance(axis, lane_step)       the next run along an axis;
+//   side_by_side                   whether runs with the same lanes go four by four, which spares reading those;
 //   run()                          the run it stands at, which knows
 //     at(i), first(i, n)           what becomes of the vector from element i on, or of its first n elements,
 //     put<streams>(i, result), put_first<streams>(i, n, result)  and where that goes;
@@ -184,6 +185,7 @@ struct Cursor {
 // (x - shift) * scale * weight + bias.
 template <class C, class S, bool lanes_vary, bool params_vary, bool centred>
 struct NormalizeMap : Cursor<C, S> {
+  static constexpr bool side_by_side = true;
   const C *weight, *bias;
 
   NORMKIT_INLINE NormalizeMap(const Job& job, const Start& start, const OuterIndex& index, const LanesView<C>& lanes)
@@ -227,6 +229,7 @@ struct NormalizeMap : Cursor<C, S> {
 template <class C, class S, bool lanes_vary, bool params_vary, bool centred>
 struct FusedMap : NormalizeMap<C, S, lanes_vary, params_vary, centred> {
   using Base = NormalizeMap<C, S, lanes_vary, params_vary, centred>;
+  static constexpr bool side_by_side = false;
   const S* residual;
   const std::uint8_t* mask;
   bool varies;
@@ -274,6 +277,7 @@ struct FusedMap : NormalizeMap<C, S, lanes_vary, params_vary, centred> {
 // (x - min) / range * (high - low) + low; the largest value gives exactly `high`, and nothing lies beyond it.
 template <class C, class S, bool lanes_vary>
 struct RescaleMap : Cursor<C, S> {
+  static constexpr bool side_by_side = true;
   C low, high;
 
   NORMKIT_INLINE RescaleMap(const Job& job, const Start& start, const OuterIndex& index, const LanesView<C>& lanes)
@@ -312,6 +316,7 @@ struct RescaleMap : Cursor<C, S> {
 // x = second + third: the sum whose statistics are taken, rounded as it is stored.
 template <class C, class S>
 struct AddMap {
+  static constexpr bool side_by_side = false;
   S* x;
   const S *second, *third;
 

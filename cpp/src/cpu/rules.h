@@ -62,7 +62,7 @@ struct Same<A, A> {
 // `tiny_square` on average a sum of squares may have lost digits; beside an eps above 1e-20 they do not matter.
 inline bool in_range(double sum_of_squares, double count, double eps) {
   const double tiny_square = eps >= 1e-20 ? 0.0 : 1e-30;
-  return sum_of_squares >= tiny_square * count && sum_of_squares <= 3e38;
+  return (sum_of_squares >= tiny_square * count) & (sum_of_squares <= 3e38);
 }
 
 // In columns only the lanes that need it take the wide result: a neighbour must not change a statistic's bits.
@@ -73,17 +73,16 @@ NORMKIT_INLINE void widen_where_needed(const Block& block, const PartsView<Rule:
   if constexpr (sizeof(typename Block::Work) == 4 && Block::may_leave_range) {
     const auto most = static_cast<double>(block.piece.count());
     const double eps = block.job->eps;
-    bool needed[Block::width];
-    bool any = false;
-    for (int l = 0; l < block.in_use(); ++l) {
-      needed[l] = !in_range(squares[l], Rule::counts ? parts.term[Rule::terms - 1][l] : most, eps);
-      any = any || needed[l];
-    }
-    if (__builtin_expect(!any, 1)) return;
+    const auto needed = [&](int l) {
+      return !in_range(squares[l], Rule::counts ? parts.term[Rule::terms - 1][l] : most, eps);
+    };
+    int any = 0;
+    each_lane(block.in_use(), [&](int l) { any |= needed(l); });
+    if (__builtin_expect(any == 0, 1)) return;
     Parts<Rule::terms, Block::width> wide;
     Rule::fold(block.widened(), so_far, wide);
     for (int l = 0; l < block.in_use(); ++l) {
-      if (!needed[l]) continue;
+      if (!needed(l)) continue;
       for (int t = 0; t < Rule::terms; ++t) parts.term[t][l] = wide.term[t][l];
     }
   }
@@ -117,7 +116,7 @@ struct VarianceRule {
     C shift[Block::width];
     const bool given = has_shifts(block, so_far);
     if (given) {
-      for (int l = 0; l < block.computed(); ++l) shift[l] = static_cast<C>(so_far->term[0][l]);
+      each_lane(block.computed(), [&](int l) { shift[l] = static_cast<C>(so_far->term[0][l]); });
     } else {
       find_shifts(block, so_far, shift);
     }
@@ -134,14 +133,14 @@ struct VarianceRule {
     block.first(shift);
     head.template reduce<Sums>(shift, pilot);
     const auto all = static_cast<double>(head.piece.count());
-    for (int l = 0; l < block.computed(); ++l) {
+    each_lane(block.computed(), [&](int l) {
       if (counts && so_far != nullptr && so_far->term[count_at][l] > 0.0) {
         shift[l] = static_cast<C>(so_far->term[0][l]);
       } else if (!counts || pilot[counts ? 1 : 0][l] > C{0}) {
         const double n = counts ? static_cast<double>(pilot[counts ? 1 : 0][l]) : all;
         shift[l] = static_cast<C>(shift[l] + static_cast<double>(pilot[0][l]) / n);
       }
-    }
+    });
   }
 
   template <class Block, class C>
@@ -149,7 +148,7 @@ struct VarianceRule {
                                   Parts<terms, Block::width>& parts) {
     const auto all = static_cast<double>(block.piece.count());
     block.template reduce<Squares>(shift, sums);
-    for (int l = 0; l < block.computed(); ++l) {
+    each_lane(block.computed(), [&](int l) {
       const double n = counts ? static_cast<double>(sums[counts ? 2 : 0][l]) : all;
       const Part part = !counts || n > 0.0 ? moments_about(shift[l], sums[0][l], sums[1][l], n) : Part{0.0, 0.0};
       parts.term[0][l] = part.first;
@@ -159,7 +158,7 @@ struct VarianceRule {
         parts.term[3][l] = sums[4][l];
       }
       if constexpr (counts) parts.term[count_at][l] = n;
-    }
+    });
   }
 
   // A shift that lies more than a standard deviation from the mean costs digits of the squares. In columns only the
@@ -168,27 +167,30 @@ struct VarianceRule {
   static NORMKIT_INLINE void take_again(const Block& block, C (&shift)[Block::width], C (&sums)[terms][Block::width],
                                         Parts<terms, Block::width>& parts) {
     const auto all = static_cast<double>(block.piece.count());
-    bool poor[Block::width];
-    bool any = false;
-    for (int l = 0; l < block.in_use(); ++l) {
-      const double n = counts ? parts.term[count_at][l] : all;
-      const double s1 = sums[0][l];
-      poor[l] = s1 * s1 > n * parts.term[1][l];
-      any = any || poor[l];
-    }
-    if (__builtin_expect(!any, 1)) return;
+    int any = 0;
+    each_lane(block.in_use(), [&](int l) { any |= is_poor(sums, parts, all, l); });
+    if (__builtin_expect(any == 0, 1)) return;
     const auto before = parts;
-    C squares[Block::width];
+    C first[2][Block::width];
     for (int l = 0; l < block.in_use(); ++l) {
-      shift[l] = poor[l] ? static_cast<C>(parts.term[0][l]) : shift[l];
-      squares[l] = sums[1][l];
+      first[0][l] = sums[0][l];
+      first[1][l] = sums[1][l];
+      if (is_poor(sums, parts, all, l)) shift[l] = static_cast<C>(parts.term[0][l]);
     }
     take(block, shift, sums, parts);
     for (int l = 0; l < block.in_use(); ++l) {
-      if (poor[l]) continue;
-      sums[1][l] = squares[l];
+      if (is_poor(first, before, all, l)) continue;
+      sums[1][l] = first[1][l];
       for (int t = 0; t < terms; ++t) parts.term[t][l] = before.term[t][l];
     }
+  }
+
+  template <class C, int results, int width>
+  static NORMKIT_INLINE bool is_poor(const C (&sums)[results][width], const Parts<terms, width>& parts, double all,
+                                     int l) {
+    const double n = counts ? parts.term[count_at][l] : all;
+    const double s1 = sums[0][l];
+    return s1 * s1 > n * parts.term[1][l];
   }
 
   template <class Block>
@@ -236,13 +238,13 @@ struct MeanSquareRule {
   static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
     using C = typename Block::Work;
     C shift[Block::width];
-    for (int l = 0; l < block.computed(); ++l) shift[l] = C{0};
+    each_lane(block.computed(), [&](int l) { shift[l] = C{0}; });
     C squares[1][Block::width];
     block.template reduce<Squares>(shift, squares);
-    for (int l = 0; l < block.computed(); ++l) {
+    each_lane(block.computed(), [&](int l) {
       parts.term[0][l] = 0.0;
       parts.term[1][l] = squares[0][l];
-    }
+    });
     widen_where_needed<MeanSquareRule>(block, nullptr, squares[0], parts);
   }
 
@@ -271,10 +273,10 @@ struct RangeRule {
     C extremes[2][Block::width];
     block.first(start);
     block.template reduce<Extremes>(start, extremes);
-    for (int l = 0; l < block.computed(); ++l) {
+    each_lane(block.computed(), [&](int l) {
       parts.term[0][l] = extremes[0][l];
       parts.term[1][l] = extremes[1][l];
-    }
+    });
   }
 
   static NORMKIT_INLINE void merge(double* a, const double* b, double, double) {
@@ -306,11 +308,13 @@ template <class Rule>
 NORMKIT_INLINE void merge_parts(const PartsView<Rule::terms>& a, double count_a, const PartsView<Rule::terms>& b,
                                 double count_b, int lanes) {
   constexpr int terms = Rule::terms;
-  double weight = count_b / (count_a + count_b);
-  double cross = count_a * weight;
-  for (int l = 0; l < lanes; ++l) {
+  const double common_weight = count_b / (count_a + count_b);
+  const double common_cross = count_a * common_weight;
+  each_lane(lanes, [&](int l) {
     double of_a[terms];
     double of_b[terms];
+    double weight = common_weight;
+    double cross = common_cross;
     for (int t = 0; t < terms; ++t) {
       of_a[t] = a.term[t][l];
       of_b[t] = b.term[t][l];
@@ -323,7 +327,7 @@ NORMKIT_INLINE void merge_parts(const PartsView<Rule::terms>& a, double count_a,
     }
     Rule::merge(of_a, of_b, weight, cross);
     for (int t = 0; t < terms; ++t) a.term[t][l] = of_a[t];
-  }
+  });
 }
 
 }  // namespace

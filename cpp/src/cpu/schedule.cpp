@@ -36,8 +36,6 @@ int threads_for(std::int64_t bytes) {
   return static_cast<int>(std::min<std::int64_t>(bytes / bytes_per_thread, available_threads()));
 }
 
-const Kernels& kernels_of(DType dtype) { return kernel_table().by_dtype[static_cast<int>(dtype)]; }
-
 // As wide as may be, since memory is best read as it lies, but in equal slabs of whole vectors, and enough of them for
 // all threads.
 std::int64_t columns_in_slab(const Geometry& g, std::int64_t chunks) {
@@ -60,10 +58,7 @@ constexpr std::int64_t least_statistics = 64;  // fewer are done before a tile i
 
 void cut_tiles(Job& job) {
   const Geometry& g = job.geometry;
-  const bool tiles = g.schedule == Schedule::rows && job.column == Column::statistics &&
-                     g.reduced[2].extent < short_run && g.count <= most_tile_count &&
-                     g.kept_count() >= least_statistics;
-  if (!tiles) return;
+  if (!is_tiled(g, job.column)) return;
   const Axis& outer = g.kept[0];
   const Axis& inner = g.kept[1];
   const bool in_order =
@@ -88,22 +83,34 @@ void run_in_tiles(const Job& job, DType dtype, const Kernels& kernels, int threa
   parallel(threads, run_tiles);
 }
 
+bool balanced(std::int64_t pieces, int threads) {
+  const std::int64_t rounds = (pieces + threads - 1) / threads;
+  return pieces * 8 >= rounds * threads * 7;
+}
+
 // Whole slabs, each by one thread, when that keeps the threads busy: x is then read once wherever a slab stays cached.
 bool whole_slabs(const Job& job, std::int64_t bytes, int threads) {
-  const std::int64_t rounds = (job.slabs + threads - 1) / threads;
-  const bool balanced = job.slabs * 8 >= rounds * threads * 7;
   const bool cached = bytes / job.slabs <= cached_bytes;
-  return balanced && (cached || job.geometry.schedule == Schedule::rows);
+  return balanced(job.slabs, threads) && (cached || job.geometry.schedule == Schedule::rows);
 }
 
 bool maps(const Job& job) { return job.operands[operand_out] != nullptr || job.operands[operand_extra] != nullptr; }
 
+class Partials {
+ public:
+  explicit Partials(Job& job) {
+    const auto terms = static_cast<std::size_t>(terms_of(job));
+    const auto parts = static_cast<std::size_t>(job.geometry.kept_count() * job.grid.chunks);
+    memory_ = std::make_unique_for_overwrite<double[]>(terms * parts);
+    job.partials = memory_.get();
+  }
+
+ private:
+  std::unique_ptr<double[]> memory_;
+};
+
 void run_in_steps(Job& job, const Kernels& kernels, int threads) {
-  const auto terms = static_cast<std::size_t>(terms_of(job));
-  const std::size_t parts =
-      terms * static_cast<std::size_t>(job.geometry.kept_count()) * static_cast<std::size_t>(job.grid.chunks);
-  const auto partials = std::make_unique_for_overwrite<double[]>(parts);
-  job.partials = partials.get();
+  const Partials partials(job);
   const std::int64_t units = job.slabs * job.grid.chunks;
   auto in_steps = [&](const Team& team) {
     team.share(units, [&](std::int64_t begin, std::int64_t end) { kernels.fold(job, begin, end); });
@@ -117,6 +124,13 @@ void run_in_steps(Job& job, const Kernels& kernels, int threads) {
 }
 
 }  // namespace
+
+const Kernels& kernels_of(DType dtype) { return kernel_table().by_dtype[static_cast<int>(dtype)]; }
+
+bool is_tiled(const Geometry& g, Column column) {
+  return g.schedule == Schedule::rows && column == Column::statistics && g.reduced[2].extent < short_run &&
+         g.count <= most_tile_count && g.kept_count() >= least_statistics;
+}
 
 int terms_of(const Job& job) { return kernel_table().terms(job); }
 
@@ -176,6 +190,20 @@ void run(Job& job, DType dtype, std::int64_t bytes_per_value) {
   if (job.lanes[0] != nullptr) return run_in_steps(job, kernels, threads);
   const LaneScratch lanes(job, dtype, lane_scale + 1);
   run_in_steps(job, kernels, threads);
+}
+
+bool keeps_threads_busy(std::int64_t chunks, std::int64_t bytes) { return balanced(chunks, threads_for(bytes)); }
+
+void run_by_chunks(Job& job, DType dtype, std::int64_t bytes_per_value) {
+  const Kernels& kernels = kernels_of(dtype);
+  const Partials partials(job);
+  auto by_chunks = [&](const Team& team) {
+    team.share(job.grid.chunks,
+               [&](std::int64_t begin, std::int64_t end) { kernels.fold(job, begin * job.slabs, end * job.slabs); });
+    team.barrier();
+    team.share(job.slabs, [&](std::int64_t begin, std::int64_t end) { kernels.finish(job, begin, end); });
+  };
+  parallel(threads_for(job.geometry.size() * bytes_per_value), by_chunks);
 }
 
 void run_map(const Job& job, DType dtype, std::int64_t bytes_per_value) {

@@ -27,6 +27,15 @@ void run(Job& job, DType dtype, std::int64_t bytes_per_value);
 /// Map alone: the lanes are given.
 void run_map(const Job& job, DType dtype, std::int64_t bytes_per_value);
 
+/// The fold alone, whole chunks by one thread each.
+void run_by_chunks(Job& job, DType dtype, std::int64_t bytes_per_value);
+/// Whether there are chunks enough for that, of so many bytes in all.
+bool keeps_threads_busy(std::int64_t chunks, std::int64_t bytes);
+/// Whether `run` goes by tiles (kernel_table.h).
+bool is_tiled(const Geometry& geometry, Column column);
+
+const Kernels& kernels_of(DType dtype);
+
 /// Numbers per statistic that the job leaves in `totals`.
 int terms_of(const Job& job);
 

@@ -46,8 +46,7 @@ struct Square {
   template <int half>
   NORMKIT_INLINE void exchange_blocks() {
     if constexpr (half > 0 && half < width) {
-#pragma GCC unroll 16
-      for (int i = 0; i < width; ++i) {
+      NORMKIT_UNROLL for (int i = 0; i < width; ++i) {
         if ((i & half) == 0) exchange<half>(v[i], v[i + half]);
       }
     }
@@ -140,14 +139,12 @@ template <bool whole, class C, class S>
 NORMKIT_INLINE void square_in(S* const* row, std::int64_t i, int n, std::int64_t next, C* tile, std::int64_t stride) {
   constexpr int width = Vec<C>::width;
   Square<C> square;
-#pragma GCC unroll 16
-  for (int k = 0; k < width; ++k) {
+  NORMKIT_UNROLL for (int k = 0; k < width; ++k) {
     prefetch(row[k], i, next);
     square.v[k] = whole ? load_as<C>(row[k] + i) : load_first(row[k] + i, n, Vec<C>{});
   }
   square.transpose();
-#pragma GCC unroll 16
-  for (int k = 0; k < width; ++k) {
+  NORMKIT_UNROLL for (int k = 0; k < width; ++k) {
     if (whole || k < n) store(tile + k * stride, square.v[k]);
   }
 }
@@ -156,11 +153,9 @@ template <bool whole, class C, class S>
 NORMKIT_INLINE void square_out(const C* tile, std::int64_t stride, S* const* row, std::int64_t i, int n, int lanes) {
   constexpr int width = Vec<C>::width;
   Square<C> square;
-#pragma GCC unroll 16
-  for (int k = 0; k < width; ++k) square.v[k] = load(tile + (whole || k < n ? k : 0) * stride);
+  NORMKIT_UNROLL for (int k = 0; k < width; ++k) square.v[k] = load(tile + (whole || k < n ? k : 0) * stride);
   square.transpose();
-#pragma GCC unroll 16
-  for (int k = 0; k < width; ++k) {
+  NORMKIT_UNROLL for (int k = 0; k < width; ++k) {
     if (whole) {
       store(row[k] + i, square.v[k]);
     } else if (k < lanes) {
