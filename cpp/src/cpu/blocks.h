@@ -16,7 +16,8 @@ namespace {
 //   results(collect)         calls collect(k, lanes, combine) for each of its results.
 constexpr int flush_every = 8;
 
-// A block's head is a sample of it: so many of its first values, where they lie next to each other.
+// A block's head is a sample of it: so many of its first values, where it is of a single run. Several runs are summed in
+// many small steps, whose rounding is only small about a good mean: their head is all of them.
 constexpr std::int64_t head_length = 32;
 
 // Takes the n elements from i on, fewer than fill the lanes.
@@ -55,8 +56,8 @@ struct RowBlock {
 
   Wide widened() const { return {job, start, rows, piece}; }
   RowBlock head() const {
-    const std::int64_t length = smaller(piece.length, head_length);
-    return {job, start, rows, {piece.outer_begin, piece.outer_begin + 1, piece.begin, length}};
+    if (piece.outer_end - piece.outer_begin > 1) return *this;
+    return {job, start, rows, {piece.outer_begin, piece.outer_end, piece.begin, smaller(piece.length, head_length)}};
   }
   int in_use() const { return rows; }
   int computed() const { return rows; }
@@ -243,8 +244,8 @@ struct TileBlock {
 
   Wide widened() const { return {job, start, lanes, piece}; }
   TileBlock head() const {
-    const std::int64_t length = smaller(job->tile_run, head_length);
-    return {job, start, lanes, {piece.outer_begin, piece.outer_begin + length, 0, 1}};
+    if (piece.outer_end - piece.outer_begin > job->tile_run) return *this;
+    return {job, start, lanes, {piece.outer_begin, piece.outer_begin + smaller(job->tile_run, head_length), 0, 1}};
   }
   int in_use() const { return lanes; }
   int computed() const { return (lanes + vector - 1) / vector * vector; }

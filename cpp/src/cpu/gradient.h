@@ -54,33 +54,37 @@ struct First {
   }
 };
 
-// What backward reads of a run. `fused`: with an activation or a mask.
-template <class C, class S, bool fused, Column column>
+// What backward reads of a run. `fused`: with an activation or a mask. `rows`: all lanes of a run belong to one result.
+template <class C, class S, bool fused, Column column, bool rows>
 struct GradientRun {
   static constexpr int width = Vec<C>::width;
   const S *x, *dy, *y;
   const std::uint8_t* mask;
   const C *mean_high, *mean_low, *rstd;
   const C *weight, *bias;
-  bool statistics_vary, params_vary, mask_varies;
+  bool along_varies, mask_varies;
   bool weighs;
   bool reads_x;  // where statistics are given, dx does not depend on x
   Activation activation;
 
+  // Along the run. What varies with the results is known at compile time.
+  NORMKIT_INLINE bool statistics_vary() const { return column == Column::statistics ? !rows : along_varies; }
+  NORMKIT_INLINE bool params_vary() const { return column == Column::statistics ? along_varies : !rows; }
+
   // Elements that are not there read as masked: their gradient is 0, and so is their centred value.
-  template <class Place>
+  template <bool folds, class Place>
   NORMKIT_INLINE Gradient<C> gradient(Place at) const {
     Gradient<C> r{};
-    if (reads_x) {
-      r.centred = centre(at(x), at(mean_high, statistics_vary), at(mean_low, statistics_vary));
-      r.unit = r.centred * at(rstd, statistics_vary);
+    if (folds || reads_x) {
+      r.centred = centre(at(x), at(mean_high, statistics_vary()), at(mean_low, statistics_vary()));
+      r.unit = r.centred * at(rstd, statistics_vary());
     }
     r.g = at(dy);
     if constexpr (fused) {
       if (activation == Activation::relu) {
         r.g = select(at(y).raw <= Vec<C>{}.raw, Vec<C>{}, r.g);
       } else if (activation == Activation::silu) {
-        r.g = r.g * silu_derivative(fma(r.unit, at(weight, params_vary), at(bias, params_vary)));
+        r.g = r.g * silu_derivative(fma(r.unit, at(weight, params_vary()), at(bias, params_vary())));
       }
     }
     if constexpr (fused || !Place::whole) {
@@ -91,17 +95,20 @@ struct GradientRun {
       r.count = select(valid, broadcast(C{1}), Vec<C>{});
     }
     r.weighed = r.g;
-    if (column == Column::statistics && weighs) r.weighed = r.g * at(weight, params_vary);
+    if (column == Column::statistics && weighs) r.weighed = r.g * at(weight, params_vary());
     return r;
   }
   // Not inlined: it serves the ends of runs, in very many places.
-  __attribute__((noinline)) Gradient<C> first(std::int64_t i, int n) const { return gradient(First<C>{i, n}); }
+  template <bool folds>
+  __attribute__((noinline)) Gradient<C> first(std::int64_t i, int n) const {
+    return gradient<folds>(First<C>{i, n});
+  }
 };
 
 // A GradientRun that moves.
-template <class C, class S, bool fused, Column column>
+template <class C, class S, bool fused, Column column, bool rows>
 struct GradientCursor {
-  GradientRun<C, S, fused, column> run;
+  GradientRun<C, S, fused, column, rows> run;
   const Job* job;
 
   NORMKIT_INLINE GradientCursor(const Job& of, const Start& start) : job(&of) {
@@ -115,10 +122,7 @@ struct GradientCursor {
     run.weight = static_cast<const C*>(of.weight);
     run.bias = static_cast<const C*>(of.bias);
     const Geometry& g = of.geometry;
-    const bool rows = g.schedule == Schedule::rows;
-    const bool along_varies = (rows ? g.reduced[2] : g.kept[1]).param_stride != 0;
-    run.statistics_vary = column == Column::statistics ? !rows : along_varies;
-    run.params_vary = column == Column::statistics ? along_varies : !rows;
+    run.along_varies = (rows ? g.reduced[2] : g.kept[1]).param_stride != 0;
     run.mask_varies = mask_varies(of);
     run.weighs = of.weighs;
     run.reads_x = true;
@@ -159,11 +163,11 @@ struct GradientCursor {
   }
 };
 
-template <class C, class S, bool fused, Column column>
+template <class C, class S, bool fused, Column column, bool rows>
 struct GradientReader {
   static constexpr int width = Vec<C>::width;
   static constexpr bool is_light = false;
-  GradientCursor<C, S, fused, column> base, cursor;
+  GradientCursor<C, S, fused, column, rows> base, cursor;
 
   NORMKIT_INLINE GradientReader(const Job& job, const Start& start) : base(job, start), cursor(base) {}
   NORMKIT_INLINE void seek(const Job&, const OuterIndex& index) {
@@ -173,11 +177,11 @@ struct GradientReader {
   NORMKIT_INLINE void advance(std::int64_t n = 1) { cursor.advance(cursor.job->outer[2], 0, n); }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
-    fold.add(j, cursor.run.gradient(At<C>{i}));
+    fold.add(j, cursor.run.template gradient<true>(At<C>{i}));
   }
   template <class Fold>
   NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
-    fold.add(j, cursor.run.first(i, n));
+    fold.add(j, cursor.run.template first<true>(i, n));
   }
 };
 
@@ -209,13 +213,13 @@ struct GradientSums {
 
 // Terms: sums of x - mean, of g * w, of g * w * unit, and where it is fused of 1. `finish` leaves in the
 // place of the first what the mean was short of.
-template <bool fused, Column column>
+template <bool fused, Column column, bool rows>
 struct GradientRule {
   static constexpr bool counts = fused;
   static constexpr int terms = fused ? 4 : 3;
   static constexpr LaneName slots[] = {lane_mean_low, lane_gradient, lane_projection};
   template <class C, class S>
-  using Reader = GradientReader<C, S, fused, column>;
+  using Reader = GradientReader<C, S, fused, column, rows>;
   template <class L>
   using Sums = GradientSums<L, fused>;
 
@@ -264,10 +268,10 @@ struct GradientRule {
   }
 };
 
-template <class C, class S, bool fused>
+template <class C, class S, bool fused, bool rows>
 struct GradientMap {
   static constexpr bool side_by_side = false;
-  GradientCursor<C, S, fused, Column::statistics> cursor;
+  GradientCursor<C, S, fused, Column::statistics, rows> cursor;
   S *dx, *dresidual;
   const C *gradient, *projection, *scale;
 
@@ -292,7 +296,8 @@ struct GradientMap {
     scale += lane_step;
   }
 
-  struct Run : GradientRun<C, S, fused, Column::statistics> {
+  struct Run : GradientRun<C, S, fused, Column::statistics, rows> {
+    using Base = GradientRun<C, S, fused, Column::statistics, rows>;
     static constexpr std::int64_t item = sizeof(S);
     struct Result {
       Vec<C> dx, dresidual;
@@ -302,16 +307,16 @@ struct GradientMap {
 
     template <class Place>
     NORMKIT_INLINE Result result(const Gradient<C>& r, Place at) const {
-      const bool vary = this->statistics_vary;
+      constexpr bool vary = !rows;
       const Vec<C> minus_unit = Vec<C>{} - r.unit;
       const Vec<C> v = fma(minus_unit, at(projection, vary), r.weighed - at(mean_gradient, vary)) * at(scale, vary);
       // What is masked is 0, and not minus the mean gradient.
       if constexpr (fused) return {select(r.count.raw != Vec<C>{}.raw, v, Vec<C>{}), r.g};
       return {v, r.g};
     }
-    NORMKIT_INLINE Result at(std::int64_t i) const { return result(this->gradient(At<C>{i}), At<C>{i}); }
+    NORMKIT_INLINE Result at(std::int64_t i) const { return result(this->template gradient<false>(At<C>{i}), At<C>{i}); }
     NORMKIT_INLINE Result first(std::int64_t i, int n) const {
-      return result(GradientRun<C, S, fused, Column::statistics>::first(i, n), First<C>{i, n});
+      return result(Base::template first<false>(i, n), First<C>{i, n});
     }
     NORMKIT_INLINE std::int64_t head() const {
       const std::int64_t head = elements_to_alignment<C>(dx != nullptr ? dx : dresidual);

@@ -96,8 +96,8 @@ struct Differentiate {
   static constexpr bool lanes_given = true;
   static constexpr bool adds = false;
   static constexpr bool splits_params = false;
-  template <class C, class S, bool, bool>
-  using Map = GradientMap<C, S, fused>;
+  template <class C, class S, bool lanes_vary, bool>
+  using Map = GradientMap<C, S, fused, !lanes_vary>;
 };
 
 // `count` runs of `length` elements, the first at `index` on the outer axes. `lane_step`: from one to the next.

@@ -25,9 +25,9 @@ void run_tiles(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
   tiles.run(begin, end, [](const Job& tile) { Tile::run(tile, 0, 1); });
 }
 
-template <class S, class C, class Rule, class Then>
+template <class S, class C, class Rule, class Then, class RowsRule = Rule>
 NORMKIT_INLINE const JobKernels& kernels_for(const Job& job) {
-  using Rows = Loops<S, C, Rule, Then, Kind::rows>;
+  using Rows = Loops<S, C, RowsRule, Then, Kind::rows>;
   using Columns = Loops<S, C, Rule, Then, Kind::columns>;
   using Tile = Loops<C, C, Rule, Then, Kind::tiles>;
   static constexpr JobKernels rows{
@@ -37,12 +37,9 @@ NORMKIT_INLINE const JobKernels& kernels_for(const Job& job) {
   return job.geometry.schedule == Schedule::rows ? rows : columns;
 }
 
-template <class S, class C, bool fused>
+template <class S, class C, bool fused, Column column, class Then>
 NORMKIT_INLINE const JobKernels& gradient_kernels(const Job& job) {
-  if (job.column == Column::parameters) {
-    return kernels_for<S, C, GradientRule<fused, Column::parameters>, NoMap>(job);
-  }
-  return kernels_for<S, C, GradientRule<fused, Column::statistics>, Differentiate<fused>>(job);
+  return kernels_for<S, C, GradientRule<fused, column, false>, Then, GradientRule<fused, column, true>>(job);
 }
 
 // The schedule, the rule and the map are looked up once per call, not per element.
@@ -52,7 +49,12 @@ const JobKernels& kernels_of(const Job& job) {
   const bool fused = masked || job.activation != Activation::none || job.operands[operand_extra] != nullptr;
   if (job.task == Task::moments) return kernels_for<S, C, VarianceRule<Of::valid_with_range>, NoMap>(job);
   if (job.task == Task::gradient) {
-    return fused ? gradient_kernels<S, C, true>(job) : gradient_kernels<S, C, false>(job);
+    if (job.column == Column::parameters) {
+      return fused ? gradient_kernels<S, C, true, Column::parameters, NoMap>(job)
+                   : gradient_kernels<S, C, false, Column::parameters, NoMap>(job);
+    }
+    return fused ? gradient_kernels<S, C, true, Column::statistics, Differentiate<true>>(job)
+                 : gradient_kernels<S, C, false, Column::statistics, Differentiate<false>>(job);
   }
   switch (job.statistic) {
     case Statistic::mean_square: return kernels_for<S, C, MeanSquareRule, NormalizeUncentred>(job);

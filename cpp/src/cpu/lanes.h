@@ -334,14 +334,16 @@ constexpr std::uintptr_t streamed_part = 16;
 template <bool streams, class S, class C>
 NORMKIT_INLINE void put_first(S* p, int n, Vec<C> v) {
 #if defined(__SSE2__)
-  const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(S);
-  if (streams && (reinterpret_cast<std::uintptr_t>(p) | bytes) % streamed_part == 0) {
-    alignas(vector_bytes) S rounded[Vec<C>::width];
-    store(rounded, v);
-    const auto* from = reinterpret_cast<const __m128i*>(rounded);
-    auto* to = reinterpret_cast<__m128i*>(p);
-    for (std::size_t k = 0; k < bytes / streamed_part; ++k) _mm_stream_si128(to + k, from[k]);
-    return;
+  if constexpr (streams && sizeof(S) * Vec<C>::width > streamed_part) {
+    const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(S);
+    if ((reinterpret_cast<std::uintptr_t>(p) | bytes) % streamed_part == 0) {
+      alignas(vector_bytes) S rounded[Vec<C>::width];
+      store(rounded, v);
+      const auto* from = reinterpret_cast<const __m128i*>(rounded);
+      auto* to = reinterpret_cast<__m128i*>(p);
+      for (std::size_t k = 0; k < bytes / streamed_part; ++k) _mm_stream_si128(to + k, from[k]);
+      return;
+    }
   }
 #endif
   store_first(p, n, v);
