@@ -271,6 +271,7 @@ struct GradientRule {
 template <class C, class S, bool fused, bool rows>
 struct GradientMap {
   static constexpr bool side_by_side = false;
+  static constexpr bool is_read_again = false;
   GradientCursor<C, S, fused, Column::statistics, rows> cursor;
   S *dx, *dresidual;
   const C *gradient, *projection, *scale;

@@ -119,13 +119,13 @@ NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const Lanes& la
         const auto b = take();
         const auto c = take();
         const auto d = take();
-        map_run(job, FourRuns<decltype(map.run())>{a, b, c, d}, length, next);
+        map_run<Map>(job, FourRuns<decltype(map.run())>{a, b, c, d}, length, next);
       }
     }
   }
   for (; count > 0; --count, map.advance(axis, lane_step)) {
     const auto run = map.run();
-    map_run(job, OneRun<decltype(map.run())>{run}, length, next);
+    map_run<Map>(job, OneRun<decltype(map.run())>{run}, length, next);
   }
 }
 

@@ -2,6 +2,7 @@
 //   Map(job, start, index, lanes)  where its first run begins, and the lanes of its slab;
 //   advance(axis, lane_step)       the next run along an axis;
 //   side_by_side                   whether runs with the same lanes go four by four, which spares reading those;
+//   is_read_again                  whether what it writes is what is folded next, and thus never streamed;
 //   run()                          the run it stands at, which knows
 //     at(i), first(i, n)           what becomes of the vector from element i on, or of its first n elements,
 //     put<streams>(i, result), put_first<streams>(i, n, result)  and where that goes;
@@ -134,9 +135,11 @@ NORMKIT_INLINE void map_elements(const Runs& runs, std::int64_t length, std::int
   if (i < length) runs.template put_first<streams>(i, static_cast<int>(length - i));
 }
 
-template <class Runs>
+template <class Map, class Runs>
 NORMKIT_INLINE void map_run(const Job& job, const Runs& runs, std::int64_t length, std::int64_t next) {
-  if (job.streams && runs.may_stream(length)) return map_elements<true>(runs, length, next);
+  if constexpr (!Map::is_read_again) {
+    if (job.streams && runs.may_stream(length)) return map_elements<true>(runs, length, next);
+  }
   map_elements<false>(runs, length, next);
 }
 
@@ -186,6 +189,7 @@ struct Cursor {
 template <class C, class S, bool lanes_vary, bool params_vary, bool centred>
 struct NormalizeMap : Cursor<C, S> {
   static constexpr bool side_by_side = true;
+  static constexpr bool is_read_again = false;
   const C *weight, *bias;
 
   NORMKIT_INLINE NormalizeMap(const Job& job, const Start& start, const OuterIndex& index, const LanesView<C>& lanes)
@@ -278,6 +282,7 @@ struct FusedMap : NormalizeMap<C, S, lanes_vary, params_vary, centred> {
 template <class C, class S, bool lanes_vary>
 struct RescaleMap : Cursor<C, S> {
   static constexpr bool side_by_side = true;
+  static constexpr bool is_read_again = false;
   C low, high;
 
   NORMKIT_INLINE RescaleMap(const Job& job, const Start& start, const OuterIndex& index, const LanesView<C>& lanes)
@@ -317,6 +322,7 @@ struct RescaleMap : Cursor<C, S> {
 template <class C, class S>
 struct AddMap {
   static constexpr bool side_by_side = false;
+  static constexpr bool is_read_again = true;
   S* x;
   const S *second, *third;
 
