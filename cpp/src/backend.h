@@ -9,7 +9,8 @@
 
 namespace normkit::detail {
 
-/// A checked and planned call. Not to be made with {}, which would clear what nobody reads. Pointers are to the device's memory, but for `moments` and what is of double.
+/// A checked and planned call. Not to be made with {}, which would clear what nobody reads. Pointers are to the
+/// device's memory, but for `moments` and what is of double.
 struct Request {
   Plan plan;
   Column column = Column::statistics;  // what it reduces by: parameters in the second half of some backward passes
@@ -17,22 +18,22 @@ struct Request {
   double eps = 0.0, ddof = 0.0, low = 0.0, high = 1.0;
   double weight_offset = 0.0;
   Activation activation = Activation::none;
-  DType dtype = DType::float32;                   // of x and what has its shape; arithmetic is float64 for float64, else float32
+  DType dtype = DType::float32;       // of x and what has its shape; arithmetic is float64 for float64, else float32
   void* operands[max_operands] = {};  // geometry.h; null where absent. Without operand_out only statistics are wanted
-  bool adds = false;                     // x = second + third
-  bool omits_nan = false;                // `moments` only
-  TensorView weight, bias;       // data null where absent; dense, indexed by param strides
-  TensorView given_mean;         // `apply`, `backward`; dense, indexed by stat strides
-  TensorView given_variance;     // `apply` only; likewise
-  TensorView given_rstd;         // `backward` only; likewise. By parameters, both are dense per sample and channel
-  void* mean = nullptr;                    // out, by stat strides; null where not asked for
-  void* rstd = nullptr;                    // likewise
-  std::span<Moments> moments;    // out, by stat strides; empty where not asked for
-  bool statistics_given = false;         // `backward`: the statistics do not depend on x
-  bool weight_is_constant = false;       // `backward`: over each statistic
-  TensorView dweight, dbias;     // out, dense; null where not asked for
-  std::span<double> mean_error;  // out, by stat strides: what rounding took from the given means; may be empty
-  TensorView given_mean_error;   // the same, given; `backward` only
+  bool adds = false;                  // x = second + third
+  bool omits_nan = false;             // `moments` only
+  TensorView weight, bias;            // data null where absent; dense, indexed by param strides
+  TensorView given_mean;              // `apply`, `backward`; dense, indexed by stat strides
+  TensorView given_variance;          // `apply` only; likewise
+  TensorView given_rstd;              // `backward` only; likewise. By parameters, both are dense per sample and channel
+  void* mean = nullptr;               // out, by stat strides; null where not asked for
+  void* rstd = nullptr;               // likewise
+  std::span<Moments> moments;         // out, by stat strides; empty where not asked for
+  bool statistics_given = false;      // `backward`: the statistics do not depend on x
+  bool weight_is_constant = false;    // `backward`: over each statistic
+  TensorView dweight, dbias;          // out, dense; null where not asked for
+  std::span<double> mean_error;       // out, by stat strides: what rounding took from the given means; may be empty
+  TensorView given_mean_error;        // the same, given; `backward` only
   // `backward` by statistics: what is to follow by parameters, given the mean_error of this; may be null.
   const Request* by_parameters = nullptr;
 };

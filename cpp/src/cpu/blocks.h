@@ -16,8 +16,8 @@ namespace {
 //   results(collect)         calls collect(k, lanes, combine) for each of its results.
 constexpr int flush_every = 8;
 
-// A block's head is a sample of it: so many of its first values, where it is of a single run. Several runs are summed in
-// many small steps, whose rounding is only small about a good mean: their head is all of them.
+// A block's head is a sample of it: so many of its first values, where it is of a single run. Several runs are summed
+// in many small steps, whose rounding is only small about a good mean: their head is all of them.
 constexpr std::int64_t head_length = 32;
 
 // Takes the n elements from i on, fewer than fill the lanes.
@@ -199,8 +199,8 @@ struct ColumnBlock {
   }
 
   template <template <class> class Fold, int count>
-  NORMKIT_INLINE void reduce_group(Reader& reader, std::int64_t positions, int lane, bool begun, const C (&shift)[width],
-                                   C (&results)[count][width]) const {
+  NORMKIT_INLINE void reduce_group(Reader& reader, std::int64_t positions, int lane, bool begun,
+                                   const C (&shift)[width], C (&results)[count][width]) const {
     LaneVectors shifts;
     NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) shifts.v[j] = load(shift + lane + j * Vec<C>::width);
     auto fold = Fold<LaneVectors>::about(shifts);
@@ -294,8 +294,7 @@ struct TileBlock {
     }
     NORMKIT_INLINE Results both(const Results& a, const Results& b) const {
       Results results;
-      Fold::about(shift).results(
-          [&](int k, Lanes<C, 1>, auto combine) { results.v[k] = combine(a.v[k], b.v[k]); });
+      Fold::about(shift).results([&](int k, Lanes<C, 1>, auto combine) { results.v[k] = combine(a.v[k], b.v[k]); });
       return results;
     }
     // Lanes meet as fold_lanes lets them. Those that no run reaches would add nothing.

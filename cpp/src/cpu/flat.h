@@ -31,7 +31,8 @@ class Flat {
     period_ = positions_per_period_ * slab.lanes;
     const Axis& kept = of.geometry.kept[0];
     for (int k = 0; k < max_operands; ++k) {
-      if (job.operands[k] != nullptr) job.operands[k] = static_cast<S*>(job.operands[k]) + slab.k0 * kept.data_stride[k];
+      if (job.operands[k] != nullptr)
+        job.operands[k] = static_cast<S*>(job.operands[k]) + slab.k0 * kept.data_stride[k];
     }
     for (int k = 0; k < lane_count; ++k) {
       if (lanes.of[k] != nullptr) lanes.of[k] = repeated(lanes.of[k], slab.lanes);

@@ -242,7 +242,8 @@ struct GradientRule {
   // The mean that was given may be the rounded one of x: then the sum of x - mean tells what is missing, and both the
   // projection and the map shall have it. Where more is missing than rounding took, it is some other mean, and stays.
   template <class C>
-  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes, int lane) {
+  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes,
+                                    int lane) {
     if (column == Column::parameters || ending.given) return;
     const double rstd = static_cast<double>(lanes.of[lane_rstd][lane]);
     double gradient = 0.0;
@@ -315,7 +316,9 @@ struct GradientMap {
       if constexpr (fused) return {select(r.count.raw != Vec<C>{}.raw, v, Vec<C>{}), r.g};
       return {v, r.g};
     }
-    NORMKIT_INLINE Result at(std::int64_t i) const { return result(this->template gradient<false>(At<C>{i}), At<C>{i}); }
+    NORMKIT_INLINE Result at(std::int64_t i) const {
+      return result(this->template gradient<false>(At<C>{i}), At<C>{i});
+    }
     NORMKIT_INLINE Result first(std::int64_t i, int n) const {
       return result(Base::template first<false>(i, n), First<C>{i, n});
     }

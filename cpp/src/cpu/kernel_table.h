@@ -20,8 +20,9 @@ enum class Task : std::uint8_t {
 enum LaneName : int { lane_mean_high, lane_mean_low, lane_scale, lane_rstd, lane_gradient, lane_projection };
 inline constexpr int lane_count = 6;
 
-/// One call's work, complete. Not to be made with {}, which would clear what is set anyway. "C" below is the working type: double for float64 data, else float.
-/// A slab is what is folded side by side: up to `slab_lanes` statistics that are neighbours along kept[1].
+/// One call's work, complete. Not to be made with {}, which would clear what is set anyway. "C" below is the working
+/// type: double for float64 data, else float. A slab is what is folded side by side: up to `slab_lanes` statistics that
+/// are neighbours along kept[1].
 struct Job {
   Geometry geometry;
   Grid grid;
@@ -31,8 +32,8 @@ struct Job {
   bool streams;             // what is mapped goes past the caches
   bool slabs_stay_cached;   // x of two slabs and y of one do: `run` fetches the next slab while it maps one
 
-  // Short runs: so many statistics to a tile, neighbours in the order of the kept axes, and how many of them there are in
-  // a row to be cut into tiles; 0 where runs are not short. And a thread's memory for a tile, `tile_bytes` of it.
+  // Short runs: so many statistics to a tile, neighbours in the order of the kept axes, and how many of them there are
+  // in a row to be cut into tiles; 0 where runs are not short. And a thread's memory for a tile, `tile_bytes` of it.
   std::int64_t tile_lanes = 0, tile_along = 0;
   void* scratch = nullptr;
   std::int64_t tile_run = 1;  // within a tile: the positions of a run; else 1
@@ -47,7 +48,8 @@ struct Job {
   void* rstd = nullptr;      // likewise
   double* totals = nullptr;  // out, the rule's terms of each statistic, by stat strides; may be null
 
-  void (*before_block)(void* context, std::int64_t block) noexcept = nullptr;  // called before a block's first slab is folded
+  void (*before_block)(void* context,
+                       std::int64_t block) noexcept = nullptr;  // called before a block's first slab is folded
   void* context = nullptr;
 
   double* partials = nullptr;    // split reductions: [kept[0]][chunk][term][kept[1]]

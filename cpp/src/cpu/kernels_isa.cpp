@@ -1,6 +1,7 @@
 // Compiled once per instruction set, with its flags and NORMKIT_ISA_NAME; exports one symbol, the table.
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 does not see that as many lanes are read as are written
+#pragma GCC diagnostic ignored \
+    "-Wmaybe-uninitialized"  // GCC 12 does not see that as many lanes are read as are written
 #endif
 
 #include "cpu/kernels.h"
@@ -30,8 +31,8 @@ NORMKIT_INLINE const JobKernels& kernels_for(const Job& job) {
   using Rows = Loops<S, C, RowsRule, Then, Kind::rows>;
   using Columns = Loops<S, C, Rule, Then, Kind::columns>;
   using Tile = Loops<C, C, Rule, Then, Kind::tiles>;
-  static constexpr JobKernels rows{
-      {Rows::run, run_tiles<S, C, Tile>, Rows::fold, Rows::finish, Rows::map}, Rule::terms};
+  static constexpr JobKernels rows{{Rows::run, run_tiles<S, C, Tile>, Rows::fold, Rows::finish, Rows::map},
+                                   Rule::terms};
   static constexpr JobKernels columns{{Columns::run, nullptr, Columns::fold, Columns::finish, Columns::map},
                                       Rule::terms};
   return job.geometry.schedule == Schedule::rows ? rows : columns;

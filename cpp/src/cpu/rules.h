@@ -108,8 +108,8 @@ struct VarianceRule {
   using Squares = typename Choose<ranged, RangedSquares<L>,
                                   typename Choose<counts, CountedSquaresAbout<L>, SquaresAbout<L>>::Type>::Type;
 
-  // `so_far`: the statistics from earlier blocks, whose means are good shifts. Where there is none yet, the block's head
-  // has one; should it be no good, the mean that comes of it is.
+  // `so_far`: the statistics from earlier blocks, whose means are good shifts. Where there is none yet, the block's
+  // head has one; should it be no good, the mean that comes of it is.
   template <class Block>
   static void fold(const Block& block, const PartsView<terms>* so_far, Parts<terms, Block::width>& parts) {
     using C = typename Block::Work;
@@ -215,7 +215,8 @@ struct VarianceRule {
   }
 
   template <class C>
-  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes, int lane) {
+  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes,
+                                    int lane) {
     const auto high = static_cast<C>(total[0]);
     // Too few valid values for ddof have no variance, but for those that do not deviate at all.
     double variance = total[1] / (count - ending.ddof);
@@ -251,7 +252,8 @@ struct MeanSquareRule {
   static NORMKIT_INLINE void merge(double* a, const double* b, double, double) { a[1] += b[1]; }
 
   template <class C>
-  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes, int lane) {
+  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes,
+                                    int lane) {
     lanes.of[lane_mean_high][lane] = C{0};
     lanes.of[lane_mean_low][lane] = C{0};
     lanes.of[lane_scale][lane] = narrowed<C>(reciprocal_std(total[1] / count, ending.eps));

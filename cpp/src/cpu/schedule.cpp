@@ -61,8 +61,7 @@ void cut_tiles(Job& job) {
   if (!is_tiled(g, job.column)) return;
   const Axis& outer = g.kept[0];
   const Axis& inner = g.kept[1];
-  const bool in_order =
-      outer.extent == 1 || inner.extent == 1 || outer.stat_stride == inner.extent * inner.stat_stride;
+  const bool in_order = outer.extent == 1 || inner.extent == 1 || outer.stat_stride == inner.extent * inner.stat_stride;
   job.tile_along = in_order ? g.kept_count() : inner.extent;
   const std::int64_t per_thread = (job.tile_along + available_threads() - 1) / available_threads();
   const std::int64_t wanted =

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cpu/kernel_table.h"
-#include "cpu/lanes.h"
+#include "cpu/memory.h"
 
 namespace normkit::detail {
 namespace {
