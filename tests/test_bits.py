@@ -85,11 +85,11 @@ def fingerprints(shapes, threads):
     return table
 
 
-def fingerprints_of(isa, threads=THREADS, program=__file__):
-    """The table as a process forced to one instruction set prints it."""
+def fingerprints_of(isa, threads=THREADS, program=__file__, **variables):
+    """The table as a process forced to one instruction set, and to what else environment variables say, prints it."""
     command = [sys.executable, program, *map(str, threads)]
     # More threads than cores must not spin while they wait for each other.
-    environment = {**os.environ, "NORMKIT_ISA": isa, "OMP_WAIT_POLICY": "passive"}
+    environment = {**os.environ, "NORMKIT_ISA": isa, "OMP_WAIT_POLICY": "passive", **variables}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -120,14 +120,28 @@ def test_instruction_sets_and_threads():
     assert_same_bits(tables, THREADS)
 
 
-def test_unknown_instruction_set_is_refused():
-    """A misspelt NORMKIT_ISA does not silently run something else."""
+@pytest.mark.slow
+def test_past_the_caches():
+    """Results that are streamed past the caches, on every instruction set, against some that are not."""
+    isas = normkit.build_info()["isas"]
+    tables = {isas[0]: fingerprints_of(isas[0], (1,))}
+    tables |= {f"{isa}, streaming": fingerprints_of(isa, (2,), NORMKIT_CACHE_BYTES="0") for isa in isas}
+    assert_same_bits(tables, (2,))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("NORMKIT_ISA", "avx1024"), *(("NORMKIT_CACHE_BYTES", value) for value in ("much", "-1", "4MB", ""))],
+)
+def test_variables_that_are_refused(variable, value):
+    """A misspelt environment variable does not silently do something else."""
     command = [sys.executable, "-c", "import normkit, numpy; normkit.layer_norm(numpy.ones((2, 2), 'float32'))"]
-    done = subprocess.run(
-        command, env={**os.environ, "NORMKIT_ISA": "avx1024"}, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(command, env={**os.environ, variable: value}, capture_output=True, text=True, timeout=60)
+    if not value:
+        assert done.returncode == 0, "empty is unset"
+        return
     assert done.returncode != 0
-    assert "NORMKIT_ISA" in done.stderr and "avx1024" in done.stderr
+    assert variable in done.stderr and value in done.stderr
 
 
 PER_SAMPLE = [name for name in NORMALIZERS if NORMALIZERS[name]((2, 2, 2)).per_sample]

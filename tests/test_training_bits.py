@@ -101,6 +101,15 @@ def test_instruction_sets_and_threads():
     assert_same_bits(tables, THREADS)
 
 
+@pytest.mark.slow
+def test_past_the_caches():
+    """Results that are streamed past the caches, on every instruction set, against some that are not."""
+    isas = normkit.build_info()["isas"]
+    tables = {isas[0]: fingerprints_of(isas[0], (1,), __file__)}
+    tables |= {f"{isa}, streaming": fingerprints_of(isa, (2,), __file__, NORMKIT_CACHE_BYTES="0") for isa in isas}
+    assert_same_bits(tables, (2,))
+
+
 def main(threads):
     shapes = SMALL if cases.QUICK else SMALL + LARGE
     json.dump({"isa": normkit.build_info()["isa"], "table": fingerprints(shapes, threads)}, sys.stdout)

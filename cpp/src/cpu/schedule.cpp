@@ -1,6 +1,12 @@
 #include "cpu/schedule.h"
 
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
 #include <numeric>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
@@ -19,6 +25,22 @@ constexpr std::int64_t rows_bytes = 16 << 10;
 // What the caches may be taken to hold for a thread. Virtual machines report hundreds of MB that are others' too.
 constexpr std::int64_t cache_bytes_per_thread = 4 << 20;
 
+// What the environment's NORMKIT_CACHE_BYTES says instead, for all threads together; -1 where it says nothing.
+std::int64_t wanted_cache_bytes() {
+  const char* wanted = std::getenv("NORMKIT_CACHE_BYTES");
+  if (wanted == nullptr || *wanted == '\0') return -1;
+  std::int64_t bytes = -1;
+  const char* end = wanted + std::strlen(wanted);
+  const auto [stop, error] = std::from_chars(wanted, end, bytes);
+  if (error == std::errc{} && stop == end && bytes >= 0) return bytes;
+  throw std::invalid_argument("NORMKIT_CACHE_BYTES: must be a number of bytes; got \"" + std::string(wanted) + "\"");
+}
+
+std::int64_t cache_bytes() {
+  static const std::int64_t wanted = wanted_cache_bytes();
+  return wanted >= 0 ? wanted : cache_bytes_per_thread * available_threads();
+}
+
 // Results go past the caches when they and what they are made of would not stay there. Not so in place, where the
 // caches hold what is overwritten.
 bool streams(const Job& job, std::int64_t bytes) {
@@ -28,7 +50,7 @@ bool streams(const Job& job, std::int64_t bytes) {
       apart = apart && (job.operands[written] == nullptr || job.operands[written] != job.operands[read]);
     }
   }
-  return apart && bytes > cache_bytes_per_thread * available_threads();
+  return bytes > cache_bytes() && apart;
 }
 
 int threads_for(std::int64_t bytes) {
