@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstring>
 
-
 #if defined(__AVX512F__) || defined(__AVX2__)
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push  // GCC 12 takes the undefined vectors of its own header for ours (GCC bug 105593)

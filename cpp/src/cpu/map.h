@@ -109,7 +109,10 @@ struct FourRuns {
   }
   template <bool streams>
   NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
-    for (const Run* run : {&a, &b, &c, &d}) OneRun<Run>{*run}.template put_first<streams>(i, n);
+    OneRun<Run>{a}.template put_first<streams>(i, n);
+    OneRun<Run>{b}.template put_first<streams>(i, n);
+    OneRun<Run>{c}.template put_first<streams>(i, n);
+    OneRun<Run>{d}.template put_first<streams>(i, n);
   }
   NORMKIT_INLINE bool may_stream(std::int64_t length) const {
     const std::int64_t head = a.head();

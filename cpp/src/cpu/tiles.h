@@ -148,10 +148,10 @@ class Tiles {
   Tiles(const Job& of, int terms) : job_(of), tile_(of), terms_(terms), stride_(of.tile_lanes) {
     const Geometry& g = of.geometry;
     tile_.streams = tile_.adds = tile_.slabs_stay_cached = false;
-    tile_.geometry = Geometry{};
     tile_.geometry.schedule = Schedule::columns;
-    tile_.geometry.count = g.count;
-    for (Axis& axis : tile_.outer) axis = unit_axis;
+    for (Axis& axis : tile_.geometry.kept) axis = {1, {}, 0, 0};
+    for (Axis& axis : tile_.geometry.reduced) axis = {1, {}, 0, 0};
+    for (Axis& axis : tile_.outer) axis = {1, {}, 0, 0};
     Axis& positions = tile_.outer[2];
     positions.extent = g.count;
     for (std::int64_t& stride : positions.data_stride) stride = stride_;
@@ -177,6 +177,11 @@ class Tiles {
   }
 
  private:
+  // Arrays, not lists: those would bring functions of the standard library.
+  static constexpr Operand read[] = {operand_x, operand_second, operand_third};
+  static constexpr Operand beside_x[] = {operand_second, operand_third};
+  static constexpr Operand written[] = {operand_out, operand_extra};
+
   // Of each operand, of the parameters, and of the mask.
   void place() {
     auto* next = static_cast<C*>(job_.scratch);
@@ -186,7 +191,7 @@ class Tiles {
       next += values;
     };
     take(operand_x);
-    for (const int operand : {operand_second, operand_third}) {
+    for (const Operand operand : beside_x) {
       tile_.operands[operand] = nullptr;
       if (job_.operands[operand] != nullptr && !job_.adds) take(operand);
     }
@@ -223,7 +228,7 @@ class Tiles {
 
   void take_in(const TileLanes& lanes) {
     const auto length = static_cast<int>(job_.geometry.reduced[2].extent);
-    for (const int operand : {operand_x, operand_second, operand_third}) {
+    for (const Operand operand : read) {
       if (tile_.operands[operand] == nullptr) continue;
       const TileRows<const S> rows(job_, lanes, operand);
       for_runs([&](const OuterIndex& index, std::int64_t first) {
@@ -303,7 +308,7 @@ class Tiles {
 
   void give_back(const TileLanes& lanes) const {
     const auto length = static_cast<int>(job_.geometry.reduced[2].extent);
-    for (const int operand : {operand_out, operand_extra}) {
+    for (const Operand operand : written) {
       if (job_.operands[operand] == nullptr) continue;
       const TileRows<S> rows(job_, lanes, operand);
       const bool streams = job_.streams && is_one_run(rows, length);
