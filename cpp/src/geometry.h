@@ -63,7 +63,7 @@ struct Plan {
   // Copies leave the others unset, which shows in the time of small calls.
   Plan() noexcept {}  // NOLINT(modernize-use-equals-default)
   Plan(const Plan& other) noexcept { *this = other; }
-  Plan& operator=(const Plan& other) noexcept {  // NOLINT(cert-oop54-cpp): to itself, it does no harm
+  Plan& operator=(const Plan& other) noexcept {  // NOLINT(bugprone-unhandled-self-assignment): harmless
     geometry = other.geometry;
     loop_count = other.loop_count;
     for (std::size_t i = 0; i < static_cast<std::size_t>(loop_count); ++i) loops[i] = other.loops[i];

@@ -55,7 +55,7 @@ struct TensorView {
   // small calls.
   TensorView() noexcept {}  // NOLINT(modernize-use-equals-default)
   TensorView(const TensorView& other) noexcept { *this = other; }
-  TensorView& operator=(const TensorView& other) noexcept {  // NOLINT(cert-oop54-cpp): to itself, it does no harm
+  TensorView& operator=(const TensorView& other) noexcept {  // NOLINT(bugprone-unhandled-self-assignment): harmless
     data = other.data;
     dtype = other.dtype;
     device = other.device;

@@ -234,7 +234,8 @@ struct BlockOfRows {
     const std::int64_t each = rows.job.slab_lanes;
     kernels_of(rows.request.dtype).run(rows.job, begin / each, (end + each - 1) / each);
     if (rows.request.mean_error.empty()) return;
-    auto* low = static_cast<C*>(const_cast<void*>(columns.job.given_mean_low));
+    void* const memory = const_cast<void*>(columns.job.given_mean_low);  // ours: `params` or `mean` holds it
+    auto* low = static_cast<C*>(memory);
     for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
       low[row] = static_cast<C>(columns.mean.low[row] + rows.mean_error(row));
     }

@@ -15,7 +15,7 @@ inline bool is_flat(const Job& job, const Slab& slab) {
   const Axis& positions = job.outer[2];
   if (slab.lanes != lanes || lanes > widest_flat || job.operands[operand_mask] != nullptr) return false;
   bool flat = positions.extent * lanes >= 4 * least_period && job.geometry.kept[0].param_stride == 0;
-  for (int a = 0; a < 3; ++a) flat = flat && (job.outer[a].param_stride == 0 || job.outer[a].extent == 1);
+  for (const Axis& axis : job.outer) flat = flat && (axis.param_stride == 0 || axis.extent == 1);
   for (int k = 0; k < max_operands; ++k) {
     flat = flat && (job.operands[k] == nullptr || positions.data_stride[k] == lanes);
   }
