@@ -60,10 +60,17 @@ struct TensorView {
     dtype = other.dtype;
     device = other.device;
     rank = other.rank;
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // with sanitizers it does not see that an absent one has rank 0
+#endif
     for (int axis = 0; axis < rank; ++axis) {
       shape[axis] = other.shape[axis];
       strides[axis] = other.strides[axis];
     }
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
     return *this;
   }
   ~TensorView() = default;
