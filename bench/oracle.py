@@ -10,6 +10,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,20 @@ import gradients  # noqa: E402
 grouped = reference.grouped  # a shape and its axes, with groups apart
 
 
+def _described(workload: Workload, data: Data) -> dict[str, Any]:
+    """Return what both passes are told of the normalizer, but for x."""
+    operation = workload.operation
+    return {
+        "reduced": workload.reduced,
+        "affine": workload.affine,
+        "split": workload.split,
+        "weight": data.weight,
+        "bias": data.bias,
+        "eps": operation.eps,
+        "centred": operation.centred,
+    }
+
+
 def _forward(workload: Workload, data: Data) -> tuple[np.ndarray, ...]:
     operation, x = workload.operation, data.x
     if operation.name == "min_max_scale":
@@ -32,13 +47,7 @@ def _forward(workload: Workload, data: Data) -> tuple[np.ndarray, ...]:
         x = (reference.widen(x) + reference.widen(data.residual)).astype(x.dtype)  # rounded before it is normalized
     y = reference.normalize(
         x,
-        workload.reduced,
-        workload.affine,
-        workload.split,
-        weight=data.weight,
-        bias=data.bias,
-        eps=operation.eps,
-        centred=operation.centred,
+        **_described(workload, data),
         given=(data.running_mean, data.running_var) if operation.given else None,
     ).y
     if operation.fused:
@@ -51,16 +60,7 @@ def solve(workload: Workload, data: Data) -> tuple[Data, tuple[np.ndarray, ...]]
     operation = workload.operation
     if not operation.backward:
         return data, _forward(workload, data)
-    problem = gradients.Problem(
-        data.x,
-        workload.reduced,
-        workload.affine,
-        workload.split,
-        weight=data.weight,
-        bias=data.bias,
-        eps=operation.eps,
-        centred=operation.centred,
-    )
+    problem = gradients.Problem(data.x, **_described(workload, data))
     dtype, reduced = np.float64 if workload.dtype == "float64" else np.float32, problem.axes()[1]
     mean, rstd = (part.squeeze(reduced).astype(dtype) for part in (problem.run.mean, problem.run.rstd))
     found = problem.backward(data.dy)

@@ -17,7 +17,7 @@ import cases
 import normkit
 import training
 from cases import DTYPES
-from test_bits import assert_same_bits, fingerprints_of
+from test_bits import assert_same_bits, assert_same_bits_past_the_caches, fingerprints_of
 from training import BY_CHANNEL, TRAINED, half_valid, mask_shape, train, trained
 
 THREADS = (1, 3)
@@ -103,11 +103,8 @@ def test_instruction_sets_and_threads():
 
 @pytest.mark.slow
 def test_past_the_caches():
-    """Results that are streamed past the caches, on every instruction set, against some that are not."""
-    isas = normkit.build_info()["isas"]
-    tables = {isas[0]: fingerprints_of(isas[0], (1,), __file__)}
-    tables |= {f"{isa}, streaming": fingerprints_of(isa, (2,), __file__, NORMKIT_CACHE_BYTES="0") for isa in isas}
-    assert_same_bits(tables, (2,))
+    """Of both passes, masked and fused."""
+    assert_same_bits_past_the_caches(__file__)
 
 
 def main(threads):

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -101,6 +102,14 @@ struct SplitMean {
   }
 };
 
+// A job of either half, with what varies along its reduction.
+Job gradient_job(const Request& request, Geometry& geometry, std::span<const Param> along, Params& params) {
+  prepare_params(work_dtype(request.dtype), along, geometry, params);
+  Job job = make_job(request, geometry, Task::gradient);
+  job.slabs_stay_cached = false;  // fetching x ahead while dx is written has not been measured
+  return job;
+}
+
 // The half of a backward pass that gives dx.
 struct ByStatistics {
   const Request& request;
@@ -108,6 +117,7 @@ struct ByStatistics {
   Params params;
   Job job;
   LaneScratch scratch;
+  std::size_t terms = static_cast<std::size_t>(terms_of(job));
   std::vector<double> totals;
   bool sums;  // whether any are wanted
 
@@ -118,14 +128,12 @@ struct ByStatistics {
     job.given_rstd = job.lanes[lane_rstd];
     sums = !of.statistics_given || (of.weight_is_constant && (of.dweight || of.dbias));
     if (!sums) return;
-    totals.resize(static_cast<std::size_t>(of.given_rstd.size()) * static_cast<std::size_t>(terms_of(job)));
+    totals.resize(static_cast<std::size_t>(of.given_rstd.size()) * terms);
     job.totals = totals.data();
   }
   static Job make(const Request& of, Geometry& geometry, Params& params) {
     const Param given[] = {{of.weight, 1.0, of.weight_offset}, {of.bias, 0.0}};
-    prepare_params(work_dtype(of.dtype), given, geometry, params);
-    Job job = make_job(of, geometry, Task::gradient);
-    job.slabs_stay_cached = false;  // fetching x ahead while dx is written has not been measured
+    Job job = gradient_job(of, geometry, given, params);
     job.weight = params.values[0];
     job.bias = params.values[1];
     return job;
@@ -137,10 +145,9 @@ struct ByStatistics {
   // What rounding took from the mean of a statistic.
   [[nodiscard]] double mean_error(std::size_t statistic) const {
     if (totals.empty() || request.statistics_given) return 0.0;
-    return totals[statistic * static_cast<std::size_t>(terms_of(job)) + term_mean_error];
+    return totals[statistic * terms + term_mean_error];
   }
   void finish() const {
-    const auto terms = static_cast<std::size_t>(terms_of(job));
     if (request.weight_is_constant) {
       store_sums(request.dweight, totals, terms, term_weight);
       store_sums(request.dbias, totals, terms, term_bias);
@@ -157,6 +164,7 @@ struct ByParameters {
   Params params;
   Job job;
   LaneScratch scratch;
+  std::size_t terms = static_cast<std::size_t>(terms_of(job));
   std::vector<double> totals;
 
   explicit ByParameters(const Request& of)
@@ -164,15 +172,13 @@ struct ByParameters {
     job.weight = job.lanes[0];
     job.bias = job.lanes[1];
     const std::int64_t results = (of.dweight ? of.dweight : of.dbias).size();
-    totals.resize(static_cast<std::size_t>(results) * static_cast<std::size_t>(terms_of(job)));
+    totals.resize(static_cast<std::size_t>(results) * terms);
     job.totals = totals.data();
   }
   static Job make(const Request& of, Geometry& geometry, const SplitMean& mean, Params& params) {
     const Param along[] = {
         {SplitMean::view_of(mean.high), 0.0}, {SplitMean::view_of(mean.low), 0.0}, {of.given_rstd, 1.0}};
-    prepare_params(work_dtype(of.dtype), along, geometry, params);
-    Job job = make_job(of, geometry, Task::gradient);
-    job.slabs_stay_cached = false;
+    Job job = gradient_job(of, geometry, along, params);
     job.given_mean_high = params.values[0];
     job.given_mean_low = params.values[1];
     job.given_rstd = params.values[2];
@@ -184,7 +190,6 @@ struct ByParameters {
     with_work_type(request.dtype, [&](auto zero) { take_params<decltype(zero)>(request, once, offset); });
   }
   void finish() const {
-    const auto terms = static_cast<std::size_t>(terms_of(job));
     store_sums(request.dweight, totals, terms, term_weight);
     store_sums(request.dbias, totals, terms, term_bias);
   }
