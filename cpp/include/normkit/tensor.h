@@ -65,8 +65,8 @@ struct TensorView {
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // with sanitizers it does not see that an absent one has rank 0
 #endif
     for (int axis = 0; axis < rank; ++axis) {
-      shape[axis] = other.shape[axis];
-      strides[axis] = other.strides[axis];
+      shape[axis] = other.shape[axis];      // NOLINT(clang-analyzer-core.uninitialized.Assign): set below `rank`
+      strides[axis] = other.strides[axis];  // NOLINT(clang-analyzer-core.uninitialized.Assign)
     }
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop

@@ -88,7 +88,7 @@ class Flat {
   C* repeated(const C* values, int count) {
     C* to = values_[used_++];
     for (std::int64_t at = 0; at < period_ + most_width; at += count) {
-      for (std::int64_t l = 0; l < count && at + l < period_ + most_width; ++l) to[at + l] = values[l];
+      for (std::int64_t l = 0; l < count && at + l < period_ + most_width; ++l) to[at + l] = load_value(values + l);
     }
     return to;
   }

@@ -301,7 +301,7 @@ class Tiles {
       std::int64_t at = 0;
       for (int a = 0; a < 3; ++a) at += index[a] * job_.outer[a].param_stride;
       for (std::int64_t i = 0; i < (step == 0 ? 1 : g.reduced[2].extent); ++i, to += step) {
-        for (int l = 0; l < count; ++l) to[l] = values[offset[l] + at + i * g.reduced[2].param_stride];
+        for (int l = 0; l < count; ++l) to[l] = load_value(values + offset[l] + at + i * g.reduced[2].param_stride);
       }
     });
   }
