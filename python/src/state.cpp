@@ -60,7 +60,9 @@ std::unique_ptr<BatchNormState> from_convention(std::string_view name, std::int6
          "must be 'torch', 'keras', 'flax' or 'onnx'", name);
 }
 
-nb::object average_of(nb::handle self, const TensorView& average) { return numpy_view(average, self, /*writeable=*/true); }
+nb::object average_of(nb::handle self, const TensorView& average) {
+  return numpy_view(average, self, /*writeable=*/true);
+}
 
 void update(BatchNormState& self, const MomentsArray& moments) {
   const std::int64_t expected[] = {self.stats.num_features()};
