@@ -10,11 +10,12 @@ Run as ``python symbols.py ARCHIVE`` on a static library; exit status 1 and a li
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-KERNEL_OBJECT = "kernels_isa.cpp.o"
+KERNEL_OBJECT = re.compile(r"kernels_\w+\.cpp\.o:")
 
 
 def kernel_symbols(archive: Path) -> list[list[str]]:
@@ -25,7 +26,7 @@ def kernel_symbols(archive: Path) -> list[list[str]]:
     in_kernels = False
     for line in listing.stdout.splitlines():
         if line.endswith(".o:"):
-            in_kernels = line == f"{KERNEL_OBJECT}:"
+            in_kernels = KERNEL_OBJECT.fullmatch(line) is not None
             if in_kernels:
                 objects.append([])
         elif in_kernels and line:
@@ -37,7 +38,7 @@ def leaks(archive: Path) -> list[str]:
     """Say what is wrong with the kernel objects of the archive; empty when nothing is."""
     objects = kernel_symbols(archive)
     if not objects:
-        return [f"{archive} holds no {KERNEL_OBJECT}"]
+        return [f"{archive} holds no kernels_*.cpp.o"]
     problems = []
     for symbols in objects:
         strong = [symbol for symbol in symbols if symbol[0] in "TDRB"]

@@ -237,7 +237,7 @@ struct BlockOfRows {
     const std::int64_t begin = block * column_block;
     const std::int64_t end = std::min(begin + column_block, rows.geometry.kept[1].extent);
     const std::int64_t each = rows.job.slab_lanes;
-    kernels_of(rows.request.dtype).run(rows.job, begin / each, (end + each - 1) / each);
+    kernels_of(rows.job, rows.request.dtype).run(rows.job, begin / each, (end + each - 1) / each);
     if (rows.request.mean_error.empty()) return;
     void* const memory = const_cast<void*>(columns.job.given_mean_low);  // ours: `params` or `mean` holds it
     auto* low = static_cast<C*>(memory);

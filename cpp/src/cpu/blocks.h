@@ -253,67 +253,76 @@ struct TileBlock {
 
   template <template <class> class Fold, int count>
   void reduce(const C (&shift)[width], C (&results)[count][width]) const {
+    const std::int64_t positions = piece.outer_end - piece.outer_begin;
+    const std::int64_t run = smaller(job->tile_run, positions);
     for (int lane = 0; lane < lanes; lane += vector) {
-      Across<Fold<Lanes<C, 1>>, count> across{*this, Reader(*job, start), 0, lane, {{load(shift + lane)}}};
-      const auto sums = across.all();
+      Reader reader(*job, start);
+      reader.advance(piece.outer_begin);
+      const Lanes<C, 1> about{{load(shift + lane)}};
+      const Sums<count> sums = positions == run
+                                   ? Across<Fold<Lanes<C, 1>>, count, true>{reader, positions, run, lane, about}.all()
+                                   : Across<Fold<Lanes<C, 1>>, count, false>{reader, positions, run, lane, about}.all();
       NORMKIT_UNROLL for (int k = 0; k < count; ++k) store(results[k] + lane, sums.v[k]);
     }
   }
 
-  // A vector of rows.
-  template <class Fold, int count>
+  template <int count>
+  struct Sums {
+    Vec<C> v[count];
+  };
+
+  // A vector of rows. Lanes that no row has are there to be read, and come to nothing.
+  template <class Fold, int count, bool one_run>
   struct Across {
-    struct Results {
-      Vec<C> v[count];
-    };
-    const TileBlock& block;
     Reader reader;
-    std::int64_t at;  // its position
+    std::int64_t positions, run;
     int lane;
     Lanes<C, 1> shift;
 
     // What one lane of a RowBlock holds in the end: of each run, values `row_lanes` apart.
-    NORMKIT_INLINE Results one(std::int64_t j) {
+    NORMKIT_INLINE Sums<count> one(std::int64_t j) const {
       auto fold = Fold::about(shift);
-      const std::int64_t run = block.job->tile_run;
-      for (std::int64_t begin = block.piece.outer_begin; begin < block.piece.outer_end; begin += run) {
-        for (std::int64_t i = j; i < run && begin + i < block.piece.outer_end; i += row_lanes) {
-          reader.advance(begin + i - at);
-          at = begin + i;
-          if (block.lanes - lane >= vector) {
-            reader.add(0, lane, fold);
-          } else {
-            reader.add_first(0, lane, block.lanes - lane, fold);
-          }
+      Reader at = reader;
+      at.advance(j);
+      if constexpr (one_run) {
+        at.add(0, lane, fold);
+        for (std::int64_t i = j + row_lanes; __builtin_expect(i < run, 0); i += row_lanes) {
+          at.advance(row_lanes);
+          at.add(0, lane, fold);
         }
         fold.flush();
+      } else {
+        for (std::int64_t left = positions; left > 0; left -= run, at.advance(run)) {
+          const std::int64_t end = smaller(run, left);
+          Reader next = at;
+          for (std::int64_t i = j; i < end; i += row_lanes, next.advance(row_lanes)) next.add(0, lane, fold);
+          fold.flush();
+        }
       }
-      Results results;
-      fold.results([&](int k, Lanes<C, 1> found, auto) { results.v[k] = found.v[0]; });
-      return results;
+      Sums<count> sums;
+      fold.results([&](int k, Lanes<C, 1> found, auto) { sums.v[k] = found.v[0]; });
+      return sums;
     }
-    NORMKIT_INLINE Results both(const Results& a, const Results& b) const {
-      Results results;
-      Fold::about(shift).results([&](int k, Lanes<C, 1>, auto combine) { results.v[k] = combine(a.v[k], b.v[k]); });
-      return results;
+    NORMKIT_INLINE Sums<count> both(const Sums<count>& a, const Sums<count>& b) const {
+      Sums<count> sums;
+      Fold::about(shift).results([&](int k, Lanes<C, 1>, auto combine) { sums.v[k] = combine(a.v[k], b.v[k]); });
+      return sums;
     }
     // Lanes meet as fold_lanes lets them. Those that no run reaches would add nothing.
-    NORMKIT_INLINE Results four(std::int64_t j, std::int64_t reach) {
+    NORMKIT_INLINE Sums<count> four(std::int64_t j) const {
       constexpr std::int64_t quarter = row_lanes / 4;
-      Results a = one(j);
-      if (j + 2 * quarter < reach) a = both(a, one(j + 2 * quarter));
-      if (j + quarter >= reach) return a;
-      Results b = one(j + quarter);
-      if (j + 3 * quarter < reach) b = both(b, one(j + 3 * quarter));
+      Sums<count> a = one(j);
+      if (j + 2 * quarter < run) a = both(a, one(j + 2 * quarter));
+      if (j + quarter >= run) return a;
+      Sums<count> b = one(j + quarter);
+      if (j + 3 * quarter < run) b = both(b, one(j + 3 * quarter));
       return both(a, b);
     }
-    Results all() {
+    NORMKIT_INLINE Sums<count> all() const {
       constexpr std::int64_t quarter = row_lanes / 4;
-      const std::int64_t run = smaller(block.job->tile_run, block.piece.outer_end - block.piece.outer_begin);
-      const std::int64_t reach = smaller(run, row_lanes);
-      const std::int64_t fours = smaller(reach, quarter);
-      Results found[quarter];
-      for (std::int64_t j = 0; j < fours; ++j) found[j] = four(j, reach);
+      const std::int64_t fours = smaller(run, quarter);
+      Sums<count> found[quarter];
+      for (std::int64_t j = 0; j < fours; ++j) found[j] = four(j);
       for (std::int64_t half = quarter / 2; half > 0; half /= 2) {
         for (std::int64_t j = 0; j < half && j + half < fours; ++j) found[j] = both(found[j], found[j + half]);
       }

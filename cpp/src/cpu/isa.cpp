@@ -8,11 +8,22 @@
 
 namespace normkit::detail {
 
-// Each defined by kernels_isa.cpp, compiled with its instruction set's flags.
-extern const KernelTable kernels_baseline;
-extern const KernelTable kernels_avx2;
-extern const KernelTable kernels_avx512;
-extern const KernelTable kernels_neon;
+// Each defined by a kernels_*.cpp, compiled with its instruction set's flags.
+#define NORMKIT_KERNELS(isa)                                               \
+  extern const TaskKernels normalize_##isa, moments_##isa, gradient_##isa; \
+  static constexpr KernelTable kernels_##isa{#isa, {&normalize_##isa, &moments_##isa, &gradient_##isa}};
+#if defined(NORMKIT_HAS_AVX512)
+NORMKIT_KERNELS(avx512)
+#endif
+#if defined(NORMKIT_HAS_AVX2)
+NORMKIT_KERNELS(avx2)
+#endif
+#if defined(NORMKIT_HAS_NEON)
+NORMKIT_KERNELS(neon)
+#endif
+#if defined(NORMKIT_HAS_BASELINE)
+NORMKIT_KERNELS(baseline)
+#endif
 
 namespace {
 
@@ -22,7 +33,7 @@ struct Usable {
 
   Usable() {
 #if defined(NORMKIT_HAS_AVX512)
-    // Every feature that kernels_isa.cpp is compiled with; the operating system's part is included in the answer.
+    // Every feature that the kernels are compiled with; the operating system's part is included in the answer.
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq") && has_avx2()) {
       tables[count++] = &kernels_avx512;

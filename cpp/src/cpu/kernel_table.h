@@ -15,6 +15,7 @@ enum class Task : std::uint8_t {
   moments,    // x -> count, mean, variance and range
   gradient,   // (dy, x) -> sums -> dx, or none: with geometry by parameters the sums are what is wanted
 };
+inline constexpr int task_count = 3;
 
 /// Per statistic: what is known of it before the map. scale: the factor that the map ends with.
 enum LaneName : int { lane_mean_high, lane_mean_low, lane_scale, lane_rstd, lane_gradient, lane_projection };
@@ -94,11 +95,15 @@ struct Kernels {
   void (*map)(const Job& job, std::int64_t begin, std::int64_t end) noexcept;
 };
 
-struct KernelTable {
-  const char* isa;
+struct TaskKernels {
   /// How many terms the job's fold has (Job::partials, Job::totals).
   int (*terms)(const Job& job) noexcept;
   Kernels by_dtype[dtype_count];
+};
+
+struct KernelTable {
+  const char* isa;
+  const TaskKernels* by_task[task_count];
 };
 
 }  // namespace normkit::detail

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "cpu/flat.h"
-#include "cpu/gradient.h"
 #include "cpu/map.h"
 #include "cpu/rules.h"
 
@@ -91,15 +90,6 @@ struct Rescale {
   template <class C, class S, bool lanes_vary, bool>
   using Map = RescaleMap<C, S, lanes_vary>;
 };
-template <bool fused>
-struct Differentiate {
-  static constexpr bool lanes_given = true;
-  static constexpr bool adds = false;
-  static constexpr bool splits_params = false;
-  template <class C, class S, bool lanes_vary, bool>
-  using Map = GradientMap<C, S, fused, !lanes_vary>;
-};
-
 // `count` runs of `length` elements, the first at `index` on the outer axes. `lane_step`: from one to the next.
 template <class Map, int lane_step, class Lanes>
 NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const Lanes& lanes, const OuterIndex& index,

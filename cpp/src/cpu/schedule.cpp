@@ -146,14 +146,16 @@ void run_in_steps(Job& job, const Kernels& kernels, int threads) {
 
 }  // namespace
 
-const Kernels& kernels_of(DType dtype) { return kernel_table().by_dtype[static_cast<int>(dtype)]; }
+const Kernels& kernels_of(const Job& job, DType dtype) {
+  return kernel_table().by_task[static_cast<int>(job.task)]->by_dtype[static_cast<int>(dtype)];
+}
 
 bool is_tiled(const Geometry& g, Column column) {
   return g.schedule == Schedule::rows && column == Column::statistics && g.reduced[2].extent < short_run &&
          g.count <= most_tile_count && g.kept_count() >= least_statistics;
 }
 
-int terms_of(const Job& job) { return kernel_table().terms(job); }
+int terms_of(const Job& job) { return kernel_table().by_task[static_cast<int>(job.task)]->terms(job); }
 
 Job make_job(const Request& request, const Geometry& g, Task task) {
   Job job;
@@ -198,7 +200,7 @@ LaneScratch::LaneScratch(Job& job, DType dtype, int lanes) {
 }
 
 void run(Job& job, DType dtype, std::int64_t bytes_per_value) {
-  const Kernels& kernels = kernels_of(dtype);
+  const Kernels& kernels = kernels_of(job, dtype);
   const std::int64_t bytes = job.geometry.size() * bytes_per_value;
   const int threads = threads_for(bytes);
   if (job.tile_lanes > 0) return run_in_tiles(job, dtype, kernels, threads);
@@ -216,7 +218,7 @@ void run(Job& job, DType dtype, std::int64_t bytes_per_value) {
 bool keeps_threads_busy(std::int64_t chunks, std::int64_t bytes) { return balanced(chunks, threads_for(bytes)); }
 
 void run_by_chunks(Job& job, DType dtype, std::int64_t bytes_per_value) {
-  const Kernels& kernels = kernels_of(dtype);
+  const Kernels& kernels = kernels_of(job, dtype);
   const Partials partials(job);
   auto by_chunks = [&](const Team& team) {
     team.share(job.grid.chunks,
@@ -228,7 +230,7 @@ void run_by_chunks(Job& job, DType dtype, std::int64_t bytes_per_value) {
 }
 
 void run_map(const Job& job, DType dtype, std::int64_t bytes_per_value) {
-  const Kernels& kernels = kernels_of(dtype);
+  const Kernels& kernels = kernels_of(job, dtype);
   auto map = [&](const Team& team) {
     team.share(job.slabs * job.grid.chunks,
                [&](std::int64_t begin, std::int64_t end) { kernels.map(job, begin, end); });

@@ -34,7 +34,7 @@ bool keeps_threads_busy(std::int64_t chunks, std::int64_t bytes);
 /// Whether `run` goes by tiles (kernel_table.h).
 bool is_tiled(const Geometry& geometry, Column column);
 
-const Kernels& kernels_of(DType dtype);
+const Kernels& kernels_of(const Job& job, DType dtype);
 
 /// Numbers per statistic that the job leaves in `totals`.
 int terms_of(const Job& job);

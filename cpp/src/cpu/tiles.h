@@ -54,10 +54,11 @@ struct TileRows {
     for (int l = 0; l < count; ++l) row[l] = first + l * stride;
     fill();
   }
+  int padded() const { return (count + int{most_rows} - 1) / int{most_rows} * int{most_rows}; }
 
  private:
   void fill() {
-    for (int l = count; l % most_rows != 0; ++l) row[l] = row[count - 1];
+    for (int l = count; l < padded(); ++l) row[l] = row[count - 1];
   }
 };
 
@@ -260,7 +261,7 @@ class Tiles {
     for_runs([&](const OuterIndex& index, std::int64_t first) {
       const std::int64_t at = data_offset(job_, index, operand_mask);
       for (std::int64_t i = 0; i < unit.extent; ++i) {
-        for (int l = 0; l < lanes.count; ++l) {
+        for (int l = 0; l < rows.padded(); ++l) {
           tile[(first + i) * stride_ + l] = rows.row[l][at + i * unit.data_stride[operand_mask]];
         }
       }
