@@ -1,7 +1,8 @@
-"""A description of the machine that figures were taken on."""
+"""The machine that figures are taken on: a description of it, and how its memory is had."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -55,6 +56,17 @@ class Others:
         """Return it as a share of one core."""
         busy, own, elapsed = (after - before for before, after in zip(self._start, self._now(), strict=True))
         return max(0.0, (busy - own) / max(elapsed, 1e-3)) if self._start[0] else 0.0
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library (glibc) keep what is freed, and say whether it will.
+
+    Left alone it gives memory back to the system when what was freed last happens to lie at the end of the heap: which
+    of the entries that allocate their results then pays for new pages, at several times the cost of most, is a lottery.
+    """
+    trim_threshold, mmap_max = -1, -4  # of malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and bool(mallopt(trim_threshold, 2**31 - 1)) and bool(mallopt(mmap_max, 0))
 
 
 def describe() -> dict[str, Any]:

@@ -149,12 +149,13 @@ def main(arguments: list[str] | None = None) -> None:
     if options.list:
         print(*(workload.name for workload in options.chosen), sep="\n")
         return
+    keeps_memory = machine.keep_freed_memory()
     loaded, missing = providers.load(tuple(dict.fromkeys(options.providers)))
     if copy.MISSING:
         missing["a streaming copy"] = copy.MISSING
     for name, reason in missing.items():
         print(f"without {name}: {reason}")
-    description = machine.describe()
+    description = machine.describe() | {"freed_memory": "kept" if keeps_memory else "left to the C library"}
     print(f"{description['cpu']}, {description['cores']} cores; normkit uses {description['normkit']['isa']}")
 
     session, every = Session(loaded), len(os.sched_getaffinity(0))

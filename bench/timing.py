@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 SAMPLE_SECONDS = 2e-3  # calls are repeated until a sample lasts so long
+WARM_SECONDS = 10e-3  # woken threads may have to share a core until some tick of the scheduler parts them
 PAUSE_SECONDS = 20e-3  # an OpenMP runtime's idle threads keep spinning for some milliseconds: let them go to sleep
 FEW, SLOW_SECONDS = 5, 0.1  # no entry gets fewer samples; one whose call takes so long may get three
 
@@ -39,10 +40,20 @@ class Entry:
         return median(self.samples)
 
 
-def sample(entry: Entry) -> float:
-    """Return the seconds of one call. An unmeasured call comes first: it wakes the threads and fills the caches."""
+def warm_up(entry: Entry) -> float:
+    """Wake the threads and fill the caches; return the seconds of the fastest call."""
     time.sleep(PAUSE_SECONDS)
-    entry.call()
+    fastest = float("inf")
+    end = time.perf_counter() + WARM_SECONDS
+    while (start := time.perf_counter()) < end:
+        entry.call()
+        fastest = min(fastest, time.perf_counter() - start)
+    return fastest
+
+
+def sample(entry: Entry) -> float:
+    """Return the seconds of one call."""
+    warm_up(entry)
     start = time.perf_counter()
     for _ in range(entry.repeat):
         entry.call()
@@ -51,11 +62,10 @@ def sample(entry: Entry) -> float:
 
 def plan(entry: Entry, most: int, seconds: float) -> None:
     """Choose how often to repeat a call in a sample, and how many samples fit into the time."""
-    call = sample(entry)
-    if call < SAMPLE_SECONDS:  # a disturbance would make a short call look long
-        call = min(call, sample(entry), sample(entry))
+    warm_up(entry)  # which of all is the first call, and may have things to prepare
+    call = warm_up(entry)
     entry.repeat = max(1, round(SAMPLE_SECONDS / max(call, 1e-9)))
-    fitting = int(seconds / (PAUSE_SECONDS + (1 + entry.repeat) * call))
+    fitting = int(seconds / (PAUSE_SECONDS + max(call, WARM_SECONDS) + entry.repeat * call))
     entry.rounds = min(most, max(fitting, 3 if call > SLOW_SECONDS else FEW))
 
 
