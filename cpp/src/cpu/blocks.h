@@ -62,12 +62,25 @@ struct RowBlock {
   int in_use() const { return rows; }
   int computed() const { return rows; }
 
+  // At the first run of the first row.
+  Reader first_run() const {
+    Reader reader = row(0);
+    OuterIndex index;
+    outer_index(*job, piece.outer_begin, index);
+    reader.seek(*job, index);
+    return reader;
+  }
   Reader row(int r) const {
     return Reader(*job, {start.k0, start.lane + r, start.in_slab + r, start.begin + piece.begin});
   }
 
   // The first valid value of each row; 0 where there is none.
   void first(C (&value)[width]) const {
+    if constexpr (Reader::is_light) {
+      Reader reader = first_run();
+      for (int r = 0; r < rows; ++r, reader.next_lane(*job)) value[r] = reader.value(0);
+      return;
+    }
     for (int r = 0; r < rows; ++r) {
       Reader reader = row(r);
       value[r] = C{0};
@@ -86,20 +99,44 @@ struct RowBlock {
 
   template <template <class> class Fold, int count>
   void reduce(const C (&shift)[width], C (&results)[count][width]) const {
-    const bool one_run = piece.outer_end - piece.outer_begin == 1;
-    OuterIndex index;
-    outer_index(*job, piece.outer_begin, index);
-    for (int r = 0; r < rows; ++r) {
-      auto fold = Fold<LaneVectors>::about(broadcast_lanes<C, vectors>(shift[r]));
-      Reader reader = row(r);
-      if (Reader::is_light && one_run) {
-        reader.seek(*job, index);
-        walk_run(reader, piece.length, fold);
-      } else {
-        walk(reader, fold);
+    Vec<C> partial[count][width];
+    const auto keep = [&](int r, const auto& fold) {
+      fold.results([&](int k, LaneVectors lanes, auto combine) { partial[k][r] = fold_to_vector(lanes, combine); });
+    };
+    const auto about = [&](int r) { return Fold<LaneVectors>::about(broadcast_lanes<C, vectors>(shift[r])); };
+    bool done = false;
+    if constexpr (Reader::is_light) {
+      if (piece.outer_end - piece.outer_begin == 1) {
+        Reader reader = first_run();
+        for (int r = 0; r < rows; ++r, reader.next_lane(*job)) {
+          auto fold = about(r);
+          walk_run(reader, piece.length, fold);
+          keep(r, fold);
+        }
+        done = true;
       }
-      fold.results([&](int k, LaneVectors lanes, auto combine) { results[k][r] = fold_lanes(lanes, combine); });
     }
+    for (int r = 0; !done && r < rows; ++r) {
+      auto fold = about(r);
+      Reader reader = row(r);
+      walk(reader, fold);
+      keep(r, fold);
+    }
+    Fold<LaneVectors>::about(LaneVectors{}).results([&](int k, LaneVectors, auto combine) {
+      fold_rows(partial[k], combine, results[k]);
+    });
+  }
+
+  // The lanes of each row. Rows side by side take a quarter of the steps that they take one by one.
+  template <class Combine>
+  NORMKIT_INLINE void fold_rows(Vec<C> (&partial)[width], Combine combine, C (&result)[width]) const {
+    constexpr int vector = Vec<C>::width;
+    int r = 0;
+    for (; rows - r > vector / 2; r += vector) {
+      for (int missing = rows; missing < r + vector; ++missing) partial[missing] = partial[r];
+      store(result + r, fold_vectors(partial + r, combine));
+    }
+    for (; r < rows; ++r) result[r] = fold_vector<vector / 2>(partial[r], combine).raw[0];
   }
 
   template <class Fold>
@@ -308,7 +345,7 @@ struct TileBlock {
       Fold::about(shift).results([&](int k, Lanes<C, 1>, auto combine) { sums.v[k] = combine(a.v[k], b.v[k]); });
       return sums;
     }
-    // Lanes meet as fold_lanes lets them. Those that no run reaches would add nothing.
+    // Lanes meet as those of a row do. Those that no run reaches would add nothing.
     NORMKIT_INLINE Sums<count> four(std::int64_t j) const {
       constexpr std::int64_t quarter = row_lanes / 4;
       Sums<count> a = one(j);

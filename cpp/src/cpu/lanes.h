@@ -50,11 +50,13 @@ struct Native<double> {
 
 #define NORMKIT_INLINE __attribute__((always_inline)) inline
 
-// Before loops over vectors that are to be registers.
+// Before loops over vectors that are to be registers, and before those whose steps could be taken in any order.
 #if defined(__clang__)
 #define NORMKIT_UNROLL _Pragma("unroll")
+#define NORMKIT_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
 #define NORMKIT_UNROLL _Pragma("GCC unroll 16")
+#define NORMKIT_INDEPENDENT _Pragma("GCC ivdep")
 #endif
 
 // One native vector of float or double.
@@ -133,6 +135,16 @@ NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 #endif
 }
 
+// 0, 1, ... count - 1, as the standard library's integer_sequence has them.
+template <int... numbers>
+struct Sequence {};
+template <int count, int... numbers>
+struct NumbersTo : NumbersTo<count - 1, count - 1, numbers...> {};
+template <int... numbers>
+struct NumbersTo<0, numbers...> {
+  using Numbers = Sequence<numbers...>;
+};
+
 // --- across lanes ---------------------------------------------------------------------------------------------------
 
 // v[i] with its partner v[i ^ half], for all i.
@@ -166,6 +178,33 @@ NORMKIT_INLINE Lanes<T, count> broadcast_lanes(T value) {
   return lanes;
 }
 
+// The lanes' halves meet, side by side: a and b hold `width / stretch` results each, of `stretch` lanes, and what comes
+// out holds all of them, of half as many.
+template <int stretch, class T, class Combine, int... lane>
+NORMKIT_INLINE Vec<T> fold_pair(Vec<T> a, Vec<T> b, Combine combine, Sequence<lane...>) {
+  constexpr int half = stretch / 2;
+  const Vec<T> low{__builtin_shufflevector(a.raw, b.raw, (lane / half * stretch + lane % half)...)};
+  const Vec<T> high{__builtin_shufflevector(a.raw, b.raw, (lane / half * stretch + lane % half + half)...)};
+  return combine(low, high);
+}
+template <int stretch, class T, class Combine>
+NORMKIT_INLINE void fold_pairs(Vec<T>* v, Combine combine) {
+  if constexpr (stretch > 1) {
+    NORMKIT_UNROLL for (int i = 0; i < stretch / 2; ++i) {
+      v[i] = fold_pair<stretch>(v[2 * i], v[2 * i + 1], combine, typename NumbersTo<Vec<T>::width>::Numbers{});
+    }
+    fold_pairs<stretch / 2>(v, combine);
+  }
+}
+// What fold_vector makes of each of as many vectors as a vector has lanes, in their order.
+template <class T, class Combine>
+NORMKIT_INLINE Vec<T> fold_vectors(const Vec<T>* vectors, Combine combine) {
+  Vec<T> v[Vec<T>::width];
+  NORMKIT_UNROLL for (int i = 0; i < Vec<T>::width; ++i) v[i] = vectors[i];
+  fold_pairs<Vec<T>::width>(v, combine);
+  return v[0];
+}
+
 // Halves the lanes until one is left: lane i meets lane i + half, on every instruction set. `combine` must commute.
 template <int half, class T, class Combine>
 NORMKIT_INLINE Vec<T> fold_vector(Vec<T> v, Combine combine) {
@@ -173,11 +212,11 @@ NORMKIT_INLINE Vec<T> fold_vector(Vec<T> v, Combine combine) {
   return v;
 }
 template <class T, int count, class Combine>
-NORMKIT_INLINE T fold_lanes(Lanes<T, count> lanes, Combine combine) {
+NORMKIT_INLINE Vec<T> fold_to_vector(Lanes<T, count> lanes, Combine combine) {
   NORMKIT_UNROLL for (int half = count / 2; half > 0; half /= 2) {
     NORMKIT_UNROLL for (int j = 0; j < half; ++j) lanes.v[j] = combine(lanes.v[j], lanes.v[j + half]);
   }
-  return fold_vector<Vec<T>::width / 2>(lanes.v[0], combine).raw[0];
+  return lanes.v[0];
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 //   Reader(job, start)       where runs begin,
 //   seek(job, index)         the run at a position of the outer axes,
 //   advance(n)               the n-th next one along the innermost of them,
+//   next_lane(job)           the same run of the next statistic, where it is light
 //   add(j, i, fold)          the vector from element i on, given to vector j of the fold's lanes,
 //   add_first(j, i, n, fold) the same of n elements only,
 //   is_valid(i), value(i)    a single element.
@@ -26,6 +27,7 @@ struct ValuesReader {
       : base(operand_at<const S>(job, start, operand_x)), x(base), step(job.outer[2].data_stride[operand_x]) {}
   NORMKIT_INLINE void seek(const Job& job, const OuterIndex& index) { x = base + data_offset(job, index, operand_x); }
   NORMKIT_INLINE void advance(std::int64_t n = 1) { x += n * step; }
+  NORMKIT_INLINE void next_lane(const Job& job) { x += job.geometry.kept[1].data_stride[operand_x]; }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
     fold.add(j, load_as<C>(x + i));

@@ -71,17 +71,18 @@ std::int64_t columns_in_slab(const Geometry& g, std::int64_t chunks) {
 }
 
 // Runs so short that a statistic of them leaves most lanes empty, and statistics of so few values that a tile of them
-// stays in a core's second-level cache.
-constexpr std::int64_t short_run = 64;      // with 64, rows are as fast
-constexpr std::int64_t short_of_many = 48;  // a statistic of many runs is less work for a row: 36 as fast, 49 faster
+// stays in a core's second-level cache. What a row costs beside its values is little in a fold of x alone, which is on
+// a par with a tile at 16 float or 8 double values; gradients are so at 48.
+constexpr std::int64_t short_run_bytes = 64;
+constexpr std::int64_t short_gradient_run = 48;
 constexpr std::int64_t most_tile_count = 4096;
 constexpr std::int64_t tile_values = 4096;
 constexpr std::int64_t least_tile_lanes = 16;
 constexpr std::int64_t least_statistics = 64;  // fewer are done before a tile is set up
 
-void cut_tiles(Job& job) {
+void cut_tiles(Job& job, DType dtype) {
   const Geometry& g = job.geometry;
-  if (!is_tiled(g, job.column)) return;
+  if (!is_tiled(g, job.task, job.column, dtype)) return;
   const Axis& outer = g.kept[0];
   const Axis& inner = g.kept[1];
   const bool in_order = outer.extent == 1 || inner.extent == 1 || outer.stat_stride == inner.extent * inner.stat_stride;
@@ -151,11 +152,11 @@ const Kernels& kernels_of(const Job& job, DType dtype) {
   return kernel_table().by_task[static_cast<int>(job.task)]->by_dtype[static_cast<int>(dtype)];
 }
 
-bool is_tiled(const Geometry& g, Column column) {
-  const std::int64_t run = g.reduced[2].extent;
-  return g.schedule == Schedule::rows && column == Column::statistics &&
-         run < (g.count == run ? short_run : short_of_many) && g.count <= most_tile_count &&
-         g.kept_count() >= least_statistics;
+bool is_tiled(const Geometry& g, Task task, Column column, DType dtype) {
+  const std::int64_t short_run =
+      task == Task::gradient ? short_gradient_run : short_run_bytes / item_size(work_dtype(dtype));
+  return g.schedule == Schedule::rows && column == Column::statistics && g.reduced[2].extent <= short_run &&
+         g.count <= most_tile_count && g.kept_count() >= least_statistics;
 }
 
 int terms_of(const Job& job) { return kernel_table().by_task[static_cast<int>(job.task)]->terms(job); }
@@ -189,7 +190,7 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   job.given = request.statistics_given;
   job.weighs = request.column == Column::statistics && !request.weight_is_constant;
   job.eps = request.eps;
-  cut_tiles(job);
+  cut_tiles(job, request.dtype);
   job.ddof = request.ddof;
   job.low = request.low;
   job.high = request.high;

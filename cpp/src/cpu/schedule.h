@@ -32,7 +32,7 @@ void run_by_chunks(Job& job, DType dtype, std::int64_t bytes_per_value);
 /// Whether there are chunks enough for that, of so many bytes in all.
 bool keeps_threads_busy(std::int64_t chunks, std::int64_t bytes);
 /// Whether `run` goes by tiles (kernel_table.h).
-bool is_tiled(const Geometry& geometry, Column column);
+bool is_tiled(const Geometry& geometry, Task task, Column column, DType dtype);
 
 const Kernels& kernels_of(const Job& job, DType dtype);
 
