@@ -9,6 +9,17 @@ namespace {
 
 constexpr int widest_flat = 512;  // wider columns are long runs as they are
 constexpr int least_period = 256;
+constexpr int longest_period = 1024;
+
+// A number of positions, of which several times four make a vector: four periods then go side by side, and read the
+// lanes' values once. Where that would take too many, as many as make a period worth while.
+inline int positions_per_period(int lanes) {
+  constexpr int whole = 16;
+  int positions = whole;
+  while (positions > 1 && positions / 2 * lanes % whole == 0) positions /= 2;
+  if (positions * lanes > longest_period) return (least_period + lanes - 1) / lanes;
+  return (least_period + positions * lanes - 1) / (positions * lanes) * positions;
+}
 
 inline bool is_flat(const Job& job, const Slab& slab) {
   const std::int64_t lanes = job.geometry.kept[1].extent;
@@ -27,8 +38,7 @@ template <class C, class S>
 class Flat {
  public:
   Flat(const Job& of, const Slab& slab, const LanesView<C>& of_lanes)
-      : job(of), lanes(of_lanes), positions_per_period_((least_period + slab.lanes - 1) / slab.lanes) {
-    period_ = positions_per_period_ * slab.lanes;
+      : job(of), lanes(of_lanes), period_(positions_per_period(slab.lanes) * slab.lanes) {
     const Axis& kept = of.geometry.kept[0];
     for (int k = 0; k < max_operands; ++k) {
       if (job.operands[k] != nullptr)
@@ -71,11 +81,30 @@ class Flat {
       i = run.head();
       if (i > 0) OneRun<decltype(map.run())>{run}.template put_first<streams>(0, static_cast<int>(i));
     }
+    if constexpr (Map::side_by_side) {
+      const auto take = [&] {
+        const auto run = map.run();
+        map.advance(step, 0);
+        return run;
+      };
+      for (const std::int64_t begin = i; period_ % width == 0 && length >= 4 * period_ + begin; length -= 4 * period_) {
+        const auto a = take();
+        const auto b = take();
+        const auto c = take();
+        const auto d = take();
+        const FourRuns<decltype(map.run())> four{a, b, c, d};
+        for (i = begin; i < period_ + begin; i += width) {
+          if (next != 0) four.prefetch(i, next);
+          four.template put<streams>(i);
+        }
+        i = begin;
+      }
+    }
     for (; length > 0; length -= period_, i -= period_, map.advance(step, 0)) {
       const auto run = map.run();
       const OneRun<decltype(map.run())> one{run};
       for (; i < period_ && i + width <= length; i += width) {
-        if (next != 0) prefetch(run.x, i, next);
+        if (next != 0) one.prefetch(i, next);
         one.template put<streams>(i);
       }
       if (i < period_ && i < length) {
@@ -100,10 +129,9 @@ class Flat {
   LanesView<C> lanes;
 
  private:
-  std::int64_t positions_per_period_;
-  std::int64_t period_ = 0;
+  std::int64_t period_;
   int used_ = 0;
-  C values_[lane_count + 2][least_period + widest_flat + most_width];
+  C values_[lane_count + 2][longest_period + most_width];
 };
 
 }  // namespace

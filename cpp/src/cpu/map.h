@@ -85,6 +85,7 @@ struct OneRun {
   NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
     run.template put_first<streams>(i, n, run.first(i, n));
   }
+  NORMKIT_INLINE void prefetch(std::int64_t i, std::int64_t next) const { detail::prefetch(run.x, i, next); }
   NORMKIT_INLINE bool may_stream(std::int64_t length) const { return detail::may_stream(run, length); }
   NORMKIT_INLINE const Run& leader() const { return run; }
 };
@@ -114,6 +115,12 @@ struct FourRuns {
     OneRun<Run>{c}.template put_first<streams>(i, n);
     OneRun<Run>{d}.template put_first<streams>(i, n);
   }
+  NORMKIT_INLINE void prefetch(std::int64_t i, std::int64_t next) const {
+    detail::prefetch(a.x, i, next);
+    detail::prefetch(b.x, i, next);
+    detail::prefetch(c.x, i, next);
+    detail::prefetch(d.x, i, next);
+  }
   NORMKIT_INLINE bool may_stream(std::int64_t length) const {
     const std::int64_t head = a.head();
     return b.head() == head && c.head() == head && d.head() == head && detail::may_stream(a, length);
@@ -132,7 +139,7 @@ NORMKIT_INLINE void map_elements(const Runs& runs, std::int64_t length, std::int
     if (i > 0) runs.template put_first<streams>(0, static_cast<int>(i));
   }
   for (; i + width <= length; i += width) {
-    if (next != 0) prefetch(runs.leader().x, i, next);
+    if (next != 0) runs.prefetch(i, next);
     runs.template put<streams>(i);
   }
   if (i < length) runs.template put_first<streams>(i, static_cast<int>(length - i));
