@@ -32,6 +32,14 @@ NORMKIT_MATH Part moments_about(double shift, double s1, double s2, double n) {
   return {shift + offset, m2 < 0.0 ? 0.0 : m2};
 }
 
+// n / d, correctly rounded (Markstein 1990) from the rounded reciprocal of d, while nothing leaves the normal range on
+// the way: for many n and one d.
+template <class V>
+NORMKIT_MATH V quotient(V n, V d, V reciprocal) {
+  const V q = n * reciprocal;
+  return fma(fma(V{} - q, d, n), reciprocal, q);
+}
+
 // Chan, Golub and LeVeque's merge of a (count_a values) and b, with weight = count_b / count and
 // cross = count_a * count_b / count.
 NORMKIT_MATH Part merge_moments(Part a, Part b, double weight, double cross) {

@@ -148,22 +148,29 @@ struct Squares {
   }
 };
 
-// `start`: any of the values.
+// `start`: any of the values. A NaN is remembered apart, which leaves a single instruction for each extreme.
 template <class L>
 struct Extremes {
-  L start, low, high;
-  static NORMKIT_INLINE Extremes about(L start) { return {start, start, start}; }
+  L start, low, high, nan;
+  static NORMKIT_INLINE Extremes about(L start) { return {start, start, start, start}; }
   template <class V>
   NORMKIT_INLINE void add(int j, V v) {
-    low.v[j] = least(low.v[j], v);
-    high.v[j] = greatest(high.v[j], v);
+    low.v[j] = select(v.raw < low.v[j].raw, v, low.v[j]);
+    high.v[j] = select(v.raw > high.v[j].raw, v, high.v[j]);
+    nan.v[j] = select(v.raw != v.raw, v, nan.v[j]);
   }
   NORMKIT_INLINE auto fill(int j) const { return start.v[j]; }
   NORMKIT_INLINE void flush() {}
   template <class Collect>
   NORMKIT_INLINE void results(Collect collect) const {
-    collect(0, low, Least{});
-    collect(1, high, Greatest{});
+    L results[] = {low, high};
+    for (L& extremes : results) {
+      NORMKIT_UNROLL for (int j = 0; j < L::vectors; ++j) {
+        extremes.v[j] = select(nan.v[j].raw != nan.v[j].raw, nan.v[j], extremes.v[j]);
+      }
+    }
+    collect(0, results[0], Least{});
+    collect(1, results[1], Greatest{});
   }
 };
 

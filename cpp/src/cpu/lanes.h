@@ -109,6 +109,19 @@ NORMKIT_INLINE Vec<T> greatest(Vec<T> kept, Vec<T> next) {
   return select((next.raw > kept.raw) | (next.raw != next.raw), next, kept);
 }
 
+// Where the instruction set has none: a call of the C library's for each. Not inlined, it is in very many places.
+template <class T>
+__attribute__((noinline, unused)) Vec<T> fma_each(Vec<T> a, Vec<T> b, Vec<T> c) {
+  for (int i = 0; i < a.width; ++i) {
+    if constexpr (sizeof(T) == 4) {
+      c.raw[i] = __builtin_fmaf(a.raw[i], b.raw[i], c.raw[i]);
+    } else {
+      c.raw[i] = __builtin_fma(a.raw[i], b.raw[i], c.raw[i]);
+    }
+  }
+  return c;
+}
+
 NORMKIT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
 #if defined(__AVX512F__)
   return {_mm512_fmadd_ps(a.raw, b.raw, c.raw)};
@@ -117,8 +130,7 @@ NORMKIT_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
 #elif defined(__ARM_NEON)
   return {vfmaq_f32(c.raw, a.raw, b.raw)};
 #else
-  for (int i = 0; i < a.width; ++i) c.raw[i] = __builtin_fmaf(a.raw[i], b.raw[i], c.raw[i]);
-  return c;
+  return fma_each(a, b, c);
 #endif
 }
 
@@ -130,8 +142,7 @@ NORMKIT_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 #elif defined(__ARM_NEON)
   return {vfmaq_f64(c.raw, a.raw, b.raw)};
 #else
-  for (int i = 0; i < a.width; ++i) c.raw[i] = __builtin_fma(a.raw[i], b.raw[i], c.raw[i]);
-  return c;
+  return fma_each(a, b, c);
 #endif
 }
 

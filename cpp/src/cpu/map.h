@@ -305,9 +305,9 @@ struct RescaleMap : Cursor<C, S> {
 
     template <class Get>
     NORMKIT_INLINE Vec<C> apply(Vec<C> v, Get get) const {
-      const Vec<C> share = fma(v, get(unit), get(minus_low)) / get(range);
-      const Vec<C> mapped = fma(share, span, low);
       const Vec<C> one = broadcast(C{1});
+      const Vec<C> share = quotient(fma(v, get(unit), get(minus_low)), get(range), one / get(range));
+      const Vec<C> mapped = fma(share, span, low);
       return select((share.raw == one.raw) | (mapped.raw > high.raw), high, mapped);
     }
     NORMKIT_INLINE Vec<C> at(std::int64_t i) const {

@@ -18,8 +18,9 @@ NORMKIT_INLINE Vec<C> load(const C* p) {
   return {reinterpret_cast<const typename Native<C>::Unaligned*>(p)[0]};
 }
 
+// Not inlined: where it is not a matter of blocks that are folded again in double, the instruction set has no better.
 template <class C, class S>
-NORMKIT_INLINE Vec<C> load_each(const S* p) {
+__attribute__((noinline)) Vec<C> load_each(const S* p) {
   Vec<C> v;
   for (int i = 0; i < v.width; ++i) v.raw[i] = static_cast<C>(load_value(p + i));
   return v;
@@ -76,6 +77,11 @@ NORMKIT_INLINE void store(C* p, Vec<C> v) {
   reinterpret_cast<typename Native<C>::Unaligned*>(p)[0] = v.raw;
 }
 
+template <class S, class C>
+__attribute__((noinline, unused)) void store_each(S* p, Vec<C> v) {
+  for (int i = 0; i < v.width; ++i) store_value(p + i, v.raw[i]);
+}
+
 NORMKIT_INLINE void store(Float16* p, Vec<float> v) {
 #if defined(__AVX512F__)
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v.raw, _MM_FROUND_TO_NEAREST_INT));
@@ -85,7 +91,7 @@ NORMKIT_INLINE void store(Float16* p, Vec<float> v) {
   const uint16x4_t bits = vreinterpret_u16_f16(vcvt_f16_f32(v.raw));
   std::memcpy(p, &bits, sizeof bits);
 #else
-  for (int i = 0; i < v.width; ++i) store_value(p + i, v.raw[i]);
+  store_each(p, v);
 #endif
 }
 

@@ -260,6 +260,26 @@ struct MeanSquareRule {
   }
 };
 
+// The power of two that takes x to [1, 2); the nearest normal one where x is zero, denormal, huge, or no number.
+NORMKIT_INLINE float reciprocal_power_of_two(float x) {
+  std::int32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  std::int32_t exponent = 254 - (bits >> 23 & 255);
+  exponent = exponent < 1 ? 1 : exponent > 253 ? 253 : exponent;
+  bits = exponent << 23;
+  std::memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+NORMKIT_INLINE double reciprocal_power_of_two(double x) {
+  std::int64_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  std::int64_t exponent = 2046 - (bits >> 52 & 2047);
+  exponent = exponent < 1 ? 1 : exponent > 2045 ? 2045 : exponent;
+  bits = exponent << 52;
+  std::memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+
 // Terms: min, max.
 struct RangeRule {
   static constexpr bool counts = false;
@@ -286,22 +306,26 @@ struct RangeRule {
     a[1] = greatest_of(a[1], b[1]);
   }
 
-  // For y = (x * unit - min * unit) / range: `unit` halves a range too wide for the working type. The range is
-  // subtracted in that type, as `map` will subtract, so that the largest value lands on 1 exactly.
+  // For y = (x * unit - min * unit) / range, `unit` a power of two that brings the range near 1, where the map may
+  // divide as it does. The range is subtracted as `map` will subtract, so that the largest value lands on 1 exactly.
   template <class C>
   static NORMKIT_INLINE void finish(const Ending&, double* total, double, const LanesView<C>& lanes, int lane) {
-    auto low = static_cast<C>(total[0]);
-    auto high = static_cast<C>(total[1]);
-    C unit{1};
-    if (__builtin_isinf(high - low) && !__builtin_isinf(high) && !__builtin_isinf(low)) {
-      unit = C{0.5};
-      low *= unit;
-      high *= unit;
+    const auto low = static_cast<C>(total[0]);
+    const auto high = static_cast<C>(total[1]);
+    C unit = reciprocal_power_of_two(high * C{0.5} - low * C{0.5});
+    C minus_low = -low * unit;
+    C range = high * unit + minus_low;
+    if (high == low) {
+      unit = range = C{1};
+      minus_low = -low;
+    } else if (__builtin_isinf(high) || __builtin_isinf(low)) {  // all that is finite is at the end that is, if one is
+      unit = C{0};
+      minus_low = __builtin_isinf(low) ? static_cast<C>(__builtin_nan("")) : C{0};
+      range = C{1};
     }
-    const C range = high - low;
-    lanes.of[lane_mean_high][lane] = -low;
+    lanes.of[lane_mean_high][lane] = minus_low;
     lanes.of[lane_mean_low][lane] = unit;
-    lanes.of[lane_scale][lane] = range == C{0} ? C{1} : range;
+    lanes.of[lane_scale][lane] = range;
   }
 };
 
