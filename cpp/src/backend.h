@@ -25,15 +25,16 @@ struct Request {
   TensorView weight, bias;            // data null where absent; dense, indexed by param strides
   TensorView given_mean;              // `apply`, `backward`; dense, indexed by stat strides
   TensorView given_variance;          // `apply` only; likewise
-  TensorView given_rstd;              // `backward` only; likewise. By parameters, both are dense per sample and channel
-  void* mean = nullptr;               // out, by stat strides; null where not asked for
-  void* rstd = nullptr;               // likewise
-  std::span<Moments> moments;         // out, by stat strides; empty where not asked for
-  bool statistics_given = false;      // `backward`: the statistics do not depend on x
-  bool weight_is_constant = false;    // `backward`: over each statistic
-  TensorView dweight, dbias;          // out, dense; null where not asked for
-  std::span<double> mean_error;       // out, by stat strides: what rounding took from the given means; may be empty
-  TensorView given_mean_error;        // the same, given; `backward` only
+  TensorView given_rstd;              // `backward` only; likewise
+  std::int64_t channels_per_statistic = 1;  // `backward` by parameters: so many in a row share what is given
+  void* mean = nullptr;                     // out, by stat strides; null where not asked for
+  void* rstd = nullptr;                     // likewise
+  std::span<Moments> moments;               // out, by stat strides; empty where not asked for
+  bool statistics_given = false;            // `backward`: the statistics do not depend on x
+  bool weight_is_constant = false;          // `backward`: over each statistic
+  TensorView dweight, dbias;                // out, dense; null where not asked for
+  std::span<double> mean_error;  // out, by stat strides: what rounding took from the given means; may be empty
+  TensorView given_mean_error;   // the same, given; `backward` only
   // `backward` by statistics: what is to follow by parameters, given the mean_error of this; may be null.
   const Request* by_parameters = nullptr;
 };
@@ -42,7 +43,7 @@ struct Backend {
   void (*forward)(const Request& request);
   void (*apply)(const Request& request);
   /// By statistics: dx, dresidual, mean_error, and where weight is constant dweight and dbias. By parameters: the
-  /// latter.
+  /// latter. By statistics with a request by parameters: both.
   void (*backward)(const Request& request);
   void (*moments)(const Request& request);
   /// How many elements of a dense mask are not 0.

@@ -81,20 +81,6 @@ void check_backward(const Normalizer& norm, const Backward& a) {
   }
 }
 
-// A value per statistic as one per sample and channel: those of a group are repeated for each of its channels.
-std::vector<double> per_channel(const TensorView& values, std::int64_t repeats) {
-  std::vector<double> repeated;
-  if (!values) return repeated;
-  repeated.reserve(static_cast<std::size_t>(values.size() * repeats));
-  for (std::int64_t s = 0; s < values.size(); ++s) {
-    const double value = values.dtype == DType::float64
-                             ? static_cast<const double*>(values.data)[s]
-                             : static_cast<double>(static_cast<const float*>(values.data)[s]);
-    repeated.insert(repeated.end(), static_cast<std::size_t>(repeats), value);
-  }
-  return repeated;
-}
-
 TensorView vector_view(const std::vector<double>& values) {
   const std::int64_t shape[] = {static_cast<std::int64_t>(values.size())};
   return make_view(values.empty() ? nullptr : const_cast<double*>(values.data()), DType::float64, shape, {},
@@ -134,25 +120,15 @@ void run_backward(const Normalizer& norm, const Backward& a, const Backend& back
   following.mean_error = {};
   Operands inputs = operands;
   inputs.view[operand_out] = inputs.view[operand_extra] = {};
-  if (norm.split_axis < 0) {
-    if (!error.empty()) following.given_mean_error = vector_view(error);
-    if (!by_statistics) return run_planned(norm, inputs, backend, backend.backward, following);
-    // Planned both before either runs, so that the backend may let them go through x and dy together.
-    const auto run_both = [&](const Request& planned) {
-      request.by_parameters = &planned;
-      run_planned(norm, operands, backend, backend.backward, request);
-    };
-    return run_planned(norm, inputs, backend, run_both, following);
-  }
-  if (by_statistics) run_planned(norm, operands, backend, backend.backward, request);
-  const std::int64_t repeats = a.x.shape[norm.split_axis] / norm.groups;
-  const std::vector<double> mean = per_channel(request.given_mean, repeats);
-  const std::vector<double> rstd = per_channel(request.given_rstd, repeats);
-  error = per_channel(vector_view(error), repeats);
-  following.given_mean = vector_view(mean);
-  following.given_mean_error = vector_view(error);
-  following.given_rstd = vector_view(rstd);
-  run_planned(norm, inputs, backend, backend.backward, following);
+  if (norm.split_axis >= 0) following.channels_per_statistic = a.x.shape[norm.split_axis] / norm.groups;
+  if (!error.empty()) following.given_mean_error = vector_view(error);
+  if (!by_statistics) return run_planned(norm, inputs, backend, backend.backward, following);
+  // Planned both before either runs, so that the backend may let them go through x and dy together.
+  const auto run_both = [&](const Request& planned) {
+    request.by_parameters = &planned;
+    run_planned(norm, operands, backend, backend.backward, request);
+  };
+  run_planned(norm, inputs, backend, run_both, following);
 }
 
 }  // namespace

@@ -80,19 +80,21 @@ void with_work_type(DType dtype, Take take) {
   take(float{});
 }
 
-// The given mean as two parts, as wide as the kernels' words: what varies along a reduction by parameters.
-struct SplitMean {
-  std::vector<double> high, low;
+// The given statistics of each sample and channel, the mean as two parts as wide as the kernels' words: what varies
+// along a reduction by parameters.
+struct Given {
+  std::vector<double> high, low, rstd;
 
-  explicit SplitMean(const Request& request) {
-    if (!request.given_mean) return;
-    const std::int64_t count = request.given_mean.size();
-    for (std::int64_t s = 0; s < count; ++s) {
+  explicit Given(const Request& request) {
+    for (std::int64_t s = 0; s < request.given_rstd.size(); ++s) {
+      const auto repeats = static_cast<std::size_t>(request.channels_per_statistic);
+      rstd.insert(rstd.end(), repeats, element(request.given_rstd, s));
+      if (!request.given_mean) continue;
       const double mean = element(request.given_mean, s);
       const double word = request.dtype == DType::float64 ? mean : static_cast<double>(static_cast<float>(mean));
       const double error = request.given_mean_error ? element(request.given_mean_error, s) : 0.0;
-      high.push_back(word);
-      low.push_back((mean - word) + error);
+      high.insert(high.end(), repeats, word);
+      low.insert(low.end(), repeats, (mean - word) + error);
     }
   }
   static TensorView view_of(const std::vector<double>& values) {
@@ -160,7 +162,7 @@ struct ByStatistics {
 struct ByParameters {
   const Request& request;
   Geometry geometry = request.plan.geometry;
-  SplitMean mean;
+  Given given;
   Params params;
   Job job;
   LaneScratch scratch;
@@ -168,16 +170,16 @@ struct ByParameters {
   std::vector<double> totals;
 
   explicit ByParameters(const Request& of)
-      : request(of), mean(of), job(make(of, geometry, mean, params)), scratch(job, of.dtype, 2) {
+      : request(of), given(of), job(make(of, geometry, given, params)), scratch(job, of.dtype, 2) {
     job.weight = job.lanes[0];
     job.bias = job.lanes[1];
     const std::int64_t results = (of.dweight ? of.dweight : of.dbias).size();
     totals.resize(static_cast<std::size_t>(results) * terms);
     job.totals = totals.data();
   }
-  static Job make(const Request& of, Geometry& geometry, const SplitMean& mean, Params& params) {
+  static Job make(const Request& of, Geometry& geometry, const Given& given, Params& params) {
     const Param along[] = {
-        {SplitMean::view_of(mean.high), 0.0}, {SplitMean::view_of(mean.low), 0.0}, {of.given_rstd, 1.0}};
+        {Given::view_of(given.high), 0.0}, {Given::view_of(given.low), 0.0}, {Given::view_of(given.rstd), 1.0}};
     Job job = gradient_job(of, geometry, along, params);
     job.given_mean_high = params.values[0];
     job.given_mean_low = params.values[1];
@@ -203,6 +205,24 @@ void run_by_statistics(const Request& request) {
     run_map(once, request.dtype, bytes_per_value(request));
   });
   half.finish();
+}
+
+// Where weight is constant over a lane, if not over a statistic, the lanes' own sums are those by parameters too.
+bool has_sums_by_lane(const Request& request) {
+  const Geometry& g = request.plan.geometry;
+  return pools_weighed_lanes(g) && request.plan.loop_count == 0 && g.kept[0].param_stride == 0 &&
+         g.kept[1].param_stride == 1;
+}
+
+void run_by_lanes(const Request& request) {
+  ByStatistics half(request);
+  std::vector<double> sums(half.terms * static_cast<std::size_t>(request.plan.geometry.kept_count()));
+  half.job.lane_totals = sums.data();
+  half.take(half.job, 0);
+  run(half.job, request.dtype, bytes_per_value(request));
+  half.finish();
+  store_sums(request.by_parameters->dweight, sums, half.terms, term_weight);
+  store_sums(request.by_parameters->dbias, sums, half.terms, term_bias);
 }
 
 void run_by_parameters(const Request& request) {
@@ -240,10 +260,10 @@ struct BlockOfRows {
     const std::int64_t each = rows.job.slab_lanes;
     kernels_of(rows.job, rows.request.dtype).run(rows.job, begin / each, (end + each - 1) / each);
     if (rows.request.mean_error.empty()) return;
-    void* const memory = const_cast<void*>(columns.job.given_mean_low);  // ours: `params` or `mean` holds it
+    void* const memory = const_cast<void*>(columns.job.given_mean_low);  // ours: `params` or `given` holds it
     auto* low = static_cast<C*>(memory);
     for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
-      low[row] = static_cast<C>(columns.mean.low[row] + rows.mean_error(row));
+      low[row] = static_cast<C>(columns.given.low[row] + rows.mean_error(row));
     }
   }
 };
@@ -270,6 +290,7 @@ void run_together(const Request& request) {
 void cpu_backward(const Request& request) {
   if (request.column == Column::parameters) return run_by_parameters(request);
   if (request.by_parameters == nullptr) return run_by_statistics(request);
+  if (has_sums_by_lane(request)) return run_by_lanes(request);
   if (go_together(request, *request.by_parameters)) return run_together(request);
   run_by_statistics(request);
   run_by_parameters(*request.by_parameters);

@@ -11,8 +11,8 @@ constexpr int widest_flat = 512;  // wider columns are long runs as they are
 constexpr int least_period = 256;
 constexpr int longest_period = 1024;
 
-// A number of positions, of which several times four make a vector: four periods then go side by side, and read the
-// lanes' values once. Where that would take too many, as many as make a period worth while.
+// So many positions that their values fill whole vectors: four periods then go side by side, and read the lanes' values
+// once. Where that would take too many, as many as are worth while.
 inline int positions_per_period(int lanes) {
   constexpr int whole = 16;
   int positions = whole;

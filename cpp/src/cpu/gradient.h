@@ -169,7 +169,9 @@ struct GradientReader {
   static constexpr bool is_light = false;
   GradientCursor<C, S, fused, column, rows> base, cursor;
 
-  NORMKIT_INLINE GradientReader(const Job& job, const Start& start) : base(job, start), cursor(base) {}
+  NORMKIT_INLINE GradientReader(const Job& job, const Start& start) : base(job, start), cursor(base) {
+    base.run.weighs = cursor.run.weighs = job.weighs && !job.weighs_lanes;
+  }
   NORMKIT_INLINE void seek(const Job&, const OuterIndex& index) {
     cursor = base;
     cursor.go(index);
@@ -217,6 +219,7 @@ template <bool fused, Column column, bool rows>
 struct GradientRule {
   static constexpr bool counts = fused;
   static constexpr int terms = fused ? 4 : 3;
+  static constexpr bool weighs_lanes = column == Column::statistics && !rows;
   static constexpr LaneName slots[] = {lane_mean_low, lane_gradient, lane_projection};
   template <class C, class S>
   using Reader = GradientReader<C, S, fused, column, rows>;
@@ -266,6 +269,34 @@ struct GradientRule {
     }
     lanes.of[lane_gradient][lane] = static_cast<C>(gradient);
     lanes.of[lane_projection][lane] = static_cast<C>(projection);
+  }
+
+  // Where lanes are pooled weight is constant over each: they are summed without, and weighed as they are about to
+  // meet. The sums as they were are dbias and dweight of a sample, once the latter is corrected for what the mean was
+  // short of.
+  template <class C>
+  static void weigh(const Job& job, const Slab& slab, const PartsView<terms>& sums, int lane, int pooled) {
+    const Geometry& g = job.geometry;
+    const auto* weight = static_cast<const C*>(job.weight) + slab.k0 * g.kept[0].param_stride;
+    for (int l = 0; l < pooled; ++l) {
+      const std::int64_t at = slab.lane + lane + l;
+      if (job.lane_totals != nullptr) {
+        double* own = job.lane_totals + terms * (slab.k0 * g.kept[1].extent + at);
+        for (int t = 0; t < terms; ++t) own[t] = sums.term[t][l];
+      }
+      if (!job.weighs_lanes) continue;
+      const auto w = static_cast<double>(load_value(weight + at * g.kept[1].param_stride));
+      sums.term[1][l] *= w;
+      sums.term[2][l] *= w;
+    }
+  }
+  template <class C>
+  static void correct(const Job& job, const Slab& slab, const PartsView<terms>& merged, const LanesView<C>& lanes,
+                      int lane, int pooled) {
+    if (job.lane_totals == nullptr) return;
+    const double missing = merged.term[0][0] * static_cast<double>(lanes.of[lane_rstd][lane]);
+    double* own = job.lane_totals + terms * (slab.k0 * job.geometry.kept[1].extent + slab.lane + lane);
+    for (int l = 0; l < pooled; ++l, own += terms) own[2] -= missing * own[1];
   }
 };
 

@@ -45,9 +45,10 @@ struct Job {
   const void *weight = nullptr, *bias = nullptr;
   const void *given_mean_high = nullptr, *given_mean_low = nullptr, *given_rstd = nullptr;  // gradients only
 
-  void* mean = nullptr;      // out, C, by stat strides; may be null
-  void* rstd = nullptr;      // likewise
-  double* totals = nullptr;  // out, the rule's terms of each statistic, by stat strides; may be null
+  void* mean = nullptr;           // out, C, by stat strides; may be null
+  void* rstd = nullptr;           // likewise
+  double* totals = nullptr;       // out, the rule's terms of each statistic, by stat strides; may be null
+  double* lane_totals = nullptr;  // out, those of each lane before pooled ones meet, [kept[0]][kept[1]]; may be null
 
   void (*before_block)(void* context,
                        std::int64_t block) noexcept = nullptr;  // called before a block's first slab is folded
@@ -59,11 +60,12 @@ struct Job {
   Task task;
   Statistic statistic;
   Activation activation;
-  Column column;   // what the geometry reduces by
-  bool adds;       // x = second + third, block by block as it is folded
-  bool omits_nan;  // Task::moments: NaN is masked
-  bool given;      // Task::gradient: statistics do not depend on x
-  bool weighs;     // Task::gradient: weight multiplies each g; else it is constant over a statistic, or not wanted
+  Column column;      // what the geometry reduces by
+  bool adds;          // x = second + third, block by block as it is folded
+  bool omits_nan;     // Task::moments: NaN is masked
+  bool given;         // Task::gradient: statistics do not depend on x
+  bool weighs;        // Task::gradient: weight multiplies each g; else it is constant over a statistic, or not wanted
+  bool weighs_lanes;  // Task::gradient: it is constant over each of the lanes that are pooled
   double eps;
   double ddof;
   double low, high;  // Statistic::range

@@ -232,14 +232,18 @@ struct Loops {
   }
 
   // Lanes that share a statistic merge in order, and its results are spread over them again for the map.
-  static void finish_pooled(const Ending& ending, int pooled, int count, Totals& totals, const LanesView<C>& lanes) {
-    for (int lane = 0; lane < count; lane += pooled) {
+  static void finish_pooled(const Job& job, const Slab& slab, Totals& totals, const LanesView<C>& lanes) {
+    const auto pooled = static_cast<int>(job.geometry.pooled);
+    const Ending ending(job);
+    for (int lane = 0; lane < slab.lanes; lane += pooled) {
+      if constexpr (Rule::weighs_lanes) Rule::template weigh<C>(job, slab, totals.from(lane), lane, pooled);
       double values = totals.count;
       for (int l = lane + 1; l < lane + pooled; ++l) {
         merge_parts<Rule>(totals.from(lane), values, totals.from(l), totals.count, 1);
         values += totals.count;
       }
       finish_lane(ending, totals, values, lanes, lane);
+      if constexpr (Rule::weighs_lanes) Rule::correct(job, slab, totals.from(lane), lanes, lane, pooled);
       for (int l = lane + 1; l < lane + pooled; ++l) {
         for (const LaneName slot : Rule::slots) lanes.of[slot][l] = lanes.of[slot][lane];
       }
@@ -250,12 +254,12 @@ struct Loops {
   static void finish_slab(const Job& job, const Slab& slab, Totals& totals, const LanesView<C>& lanes) {
     const Geometry& g = job.geometry;
     const auto pooled = static_cast<int>(g.pooled);
-    const Ending ending(job);
     if (pooled == 1) {
+      const Ending ending(job);
       const double count = totals.count;
       each_lane(slab.lanes, [&](int lane) { finish_lane(ending, totals, count, lanes, lane); });
     } else {
-      finish_pooled(ending, pooled, slab.lanes, totals, lanes);
+      finish_pooled(job, slab, totals, lanes);
     }
     std::int64_t at = slab.k0 * g.kept[0].stat_stride + divide(slab.lane, pooled).quotient * g.kept[1].stat_stride;
     for (int lane = 0; lane < slab.lanes; lane += pooled, at += g.kept[1].stat_stride) {

@@ -4,6 +4,7 @@
 //   below) counts                   whether the last of them is a count: without one, all of a block's values count
 //   Reader                   what its folds read
 //   slots                    the lanes (kernel_table.h) that `finish` fills for the map
+//   weighs_lanes             whether pooled lanes are weighed before they merge (cpu/gradient.h)
 //   fold(block, so_far, parts), merge(a, b, weight, cross), finish(ending, ...)
 #pragma once
 
@@ -98,6 +99,7 @@ struct VarianceRule {
   static constexpr bool ranged = of == Of::valid_with_range;
   static constexpr int terms = ranged ? 5 : counts ? 3 : 2;
   static constexpr int count_at = terms - 1;
+  static constexpr bool weighs_lanes = false;
   static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
   template <class C, class S>
   using Reader = typename Choose<counts, MaskedReader<C, S>, ValuesReader<C, S>>::Type;
@@ -231,6 +233,7 @@ struct VarianceRule {
 struct MeanSquareRule {
   static constexpr bool counts = false;
   static constexpr int terms = 2;
+  static constexpr bool weighs_lanes = false;
   static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
   template <class C, class S>
   using Reader = ValuesReader<C, S>;
@@ -284,6 +287,7 @@ NORMKIT_INLINE double reciprocal_power_of_two(double x) {
 struct RangeRule {
   static constexpr bool counts = false;
   static constexpr int terms = 2;
+  static constexpr bool weighs_lanes = false;
   static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
   template <class C, class S>
   using Reader = ValuesReader<C, S>;

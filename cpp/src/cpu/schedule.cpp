@@ -163,6 +163,10 @@ const Kernels& kernels_of(const Job& job, DType dtype) {
   return kernel_table().by_task[static_cast<int>(job.task)]->by_dtype[static_cast<int>(dtype)];
 }
 
+bool pools_weighed_lanes(const Geometry& g) {
+  return g.pooled > 1 && std::ranges::all_of(g.reduced, [](const Axis& axis) { return axis.param_stride == 0; });
+}
+
 bool is_tiled(const Geometry& g, Task task, Column column, DType dtype) {
   const std::int64_t short_run =
       task == Task::gradient ? short_gradient_run : short_run_bytes / item_size(work_dtype(dtype));
@@ -199,6 +203,7 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   job.omits_nan = request.omits_nan;
   job.given = request.statistics_given;
   job.weighs = request.column == Column::statistics && !request.weight_is_constant;
+  job.weighs_lanes = job.weighs && pools_weighed_lanes(g);
   job.eps = request.eps;
   cut_tiles(job, request.dtype);
   job.ddof = request.ddof;

@@ -31,6 +31,8 @@ void run_map(const Job& job, DType dtype, std::int64_t bytes_per_value);
 void run_by_chunks(Job& job, DType dtype, std::int64_t bytes_per_value);
 /// Whether there are chunks enough for that, of so many bytes in all.
 bool keeps_threads_busy(std::int64_t chunks, std::int64_t bytes);
+/// Whether lanes are pooled over each of which weight is constant.
+bool pools_weighed_lanes(const Geometry& geometry);
 /// Whether `run` goes by tiles (kernel_table.h).
 bool is_tiled(const Geometry& geometry, Task task, Column column, DType dtype);
 
