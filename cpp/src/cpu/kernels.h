@@ -4,6 +4,7 @@
 #include "cpu/flat.h"
 #include "cpu/map.h"
 #include "cpu/rules.h"
+#include "cpu/tile_block.h"
 
 namespace normkit::detail {
 namespace {
