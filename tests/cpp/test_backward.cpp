@@ -183,6 +183,41 @@ TEST_CASE("backward: given statistics are constants") {
   }
 }
 
+TEST_CASE("backward: given statistics of groups are constants, and weights get their own sums") {
+  const std::vector<double> x = numbers(size, 1);
+  const std::vector<double> dy = numbers(size, 2);
+  const std::vector<double> mean = {1, 2, 3, 4};  // of two groups in each of two samples
+  const std::vector<double> rstd = {1, 0.5, 2, 4};
+  const std::vector<double> weight = {1, -1, 2, 3};
+  for (const bool channels_last : {false, true}) {
+    INFO(channels_last);
+    std::vector<double> dx(size);
+    std::vector<double> dweight(channels);
+    std::vector<double> dbias(channels);
+    backward(group_norm(3, 2), {.x = images(x, channels_last),
+                                .dy = images(dy, channels_last),
+                                .mean = view(mean.data(), {batch, 2}),
+                                .rstd = view(rstd.data(), {batch, 2}),
+                                .weight = view(weight.data(), {channels}),
+                                .statistics_given = true,
+                                .dx = images(dx, channels_last),
+                                .dweight = view(dweight.data(), {channels}),
+                                .dbias = view(dbias.data(), {channels})});
+    std::vector<double> expected_dweight(channels);
+    std::vector<double> expected_dbias(channels);
+    for (std::size_t i = 0; i < size; ++i) {
+      const std::size_t n = i / (channels * positions);
+      const std::size_t c = channels_last ? i % channels : i / positions % channels;
+      const std::size_t s = n * 2 + c / 2;
+      CHECK(dx[i] == dy[i] * weight[c] * rstd[s]);
+      expected_dweight[c] += dy[i] * (x[i] - mean[s]) * rstd[s];
+      expected_dbias[c] += dy[i];
+    }
+    check_close(dweight, expected_dweight);
+    check_close(dbias, expected_dbias);
+  }
+}
+
 TEST_CASE("backward: relu and a residual") {
   const std::vector<double> x = numbers(size, 1);
   const std::vector<double> residual = numbers(size, 5);

@@ -117,7 +117,7 @@ struct GradientRule {
   template <class C>
   static void correct(const Job& job, const Slab& slab, const PartsView<terms>& merged, const LanesView<C>& lanes,
                       int lane, int pooled) {
-    if (job.lane_totals == nullptr) return;
+    if (job.lane_totals == nullptr || job.given) return;
     const double missing = merged.term[0][0] * static_cast<double>(lanes.of[lane_rstd][lane]);
     double* own = job.lane_totals + terms * (slab.k0 * job.geometry.kept[1].extent + slab.lane + lane);
     for (int l = 0; l < pooled; ++l, own += terms) own[2] -= missing * own[1];

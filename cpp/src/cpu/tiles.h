@@ -35,8 +35,10 @@ struct TileLanes {
   }
 };
 
-// Of an operand, seen from a tile: where each lane's runs begin. Lanes that are missing from a whole vector's worth are
-// the last one once more.
+// Lanes that are missing from a whole vector's worth, on every instruction set, are the last one once more.
+inline int padded(int lanes) { return (lanes + int{most_rows} - 1) / int{most_rows} * int{most_rows}; }
+
+// Of an operand, seen from a tile: where each lane's runs begin.
 template <class S>
 struct TileRows {
   S* row[most_tile_lanes];
@@ -54,11 +56,10 @@ struct TileRows {
     for (int l = 0; l < count; ++l) row[l] = first + l * stride;
     fill();
   }
-  int padded() const { return (count + int{most_rows} - 1) / int{most_rows} * int{most_rows}; }
 
  private:
   void fill() {
-    for (int l = count; l < padded(); ++l) row[l] = row[count - 1];
+    for (int l = count; l < padded(count); ++l) row[l] = row[count - 1];
   }
 };
 
@@ -247,11 +248,17 @@ class Tiles {
     if (job_.rstd != nullptr) tile_.rstd = static_cast<C*>(job_.rstd) + at;
     if (job_.totals != nullptr) tile_.totals = job_.totals + terms_ * at;
     for (int k = 0; k < lane_count; ++k) {
-      if (job_.lanes[k] != nullptr) tile_.lanes[k] = static_cast<C*>(job_.lanes[k]) + lanes.first;
+      if (job_.lanes[k] != nullptr) take_lanes(lanes, static_cast<const C*>(job_.lanes[k]) + lanes.first, k);
     }
     tile_.given_mean_high = tile_.lanes[lane_mean_high];
     tile_.given_mean_low = tile_.lanes[lane_mean_low];
     tile_.given_rstd = tile_.lanes[lane_rstd];
+  }
+
+  // A copy, since whole vectors are read of what may end here, or be another thread's behind this tile.
+  void take_lanes(const TileLanes& lanes, const C* values, int k) {
+    for (int l = 0; l < padded(lanes.count); ++l) lanes_[k][l] = values[l < lanes.count ? l : lanes.count - 1];
+    tile_.lanes[k] = lanes_[k];
   }
 
   void take_mask(const TileLanes& lanes) const {
@@ -261,7 +268,7 @@ class Tiles {
     for_runs([&](const OuterIndex& index, std::int64_t first) {
       const std::int64_t at = data_offset(job_, index, operand_mask);
       for (std::int64_t i = 0; i < unit.extent; ++i) {
-        for (int l = 0; l < rows.padded(); ++l) {
+        for (int l = 0; l < padded(rows.count); ++l) {
           tile[(first + i) * stride_ + l] = rows.row[l][at + i * unit.data_stride[operand_mask]];
         }
       }
@@ -330,6 +337,7 @@ class Tiles {
   C *weight_ = nullptr, *bias_ = nullptr;
   S* staging_ = nullptr;  // results of a run of each lane, in the order of the rows
   int gathered_ = 0;
+  C lanes_[lane_count][most_tile_lanes];
 };
 
 }  // namespace
