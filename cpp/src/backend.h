@@ -39,6 +39,13 @@ struct Request {
   const Request* by_parameters = nullptr;
 };
 
+/// Numbers of ours as a request takes them; null where there are none.
+inline TensorView vector_view(std::span<const double> values) {
+  const std::int64_t shape[] = {static_cast<std::int64_t>(values.size())};
+  return make_view(values.empty() ? nullptr : const_cast<double*>(values.data()), DType::float64, shape, {},
+                   Device::cpu);
+}
+
 struct Backend {
   void (*forward)(const Request& request);
   void (*apply)(const Request& request);

@@ -81,12 +81,6 @@ void check_backward(const Normalizer& norm, const Backward& a) {
   }
 }
 
-TensorView vector_view(const std::vector<double>& values) {
-  const std::int64_t shape[] = {static_cast<std::int64_t>(values.size())};
-  return make_view(values.empty() ? nullptr : const_cast<double*>(values.data()), DType::float64, shape, {},
-                   Device::cpu);
-}
-
 // The half by statistics gives dx and, where weight is constant over a statistic, all else too. Elsewhere the sums by
 // parameters follow, for which the other half has found what rounding took from the means.
 void run_backward(const Normalizer& norm, const Backward& a, const Backend& backend, Request& request) {

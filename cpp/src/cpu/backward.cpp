@@ -97,11 +97,6 @@ struct Given {
       low.insert(low.end(), repeats, (mean - word) + error);
     }
   }
-  static TensorView view_of(const std::vector<double>& values) {
-    const std::int64_t shape[] = {static_cast<std::int64_t>(values.size())};
-    return make_view(values.empty() ? nullptr : const_cast<double*>(values.data()), DType::float64, shape, {},
-                     Device::cpu);
-  }
 };
 
 // A job of either half, with what varies along its reduction.
@@ -179,7 +174,7 @@ struct ByParameters {
   }
   static Job make(const Request& of, Geometry& geometry, const Given& given, Params& params) {
     const Param along[] = {
-        {Given::view_of(given.high), 0.0}, {Given::view_of(given.low), 0.0}, {Given::view_of(given.rstd), 1.0}};
+        {vector_view(given.high), 0.0}, {vector_view(given.low), 0.0}, {vector_view(given.rstd), 1.0}};
     Job job = gradient_job(of, geometry, along, params);
     job.given_mean_high = params.values[0];
     job.given_mean_low = params.values[1];

@@ -91,6 +91,7 @@ struct Rescale {
   template <class C, class S, bool lanes_vary, bool>
   using Map = RescaleMap<C, S, lanes_vary>;
 };
+
 // `count` runs of `length` elements, the first at `index` on the outer axes. `lane_step`: from one to the next.
 template <class Map, int lane_step, class Lanes>
 NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const Lanes& lanes, const OuterIndex& index,

@@ -264,21 +264,17 @@ struct MeanSquareRule {
 };
 
 // The power of two that takes x to [1, 2); the nearest normal one where x is zero, denormal, huge, or no number.
-NORMKIT_INLINE float reciprocal_power_of_two(float x) {
-  std::int32_t bits;
+template <class C>
+NORMKIT_INLINE C reciprocal_power_of_two(C x) {
+  constexpr bool single = sizeof(C) == 4;
+  using Bits = typename Choose<single, std::int32_t, std::int64_t>::Type;
+  constexpr int mantissa = single ? 23 : 52;
+  constexpr Bits twice_bias = single ? 254 : 2046;
+  Bits bits;
   std::memcpy(&bits, &x, sizeof bits);
-  std::int32_t exponent = 254 - (bits >> 23 & 255);
-  exponent = exponent < 1 ? 1 : exponent > 253 ? 253 : exponent;
-  bits = exponent << 23;
-  std::memcpy(&x, &bits, sizeof bits);
-  return x;
-}
-NORMKIT_INLINE double reciprocal_power_of_two(double x) {
-  std::int64_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  std::int64_t exponent = 2046 - (bits >> 52 & 2047);
-  exponent = exponent < 1 ? 1 : exponent > 2045 ? 2045 : exponent;
-  bits = exponent << 52;
+  Bits exponent = twice_bias - ((bits >> mantissa) & (twice_bias + 1));
+  exponent = exponent < 1 ? 1 : exponent > twice_bias - 1 ? twice_bias - 1 : exponent;
+  bits = exponent << mantissa;
   std::memcpy(&x, &bits, sizeof bits);
   return x;
 }
