@@ -22,23 +22,22 @@ inline Slab slab_at(const Job& job, std::int64_t k0, std::int64_t index) {
 }
 
 struct Unit {
-  Slab slab;
-  std::int64_t chunk;
+  std::int64_t k0, chunk, index;
 };
 
-inline Unit unit_at(const Job& job, std::int64_t unit) {
+inline Unit unit_at(const Job& job, const Grid& grid, std::int64_t unit) {
   const auto [rest, index] = divide(unit, slabs_along(job));
-  const auto [k0, chunk] = divide(rest, job.grid.chunks);
-  return {slab_at(job, k0, index), chunk};
+  const auto [k0, chunk] = divide(rest, grid.chunks);
+  return {k0, chunk, index};
 }
 
 struct BlockRange {
   std::int64_t begin, end;
 };
 
-inline BlockRange blocks_of(const Job& job, std::int64_t chunk) {
-  const std::int64_t begin = chunk * job.grid.blocks_per_chunk;
-  return {begin, smaller(begin + job.grid.blocks_per_chunk, job.grid.blocks)};
+inline BlockRange blocks_of(const Grid& grid, std::int64_t chunk) {
+  const std::int64_t begin = chunk * grid.blocks_per_chunk;
+  return {begin, smaller(begin + grid.blocks_per_chunk, grid.blocks)};
 }
 
 // How statistics meet lanes (blocks.h). Tiles are columns in all but how they are folded.
@@ -166,32 +165,36 @@ struct Loops {
     return operand_at<const S>(job, {slab.k0, slab.lane, 0, 0}, operand_x);
   }
 
+  // The block b, onto those before it.
+  static void fold_block(const Job& job, const Slab& slab, std::int64_t b, Totals& totals) {
+    if (job.before_block != nullptr && slab.lane == 0) job.before_block(job.context, b);
+    const Piece where = piece(job, job.grid, b);
+    const auto count = static_cast<double>(where.count());
+    if constexpr (Then::adds) {
+      if (job.adds) map_piece<AddMap<C, S>, rows>(job, slab, where, LanesView<C>{}, 0);
+    }
+    const Block block{&job, {slab.k0, slab.lane, 0, 0}, slab.lanes, where};
+    const PartsView<terms> so_far = totals.from(0);
+    const bool is_first = totals.count == 0.0;
+    Parts<terms, width> parts;
+    Rule::fold(block, is_first ? nullptr : &so_far, parts);
+    if (is_first) {
+      for (int t = 0; t < terms; ++t) {
+        each_lane(block.computed(), [&](int l) { so_far.term[t][l] = parts.term[t][l]; });
+      }
+    } else {
+      PartsView<terms> next;
+      for (int t = 0; t < terms; ++t) next.term[t] = parts.term[t];
+      merge_parts<Rule>(so_far, totals.count, next, count, block.computed());
+    }
+    totals.count += count;
+  }
+
   // Blocks in order.
   static void fold_chunk(const Job& job, const Slab& slab, std::int64_t chunk, Totals& totals) {
-    const auto [begin, end] = blocks_of(job, chunk);
+    const auto [begin, end] = blocks_of(job.grid, chunk);
     totals.count = 0.0;
-    for (std::int64_t b = begin; b < end; ++b) {
-      if (job.before_block != nullptr && slab.lane == 0) job.before_block(job.context, b);
-      const Piece where = piece(job, b);
-      const auto count = static_cast<double>(where.count());
-      if constexpr (Then::adds) {
-        if (job.adds) map_piece<AddMap<C, S>, rows>(job, slab, where, LanesView<C>{}, 0);
-      }
-      const Block block{&job, {slab.k0, slab.lane, 0, 0}, slab.lanes, where};
-      const PartsView<terms> so_far = totals.from(0);
-      Parts<terms, width> parts;
-      Rule::fold(block, b == begin ? nullptr : &so_far, parts);
-      if (b == begin) {
-        for (int t = 0; t < terms; ++t) {
-          each_lane(block.computed(), [&](int l) { so_far.term[t][l] = parts.term[t][l]; });
-        }
-      } else {
-        PartsView<terms> next;
-        for (int t = 0; t < terms; ++t) next.term[t] = parts.term[t];
-        merge_parts<Rule>(so_far, totals.count, next, count, block.computed());
-      }
-      totals.count += count;
-    }
+    for (std::int64_t b = begin; b < end; ++b) fold_block(job, slab, b, totals);
   }
 
   // [kept[0]][chunk][term][kept[1]]
@@ -204,9 +207,9 @@ struct Loops {
   }
 
   static double chunk_count(const Job& job, std::int64_t chunk) {
-    const auto [begin, end] = blocks_of(job, chunk);
+    const auto [begin, end] = blocks_of(job.grid, chunk);
     double count = 0.0;
-    for (std::int64_t b = begin; b < end; ++b) count += static_cast<double>(piece(job, b).count());
+    for (std::int64_t b = begin; b < end; ++b) count += static_cast<double>(piece(job, job.grid, b).count());
     return count;
   }
 
@@ -216,12 +219,32 @@ struct Loops {
     }
   }
 
-  static void fold(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
-    for (std::int64_t u = begin; u < end; ++u) {
-      const Unit unit = unit_at(job, u);
+  // Slabs of a chunk whose blocks lie side by side are folded block by block, in the order of memory; their terms wait
+  // in `partials` meanwhile.
+  static void fold_side_by_side(const Job& job, const Unit& first, std::int64_t slabs) {
+    const auto [begin, end] = blocks_of(job.grid, first.chunk);
+    double count = 0.0;
+    for (std::int64_t b = begin; b < end; ++b) {
       Totals totals;
-      fold_chunk(job, unit.slab, unit.chunk, totals);
-      copy_parts(totals.from(0), partial(job, unit.slab, unit.chunk), unit.slab.lanes);
+      for (std::int64_t s = first.index; s < first.index + slabs; ++s) {
+        const Slab slab = slab_at(job, first.k0, s);
+        const PartsView<terms> kept = partial(job, slab, first.chunk);
+        totals.count = count;
+        if (b > begin) copy_parts(kept, totals.from(0), slab.lanes);
+        fold_block(job, slab, b, totals);
+        copy_parts(totals.from(0), kept, slab.lanes);
+      }
+      count = totals.count;
+    }
+  }
+
+  static void fold(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
+    const bool long_rows = rows && job.grid.blocks_per_run == job.grid.blocks;  // one behind the other
+    for (std::int64_t u = begin; u < end;) {
+      const Unit unit = unit_at(job, job.grid, u);
+      const std::int64_t slabs = long_rows ? 1 : smaller(end - u, slabs_along(job) - unit.index);
+      fold_side_by_side(job, unit, slabs);
+      u += slabs;
     }
   }
 
@@ -304,14 +327,15 @@ struct Loops {
   static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
                          std::int64_t next) {
     using Map = typename Then::template Map<C, S, !rows, params_vary>;
-    const auto [begin, end] = blocks_of(job, chunk);
+    const Grid& grid = job.map_grid;
+    const auto [begin, end] = blocks_of(grid, chunk);
     if constexpr (!rows) {
       if (is_flat(job, slab)) {
         const Flat<C, S> flat(job, slab, lanes);
-        return flat.template map<Map>(piece(job, begin).outer_begin, piece(job, end - 1).outer_end, next);
+        return flat.template map<Map>(piece(job, grid, begin).outer_begin, piece(job, grid, end - 1).outer_end, next);
       }
     }
-    for (std::int64_t b = begin; b < end; ++b) map_piece<Map, rows>(job, slab, piece(job, b), lanes, next);
+    for (std::int64_t b = begin; b < end; ++b) map_piece<Map, rows>(job, slab, piece(job, grid, b), lanes, next);
   }
 
   static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
@@ -327,8 +351,9 @@ struct Loops {
   static void map(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
     if constexpr (has_map) {
       for (std::int64_t u = end - 1; u >= begin; --u) {
-        const Unit unit = unit_at(job, u);
-        map_chunk(job, unit.slab, unit.chunk, kept_lanes(job, unit.slab), 0);
+        const Unit unit = unit_at(job, job.map_grid, u);
+        const Slab slab = slab_at(job, unit.k0, unit.index);
+        map_chunk(job, slab, unit.chunk, kept_lanes(job, slab), 0);
       }
       if (job.streams) fence();
     }
@@ -358,7 +383,9 @@ struct Loops {
           const auto [next_k0, next_index] = divide(s + 1, along);
           next = data(job, slab_at(job, next_k0, next_index)) - data(job, slab);
         }
-        for (std::int64_t chunk = job.grid.chunks - 1; chunk >= 0; --chunk) map_chunk(job, slab, chunk, lanes, next);
+        for (std::int64_t chunk = job.map_grid.chunks - 1; chunk >= 0; --chunk) {
+          map_chunk(job, slab, chunk, lanes, next);
+        }
       }
     }
     if (job.streams) fence();

@@ -31,11 +31,11 @@ constexpr std::int64_t few_rows = 4;
 constexpr std::int64_t few_rows_bytes = 512 << 10;
 constexpr std::int64_t map_pieces_per_thread = 8;
 
-// What the caches may be taken to hold for a thread: three quarters of the last one, between these bounds. Virtual
+// What the caches may be taken to hold for a thread: seven eighths of the last one, between these bounds. Virtual
 // machines report hundreds of MB that are others' too, other systems nothing. Two threads that share 32 MB gain from
-// results in them up to 24 MB, lose from 32 MB on (decision 5).
+// results in them up to 26 MB, lose from 32 MB on (decision 5).
 constexpr std::int64_t least_cache_bytes_per_thread = 4 << 20;
-constexpr std::int64_t most_cache_bytes_per_thread = 12 << 20;
+constexpr std::int64_t most_cache_bytes_per_thread = 14 << 20;
 
 std::int64_t last_level_cache_bytes() {
 #ifdef _SC_LEVEL3_CACHE_SIZE
@@ -58,7 +58,7 @@ std::int64_t wanted_cache_bytes() {
 
 std::int64_t cache_bytes() {
   static const std::int64_t wanted = wanted_cache_bytes();
-  static const std::int64_t held = last_level_cache_bytes() / 4 * 3;
+  static const std::int64_t held = last_level_cache_bytes() / 8 * 7;
   if (wanted >= 0) return wanted;
   const std::int64_t threads = available_threads();
   return std::clamp(held, least_cache_bytes_per_thread * threads, most_cache_bytes_per_thread * threads);
@@ -156,20 +156,34 @@ bool whole_slabs(const Job& job, std::int64_t bytes, int threads) {
 
 bool maps(const Job& job) { return job.operands[operand_out] != nullptr || job.operands[operand_extra] != nullptr; }
 
-// A map alone may cut columns anywhere: into pieces that lie in one stretch of memory each. Threads that write to
-// neighbouring columns take lines from each other, which their cores fetch in advance.
+// A map may be cut anywhere: into pieces that lie in one stretch of memory each, in the order of memory. Rows of a
+// channel lie apart: to go from one to the next costs what was fetched behind it.
+Grid map_grid_of(const Job& job) {
+  const Geometry& g = job.geometry;
+  const std::int64_t positions = g.reduced[0].extent * g.reduced[1].extent;
+  const bool enough = g.kept_count() * positions >= map_pieces_per_thread * available_threads();
+  if (g.schedule == Schedule::columns || positions == 1 || !enough) return job.grid;
+  return {1, 1, positions, 1, positions};
+}
+
+// Whole slabs no longer bound to a fold. Threads that write to neighbouring columns take lines from each other, which
+// their cores fetch in advance.
 Job cut_for_map(const Job& job, int threads) {
   Job cut = job;
   const Geometry& g = job.geometry;
-  if (threads == 1 || g.schedule == Schedule::rows) return cut;
-  const std::int64_t positions = g.reduced[0].extent * g.reduced[1].extent * g.reduced[2].extent;
-  const std::int64_t wanted = (map_pieces_per_thread * threads + g.kept[0].extent - 1) / g.kept[0].extent;
-  Grid& grid = cut.grid;
-  grid.runs_per_block = (positions + wanted - 1) / wanted;
-  grid.blocks = (positions + grid.runs_per_block - 1) / grid.runs_per_block;
-  grid.blocks_per_chunk = 1;
-  grid.chunks = grid.blocks;
-  cut_columns(cut, 1);
+  Grid& grid = cut.map_grid;
+  const std::int64_t pieces = (map_pieces_per_thread * threads + g.kept[0].extent - 1) / g.kept[0].extent;
+  if (g.schedule == Schedule::columns) {
+    if (threads == 1) return cut;
+    const std::int64_t positions = g.reduced[0].extent * g.reduced[1].extent * g.reduced[2].extent;
+    const std::int64_t each = (positions + pieces - 1) / pieces;
+    const std::int64_t blocks = (positions + each - 1) / each;
+    grid = {each, 1, blocks, 1, blocks};
+    cut_columns(cut, 1);
+  } else if (grid.blocks_per_run == 1 && grid.runs_per_block == 1) {
+    cut.slab_lanes = std::max<std::int64_t>(1, g.kept[1].extent * grid.chunks / std::max(pieces, grid.chunks));
+    count_slabs(cut);
+  }
   return cut;
 }
 
@@ -196,7 +210,7 @@ void run_in_steps(Job& job, const Kernels& kernels, int threads) {
     team.share(job.slabs, [&](std::int64_t begin, std::int64_t end) { kernels.finish(job, begin, end); });
     team.barrier();
     if (!maps(job)) return;
-    team.share(cut.slabs * cut.grid.chunks,
+    team.share(cut.slabs * cut.map_grid.chunks,
                [&](std::int64_t begin, std::int64_t end) { kernels.map(cut, begin, end); });
   };
   parallel(threads, in_steps);
@@ -236,6 +250,7 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
     for (int a = 0; a < 3; ++a) job.outer[a] = g.reduced[a];
     cut_columns(job, available_threads());
   }
+  job.map_grid = map_grid_of(job);
   job.streams = streams(job, 2 * g.size() * item_size(request.dtype));
   job.slabs_stay_cached = g.size() * item_size(request.dtype) / job.slabs <= cached_bytes / 2;
   job.mean = request.mean;
@@ -298,7 +313,7 @@ void run_map(const Job& job, DType dtype, std::int64_t bytes_per_value) {
   const int threads = threads_for(job.geometry.size() * bytes_per_value);
   const Job cut = cut_for_map(job, threads);
   auto map = [&](const Team& team) {
-    team.share(cut.slabs * cut.grid.chunks,
+    team.share(cut.slabs * cut.map_grid.chunks,
                [&](std::int64_t begin, std::int64_t end) { kernels.map(cut, begin, end); });
   };
   parallel(threads, map);

@@ -163,6 +163,7 @@ class Tiles {
     lanes.stat_stride = g.kept[1].extent > 1 ? g.kept[1].stat_stride : g.kept[0].stat_stride;
     tile_.slabs = 1;
     tile_.tile_run = g.reduced[2].extent;
+    tile_.map_grid = tile_.grid;
     place();
   }
 

@@ -39,8 +39,7 @@ inline Quotient divide(std::int64_t a, std::int64_t b) {
   return {a / b, a % b};
 }
 
-inline Piece piece(const Job& job, std::int64_t block) {
-  const Grid& grid = job.grid;
+inline Piece piece(const Job& job, const Grid& grid, std::int64_t block) {
   const bool rows = job.geometry.schedule == Schedule::rows;
   const std::int64_t run = rows ? job.geometry.reduced[2].extent : 1;
   if (grid.blocks_per_run > 1) {
