@@ -25,7 +25,7 @@ template <int vectors, class Reader, class Fold>
 NORMKIT_INLINE void add_first(const Reader& reader, std::int64_t i, int n, Fold& fold) {
   constexpr int width = Reader::width;
   NORMKIT_UNROLL for (int j = 0; j < vectors; ++j, i += width, n -= width) {
-    if (Reader::is_light && n >= width) {
+    if (n >= width) {
       reader.add(j, i, fold);
     } else if (n > 0) {
       reader.add_first(j, i, n < width ? n : width, fold);
