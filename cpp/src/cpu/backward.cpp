@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstddef>
+#include <memory>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -51,27 +53,44 @@ void take_params(const Request& request, const Job& job, std::int64_t offset) {
   });
 }
 
-void store_element(const TensorView& view, std::int64_t index, double value) {
-  visit_storage(view.dtype, [&](auto tag) {
-    auto* p = static_cast<typename decltype(tag)::Storage*>(view.data) + index;
-    if constexpr (sizeof *p == 2) {
-      store_value(p, static_cast<float>(value));
-    } else {
-      *p = static_cast<std::remove_reference_t<decltype(*p)>>(value);
-    }
-  });
+// Terms of statistics side by side, uninitialized.
+class Totals {
+ public:
+  void resize(std::size_t size) {
+    memory_ = std::make_unique_for_overwrite<double[]>(size);
+    size_ = size;
+  }
+  [[nodiscard]] double* data() const noexcept { return memory_.get(); }
+  [[nodiscard]] std::size_t size() const noexcept { return size_; }
+  double operator[](std::size_t i) const noexcept { return memory_[i]; }
+
+ private:
+  std::unique_ptr<double[]> memory_;
+  std::size_t size_ = 0;
+};
+
+template <class S>
+void store_sum(S* p, double value) {
+  if constexpr (sizeof(S) == 2) {
+    store_value(p, static_cast<float>(value));
+  } else {
+    *p = static_cast<S>(value);
+  }
 }
 
 // The sums of all statistics that share a weight, in order: where weight is constant over a statistic, it varies along
 // the last of the axes that index one.
-void store_sums(const TensorView& gradient, const std::vector<double>& totals, std::size_t terms, Term term) {
+void store_sums(const TensorView& gradient, const Totals& totals, std::size_t terms, Term term) {
   if (!gradient) return;
   const auto params = static_cast<std::size_t>(gradient.size());
-  for (std::size_t p = 0; p < params; ++p) {
-    double sum = 0.0;
-    for (std::size_t s = p; s * terms < totals.size(); s += params) sum += totals[s * terms + term];
-    store_element(gradient, static_cast<std::int64_t>(p), sum);
-  }
+  visit_storage(gradient.dtype, [&](auto tag) {
+    auto* result = static_cast<typename decltype(tag)::Storage*>(gradient.data);
+    for (std::size_t p = 0; p < params; ++p) {
+      double sum = 0.0;
+      for (std::size_t s = p; s * terms < totals.size(); s += params) sum += totals[s * terms + term];
+      store_sum(result + p, sum);
+    }
+  });
 }
 
 template <class Take>
@@ -115,7 +134,7 @@ struct ByStatistics {
   Job job;
   LaneScratch scratch;
   std::size_t terms = static_cast<std::size_t>(terms_of(job));
-  std::vector<double> totals;
+  Totals totals;
   bool sums;  // whether any are wanted
 
   explicit ByStatistics(const Request& of)
@@ -141,7 +160,7 @@ struct ByStatistics {
   }
   // What rounding took from the mean of a statistic.
   [[nodiscard]] double mean_error(std::size_t statistic) const {
-    if (totals.empty() || request.statistics_given) return 0.0;
+    if (totals.size() == 0 || request.statistics_given) return 0.0;
     return totals[statistic * terms + term_mean_error];
   }
   void finish() const {
@@ -162,10 +181,13 @@ struct ByParameters {
   Job job;
   LaneScratch scratch;
   std::size_t terms = static_cast<std::size_t>(terms_of(job));
-  std::vector<double> totals;
+  Totals totals;
 
   explicit ByParameters(const Request& of)
-      : request(of), given(of), job(make(of, geometry, given, params)), scratch(job, of.dtype, 2) {
+      : request(of),
+        given(of),
+        job(make(of, geometry, given, params)),
+        scratch(job, of.dtype, of.activation == Activation::silu ? 2 : 0) {
     job.weight = job.lanes[0];
     job.bias = job.lanes[1];
     const std::int64_t results = (of.dweight ? of.dweight : of.dbias).size();
@@ -211,7 +233,8 @@ bool has_sums_by_lane(const Request& request) {
 
 void run_by_lanes(const Request& request) {
   ByStatistics half(request);
-  std::vector<double> sums(half.terms * static_cast<std::size_t>(request.plan.geometry.kept_count()));
+  Totals sums;
+  sums.resize(half.terms * static_cast<std::size_t>(request.plan.geometry.kept_count()));
   half.job.lane_totals = sums.data();
   half.take(half.job, 0);
   run(half.job, request.dtype, bytes_per_value(request));

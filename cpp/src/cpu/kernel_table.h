@@ -26,8 +26,8 @@ inline constexpr int lane_count = 6;
 /// are neighbours along kept[1].
 struct Job {
   Geometry geometry;
-  Grid grid;      // of the fold
-  Grid map_grid;  // of the map, which may go through memory in another order
+  Grid grid;                // of the fold
+  Grid map_grid;            // of the map, which may go through memory in another order
   Axis outer[3];            // the reduced axes but for rows' unit-stride one; right-aligned
   std::int64_t slabs;       // kept[0] times those along kept[1]
   std::int64_t slab_lanes;  // the last slab along kept[1] may be narrower; a multiple of geometry.pooled
@@ -94,7 +94,8 @@ struct Kernels {
   /// slabs [begin, end) merge their chunks, write what is asked for of the statistics, and leave what the map needs in
   /// `lanes`;
   void (*finish)(const Job& job, std::int64_t begin, std::int64_t end) noexcept;
-  /// units [begin, end) of `map_grid`, last to first since the end of x is what the cache still holds, write what is mapped.
+  /// units [begin, end) of `map_grid`, last to first since the end of x is what the cache still holds, write what is
+  /// mapped.
   void (*map)(const Job& job, std::int64_t begin, std::int64_t end) noexcept;
 };
 

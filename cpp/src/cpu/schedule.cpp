@@ -148,13 +148,13 @@ bool balanced(std::int64_t pieces, int threads) {
   return pieces * 8 >= rounds * threads * 7;
 }
 
+bool maps(const Job& job) { return job.operands[operand_out] != nullptr || job.operands[operand_extra] != nullptr; }
+
 // Whole slabs, each by one thread, when that keeps the threads busy: x is then read once wherever a slab stays cached.
 bool whole_slabs(const Job& job, std::int64_t bytes, int threads) {
-  if (job.geometry.schedule == Schedule::rows) return balanced(job.slabs, threads);
+  if (job.geometry.schedule == Schedule::rows || !maps(job)) return balanced(job.slabs, threads);
   return balanced(job.geometry.kept[0].extent, threads) && bytes / job.slabs <= cached_bytes;
 }
-
-bool maps(const Job& job) { return job.operands[operand_out] != nullptr || job.operands[operand_extra] != nullptr; }
 
 // A map may be cut anywhere: into pieces that lie in one stretch of memory each, in the order of memory. Rows of a
 // channel lie apart: to go from one to the next costs what was fetched behind it.
