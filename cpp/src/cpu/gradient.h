@@ -11,19 +11,20 @@
 namespace normkit::detail {
 namespace {
 
-template <class L, bool fused>
+// `by_statistics`: only there is the mean to be found again.
+template <class L, bool fused, bool by_statistics>
 struct GradientSums {
   Sum<L> centred, u, p, count;
   static NORMKIT_INLINE GradientSums about(L) { return {}; }
   template <class C>
   NORMKIT_INLINE void add(int j, const Gradient<C>& r) {
-    centred.recent.v[j] = centred.recent.v[j] + r.centred;
+    if constexpr (by_statistics) centred.recent.v[j] = centred.recent.v[j] + r.centred;
     u.recent.v[j] = u.recent.v[j] + r.weighed;
     p.recent.v[j] = fma(r.weighed, r.unit, p.recent.v[j]);
     if constexpr (fused) count.recent.v[j] = count.recent.v[j] + r.count;
   }
   NORMKIT_INLINE void flush() {
-    centred.flush();
+    if constexpr (by_statistics) centred.flush();
     u.flush();
     p.flush();
     if constexpr (fused) count.flush();
@@ -48,7 +49,7 @@ struct GradientRule {
   template <class C, class S>
   using Reader = GradientReader<C, S, fused, column, rows>;
   template <class L>
-  using Sums = GradientSums<L, fused>;
+  using Sums = GradientSums<L, fused, column == Column::statistics>;
 
   template <class Block>
   static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
@@ -63,7 +64,7 @@ struct GradientRule {
   }
 
   static NORMKIT_INLINE void merge(double* a, const double* b, double, double) {
-    for (int t = 0; t < 3; ++t) a[t] += b[t];
+    NORMKIT_UNROLL for (int t = 0; t < 3; ++t) a[t] += b[t];
   }
 
   // The mean that was given may be the rounded one of x: then the sum of x - mean tells what is missing, and both the
@@ -80,7 +81,8 @@ struct GradientRule {
     if (count > 0.0) {
       // A float32 mean was rounded once, from float64; a float64 one whenever two blocks were merged.
       constexpr double rounding = sizeof(C) == 4 ? 0x1p-23 : 0x1p-46;
-      const double missing = sum / count;
+      const double share = 1.0 / count;  // one division, for most often all lanes have as many values
+      const double missing = sum * share;
       const double mean = static_cast<double>(lanes.of[lane_mean_high][lane]);
       if (ending.centred && __builtin_fabs(missing) <= rounding * __builtin_fabs(mean)) {
         const double low = static_cast<double>(lanes.of[lane_mean_low][lane]) + missing;
@@ -88,8 +90,8 @@ struct GradientRule {
         total[2] -= missing * rstd * total[1];
         total[0] = missing;
       }
-      if (ending.centred) gradient = total[1] / count;
-      projection = total[2] / count;
+      if (ending.centred) gradient = total[1] * share;
+      projection = total[2] * share;
     }
     lanes.of[lane_gradient][lane] = static_cast<C>(gradient);
     lanes.of[lane_projection][lane] = static_cast<C>(projection);
