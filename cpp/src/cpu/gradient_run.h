@@ -105,7 +105,9 @@ struct GradientCursor {
   GradientRun<C, S, fused, column, rows> run;
   const Job* job;
 
-  NORMKIT_INLINE GradientCursor(const Job& of, const Start& start) : job(&of) {
+  NORMKIT_INLINE GradientCursor(const Job& of, const Start& start) { go_to(of, start); }
+  NORMKIT_INLINE void go_to(const Job& of, const Start& start) {
+    job = &of;
     run.x = operand_at<const S>(of, start, operand_x);
     run.dy = operand_at<const S>(of, start, operand_second);
     run.y = operand_at<const S>(of, start, operand_third);
@@ -161,13 +163,15 @@ template <class C, class S, bool fused, Column column, bool rows>
 struct GradientReader {
   static constexpr int width = Vec<C>::width;
   static constexpr bool is_light = true;
-  GradientCursor<C, S, fused, column, rows> base, cursor;
+  Start start;
+  GradientCursor<C, S, fused, column, rows> cursor;
 
-  NORMKIT_INLINE GradientReader(const Job& job, const Start& start) : base(job, start), cursor(base) {
-    base.run.weighs = cursor.run.weighs = job.weighs && !job.weighs_lanes;
+  NORMKIT_INLINE GradientReader(const Job& job, const Start& first) : start(first), cursor(job, start) {
+    cursor.run.weighs = job.weighs && !job.weighs_lanes;
   }
-  NORMKIT_INLINE void seek(const Job&, const OuterIndex& index) {
-    cursor = base;
+  NORMKIT_INLINE void seek(const Job& job, const OuterIndex& index) {
+    cursor.go_to(job, start);
+    cursor.run.weighs = job.weighs && !job.weighs_lanes;
     cursor.go(index);
   }
   NORMKIT_INLINE void advance(std::int64_t n = 1) { cursor.advance(cursor.job->outer[2], 0, n); }

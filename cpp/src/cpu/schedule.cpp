@@ -20,8 +20,6 @@ namespace {
 
 // Below about this much data per thread a parallel region costs more than it saves.
 constexpr std::int64_t bytes_per_thread = 64 << 10;
-// What of a slab a core's second-level cache (1 to 2 MB on current servers) holds between the statistics and the map.
-constexpr std::int64_t cached_bytes = 1 << 20;
 // Short rows go side by side, which hides the latency of one's fold behind the others', while they fit a first-level
 // cache from their fold to their map.
 constexpr std::int64_t rows_bytes = 16 << 10;
