@@ -72,20 +72,21 @@ struct GradientRule {
   template <class C>
   static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes,
                                     int lane) {
-    if (column == Column::parameters || ending.given) return;
+    if constexpr (column == Column::parameters) return;
     // A float32 mean was rounded once, from float64; a float64 one whenever two blocks were merged.
     constexpr double rounding = sizeof(C) == 4 ? 0x1p-23 : 0x1p-46;
-    const double share = count > 0.0 ? 1.0 / count : 0.0;
-    const double missing = total[0] * share;
+    const double share = ending.given || count == 0.0 ? 0.0 : 1.0 / count;
+    const double mean_share = ending.centred ? share : 0.0;
+    const double missing = total[0] * mean_share;
     const double mean = static_cast<double>(lanes.of[lane_mean_high][lane]);
     const double rstd = static_cast<double>(lanes.of[lane_rstd][lane]);
-    const bool rounded = ending.centred & (__builtin_fabs(missing) <= rounding * __builtin_fabs(mean));
     const double low = static_cast<double>(lanes.of[lane_mean_low][lane]);
-    lanes.of[lane_mean_low][lane] = static_cast<C>(rounded ? low + missing : low);
-    total[2] = rounded ? total[2] - missing * rstd * total[1] : total[2];
+    const bool rounded = __builtin_fabs(missing) <= rounding * __builtin_fabs(mean);
     total[0] = rounded ? missing : 0.0;
-    lanes.of[lane_gradient][lane] = static_cast<C>(ending.centred ? total[1] * share : 0.0);
-    lanes.of[lane_projection][lane] = static_cast<C>(total[2] * share);
+    total[2] = rounded ? total[2] - missing * rstd * total[1] : total[2];
+    lanes.of[lane_mean_low][lane] = static_cast<C>(rounded ? low + missing : low);
+    lanes.of[lane_gradient][lane] = static_cast<C>(mean_share == 0.0 ? 0.0 : total[1] * mean_share);
+    lanes.of[lane_projection][lane] = static_cast<C>(share == 0.0 ? 0.0 : total[2] * share);
   }
 
   // Where lanes are pooled weight is constant over each: they are summed without, and weighed as they are about to

@@ -163,6 +163,9 @@ template <class C, class S, bool fused, Column column, bool rows>
 struct GradientReader {
   static constexpr int width = Vec<C>::width;
   static constexpr bool is_light = true;
+  // Rows alternate with their maps, which keeps the hardware from fetching ahead by itself. LayerNorm of 125000x32: 54
+  // cycles per 16 values without, 53 at 2 KB, 46 at 4 KB, 52 at 8 KB.
+  static constexpr std::int64_t ahead = 4096 / static_cast<std::int64_t>(sizeof(S));
   Start start;
   GradientCursor<C, S, fused, column, rows> cursor;
 
@@ -178,6 +181,10 @@ struct GradientReader {
   NORMKIT_INLINE void next_lane(const Job& job) { cursor.advance(job.geometry.kept[1], 1); }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
+    if constexpr (rows) {
+      prefetch(cursor.run.x, i, ahead);
+      prefetch(cursor.run.dy, i, ahead);
+    }
     fold.add(j, cursor.run.template gradient<true>(At<C>{i}));
   }
   template <class Fold>
