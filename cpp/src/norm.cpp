@@ -191,8 +191,8 @@ void apply(const Normalizer& norm, const Apply& a) {
 void moments(const Normalizer& norm, const TensorView& x, std::span<Moments> out, const TensorView& mask, Nan nan) {
   using namespace detail;
   check_x(norm, x);
-  if (norm.statistic != Statistic::variance) {
-    fail(norm.name, "moments are taken by normalizers with a mean and a variance only");
+  if (norm.statistic == Statistic::mean_square) {
+    fail(norm.name, "moments are taken by normalizers with a mean and a variance, or with a range");
   }
   const std::int64_t statistics = kept_shape(norm, shape_of(x)).size();
   if (static_cast<std::int64_t>(out.size()) != statistics) {

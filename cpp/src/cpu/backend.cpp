@@ -27,6 +27,7 @@ void clear(const TensorView& tensor) {
 const Backend& cpu_backend() {
   static constexpr Backend backend{cpu_forward,
                                    cpu_apply,
+                                   cpu_scale,
                                    cpu_backward,
                                    cpu_moments,
                                    count_nonzero,

@@ -132,6 +132,42 @@ struct RangedSquares {
   }
 };
 
+// Extremes, which no NaN has become: it is remembered apart, which leaves a single instruction for each extreme.
+template <class L>
+NORMKIT_INLINE L or_nan(L extremes, const L& nan) {
+  NORMKIT_UNROLL for (int j = 0; j < L::vectors; ++j) {
+    extremes.v[j] = select(nan.v[j].raw != nan.v[j].raw, nan.v[j], extremes.v[j]);
+  }
+  return extremes;
+}
+
+// The range of valid values, and their number.
+template <class L>
+struct ValidExtremes {
+  L low, high, nan;
+  Sum<L> count;
+  static NORMKIT_INLINE ValidExtremes about(L zero) {
+    using C = typename decltype(zero.v[0] + zero.v[0])::Element;
+    constexpr C infinity = static_cast<C>(__builtin_inf());
+    return {broadcast_lanes<C, L::vectors>(infinity), broadcast_lanes<C, L::vectors>(-infinity), zero, {}};
+  }
+  template <class C>
+  NORMKIT_INLINE void add(int j, Masked<C> m) {
+    const Vec<C> v = m.value;
+    low.v[j] = select(m.valid & (v.raw < low.v[j].raw), v, low.v[j]);
+    high.v[j] = select(m.valid & (v.raw > high.v[j].raw), v, high.v[j]);
+    nan.v[j] = select(m.valid & (v.raw != v.raw), v, nan.v[j]);
+    count.recent.v[j] = count.recent.v[j] + select(m.valid, broadcast(C{1}), Vec<C>{});
+  }
+  NORMKIT_INLINE void flush() { count.flush(); }
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    collect(0, or_nan(low, nan), Least{});
+    collect(1, or_nan(high, nan), Greatest{});
+    collect(2, count.total, Add{});
+  }
+};
+
 template <class L>
 struct Squares {
   Sum<L> s2;
@@ -148,7 +184,7 @@ struct Squares {
   }
 };
 
-// `start`: any of the values. A NaN is remembered apart, which leaves a single instruction for each extreme.
+// `start`: any of the values.
 template <class L>
 struct Extremes {
   L start, low, high, nan;
@@ -163,14 +199,8 @@ struct Extremes {
   NORMKIT_INLINE void flush() {}
   template <class Collect>
   NORMKIT_INLINE void results(Collect collect) const {
-    L results[] = {low, high};
-    for (L& extremes : results) {
-      NORMKIT_UNROLL for (int j = 0; j < L::vectors; ++j) {
-        extremes.v[j] = select(nan.v[j].raw != nan.v[j].raw, nan.v[j], extremes.v[j]);
-      }
-    }
-    collect(0, results[0], Least{});
-    collect(1, results[1], Greatest{});
+    collect(0, or_nan(low, nan), Least{});
+    collect(1, or_nan(high, nan), Greatest{});
   }
 };
 

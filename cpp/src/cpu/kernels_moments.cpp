@@ -12,6 +12,7 @@ namespace {
 template <class S, class C>
 struct DataMoments {
   static const JobKernels& kernels(const Job& job) {
+    if (job.statistic == Statistic::range) return kernels_for<S, C, ValidRangeRule, NoMap>(job);
     return kernels_for<S, C, VarianceRule<Of::valid_with_range>, NoMap>(job);
   }
 };

@@ -329,6 +329,36 @@ struct RangeRule {
   }
 };
 
+// The same of valid values, for its own sake. Terms: min, max, the count of valid values.
+struct ValidRangeRule {
+  static constexpr bool counts = true;
+  static constexpr int terms = 3;
+  static constexpr bool weighs_lanes = false;
+  static constexpr LaneName slots[] = {lane_scale};
+  template <class C, class S>
+  using Reader = MaskedReader<C, S>;
+
+  template <class Block>
+  static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
+    using C = typename Block::Work;
+    C zero[Block::width];
+    C found[terms][Block::width];
+    each_lane(block.computed(), [&](int l) { zero[l] = C{0}; });
+    block.template reduce<ValidExtremes>(zero, found);
+    each_lane(block.computed(), [&](int l) {
+      for (int t = 0; t < terms; ++t) parts.term[t][l] = found[t][l];
+    });
+  }
+
+  static NORMKIT_INLINE void merge(double* a, const double* b, double, double) { RangeRule::merge(a, b, 0.0, 0.0); }
+
+  // Nothing is mapped.
+  template <class C>
+  static NORMKIT_INLINE void finish(const Ending&, double*, double, const LanesView<C>& lanes, int lane) {
+    lanes.of[lane_scale][lane] = C{0};
+  }
+};
+
 // Merges the first `lanes` of b, of count_b values each, into those of a, of count_a. A rule that counts knows better.
 template <class Rule>
 NORMKIT_INLINE void merge_parts(const PartsView<Rule::terms>& a, double count_a, const PartsView<Rule::terms>& b,
