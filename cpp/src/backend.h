@@ -58,6 +58,9 @@ struct Backend {
   void (*moments)(const Request& request);
   /// How many elements of a dense mask are not 0.
   std::int64_t (*count)(const TensorView& mask);
+  /// Writes the elements of a dense tensor, float32 or float64, as double. Whether all can be weights: finite and not
+  /// negative.
+  bool (*take_weights)(const TensorView& dense, double* to);
   /// Sets a dense tensor to 0.
   void (*clear)(const TensorView& tensor);
   /// Copies between two tensors of one shape and dtype, of any strides.

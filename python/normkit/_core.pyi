@@ -353,7 +353,7 @@ def min_max_scale(x: ArrayT, *, axis: int | Sequence[int] | None = 0, feature_ra
     array([-1. , -0.5,  1. ])
     """
 
-def moments(x: Any, *, axis: int | Sequence[int] | None = 0, mask: Any | None = None, nan: Literal['propagate', 'omit'] = 'propagate') -> Moments:
+def moments(x: Any, *, axis: int | Sequence[int] | None = 0, mask: Any | None = None, nan: Literal['propagate', 'omit'] = 'propagate', weights: Any | None = None) -> Moments:
     """
     Count, mean, variance and range of the values that share a statistic.
 
@@ -367,6 +367,10 @@ def moments(x: Any, *, axis: int | Sequence[int] | None = 0, mask: Any | None = 
         True = valid; any shape that broadcasts to that of `x`.
     nan : {'propagate', 'omit'}, default 'propagate'
         Whether a NaN makes the moments it is in NaN, or counts as missing.
+    weights : array, optional
+        How often each value counts: finite and not negative; float32 or float64. With one axis they go along the axis, if
+        that is one, as those of `numpy.average`; else any shape that broadcasts to that of `x`. The count is their sum. A
+        value of weight 0 is missing, whatever it is.
 
     Returns
     -------
@@ -387,6 +391,9 @@ def moments(x: Any, *, axis: int | Sequence[int] | None = 0, mask: Any | None = 
     >>> m = normkit.moments(np.array([[1.0, np.nan], [3.0, 4.0], [5.0, 8.0]]), nan="omit")
     >>> m.count, m.mean, m.var()
     (array([3., 2.]), array([3., 6.]), array([2.66666667, 4.        ]))
+    >>> m = normkit.moments(np.array([[1.0, 8.0], [3.0, 4.0]]), weights=np.array([3.0, 1.0]))
+    >>> m.count, m.mean, m.var()
+    (array([4., 4.]), array([1.5, 7. ]), array([0.75, 3.  ]))
     """
 
 def min_max(x: Any, *, axis: int | Sequence[int] | None = 0, mask: Any | None = None, nan: Literal['propagate', 'omit'] = 'propagate') -> Moments:

@@ -47,9 +47,10 @@ void bind_tables(nb::module_& module) {
              nb::sig("def min_max_scale(x: ArrayT, *, " NORMKIT_AXES " = 0, "
                      "feature_range: tuple[float, float] = (0.0, 1.0), out: ArrayT | None = None) -> ArrayT"));
   module.def("moments", &moments, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0, "mask"_a = nb::none(),
-             "nan"_a = "propagate", docs::moments,
+             "nan"_a = "propagate", "weights"_a = nb::none(), docs::moments,
              nb::sig("def moments(x: typing.Any, *, " NORMKIT_AXES " = 0, mask: typing.Any | None = None, "
-                     "nan: typing.Literal['propagate', 'omit'] = 'propagate') -> Moments"));
+                     "nan: typing.Literal['propagate', 'omit'] = 'propagate', weights: typing.Any | None = None) -> "
+                     "Moments"));
 }
 
 /// What normkit's own scalers are made of.

@@ -369,6 +369,10 @@ mask : array of bool, optional
     True = valid; any shape that broadcasts to that of `x`.
 nan : {'propagate', 'omit'}, default 'propagate'
     Whether a NaN makes the moments it is in NaN, or counts as missing.
+weights : array, optional
+    How often each value counts: finite and not negative; float32 or float64. With one axis they go along the axis, if
+    that is one, as those of `numpy.average`; else any shape that broadcasts to that of `x`. The count is their sum. A
+    value of weight 0 is missing, whatever it is.
 
 Returns
 -------
@@ -383,6 +387,9 @@ Examples
 >>> m = normkit.moments(np.array([[1.0, np.nan], [3.0, 4.0], [5.0, 8.0]]), nan="omit")
 >>> m.count, m.mean, m.var()
 (array([3., 2.]), array([3., 6.]), array([2.66666667, 4.        ]))
+>>> m = normkit.moments(np.array([[1.0, 8.0], [3.0, 4.0]]), weights=np.array([3.0, 1.0]))
+>>> m.count, m.mean, m.var()
+(array([4., 4.]), array([1.5, 7. ]), array([0.75, 3.  ]))
 )";
 
 inline constexpr const char* min_max =

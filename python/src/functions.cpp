@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <shared_mutex>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -103,9 +104,37 @@ Normalizer table_columns(const char* operation, int rank) {
   return norm;
 }
 
+/// The weights of the values of x, as a view of its shape.
+class Weights {
+ public:
+  /// Along the one axis that is reduced where they have one axis; else any shape that broadcasts to that of x. Or None.
+  Weights(const char* operation, nb::handle given, const TensorView& x, const Axes& axes) {
+    if (given.is_none()) return;
+    const Argument argument = {operation, "weights"};
+    input_.emplace(argument, given, view);
+    if (view.rank == 1 && axes.span().size() == 1) along(argument, x, axes.span().front());
+    broadcast_to(argument, view, x);
+  }
+
+  TensorView view;
+
+ private:
+  void along(Argument argument, const TensorView& x, int axis) {
+    if (axis < 0) axis += x.rank;
+    if (view.shape[0] != x.shape[axis]) {
+      refuse(PyExc_ValueError, argument,
+             "with one axis must have one entry for each value along the axis, " + std::to_string(x.shape[axis]),
+             std::to_string(view.shape[0]));
+    }
+    while (view.rank < x.rank - axis) insert_axis(view, view.rank, 1);
+  }
+
+  std::optional<Input> input_;
+};
+
 /// What there is to know of the values over `axis`: all of it, or with Statistic::range their number and range.
 MomentsArray take_moments(const char* operation, Statistic statistic, nb::handle x, nb::handle axis, nb::handle mask,
-                          std::string_view nan) {
+                          std::string_view nan, nb::handle weights = nb::none()) {
   if (nan != "propagate" && nan != "omit") {
     refuse(PyExc_ValueError, {operation, "nan"}, "must be 'propagate' or 'omit'", nan);
   }
@@ -116,13 +145,14 @@ MomentsArray take_moments(const char* operation, Statistic statistic, nb::handle
   norm.name = operation;
   norm.statistic = statistic;
   const Mask valid(operation, mask, view);
+  const Weights weighed(operation, weights, view, axes);
   MomentsArray result;
   result.shape = statistics_shape(norm, {view.shape, static_cast<std::size_t>(view.rank)});
   std::size_t size = 1;
   for (const std::int64_t extent : result.shape) size *= static_cast<std::size_t>(extent);
   result.values.resize(size);
-  compute(view,
-          [&] { normkit::moments(norm, view, result.values, valid.view, nan == "omit" ? Nan::omit : Nan::propagate); });
+  const Nan treatment = nan == "omit" ? Nan::omit : Nan::propagate;
+  compute(view, [&] { normkit::moments(norm, view, result.values, valid.view, treatment, weighed.view); });
   return result;
 }
 
@@ -156,8 +186,8 @@ nb::object min_max_scale(nb::handle x, nb::handle axis, std::pair<double, double
   return normalize(call, norm, nb::none(), nb::none(), out, false);
 }
 
-MomentsArray moments(nb::handle x, nb::handle axis, nb::handle mask, std::string_view nan) {
-  return take_moments("moments", Statistic::variance, x, axis, mask, nan);
+MomentsArray moments(nb::handle x, nb::handle axis, nb::handle mask, std::string_view nan, nb::handle weights) {
+  return take_moments("moments", Statistic::variance, x, axis, mask, nan, weights);
 }
 
 MomentsArray min_max(nb::handle x, nb::handle axis, nb::handle mask, std::string_view nan) {

@@ -161,7 +161,10 @@ enum class Nan : std::uint8_t { propagate, omit };
 /// Count, mean, variance and range of the values that share a statistic, one Moments for each in C order of
 /// statistics_shape; eps and ddof are not used. Statistic::variance, or Statistic::range where count and range are all
 /// that is wanted: mean and m2 are NaN then, since nobody looked.
+/// Each value may have a weight, as if it were there so many times: finite and not negative, float32 or float64, the
+/// shape of x with strides of 0 along the axes that weights do not vary along. Counts are sums of weights then; a value
+/// of weight 0 is not valid. Statistic::variance only.
 void moments(const Normalizer& norm, const TensorView& x, std::span<Moments> out, const TensorView& mask = {},
-             Nan nan = Nan::propagate);
+             Nan nan = Nan::propagate, const TensorView& weights = {});
 
 }  // namespace normkit

@@ -31,6 +31,7 @@ const Backend& cpu_backend() {
                                    cpu_backward,
                                    cpu_moments,
                                    count_nonzero,
+                                   take_weights,
                                    clear,
                                    copy_strided,
                                    [](std::size_t bytes) { return ::operator new(bytes); },

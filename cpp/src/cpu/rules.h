@@ -89,20 +89,23 @@ NORMKIT_INLINE void widen_where_needed(const Block& block, const PartsView<Rule:
   }
 }
 
-// Which values count, and whether their range is wanted too.
-enum class Of { all, valid, valid_with_range };
+// Which values count, whether by their weights, and whether their range is wanted too.
+enum class Of { all, valid, valid_with_range, weighed_with_range };
 
-// Terms: mean, sum of squared deviations; then min and max with a range; then the count of valid values.
+// Terms: mean, sum of squared deviations; then min and max with a range; then the count of valid values, or the sum of
+// their weights.
 template <Of of>
 struct VarianceRule {
   static constexpr bool counts = of != Of::all;
-  static constexpr bool ranged = of == Of::valid_with_range;
+  static constexpr bool weighed = of == Of::weighed_with_range;
+  static constexpr bool ranged = of == Of::valid_with_range || weighed;
   static constexpr int terms = ranged ? 5 : counts ? 3 : 2;
   static constexpr int count_at = terms - 1;
   static constexpr bool weighs_lanes = false;
   static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
   template <class C, class S>
-  using Reader = typename Choose<counts, MaskedReader<C, S>, ValuesReader<C, S>>::Type;
+  using Reader = typename Choose<weighed, WeighedReader<C, S>,
+                                 typename Choose<counts, MaskedReader<C, S>, ValuesReader<C, S>>::Type>::Type;
   // Results: sum and sum of squares about the shift, the count, the range.
   template <class L>
   using Sums = typename Choose<counts, CountedSumAbout<L>, SumAbout<L>>::Type;
