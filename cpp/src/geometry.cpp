@@ -103,13 +103,13 @@ std::int64_t pool(AxisList& list) {
   return pooled;
 }
 
-// All operands must have unit stride along the innermost axis; a mask may do without varying along it.
+// All operands must have unit stride along the innermost axis, or, some of them, not vary along it.
 bool ends_in_unit_stride(AxisList& list, const OperandStrides& strides) {
   if (list.size == 0) return true;
   const Axis& last = list[list.size - 1];
   for (int k = 0; k < max_operands; ++k) {
     if (strides[static_cast<std::size_t>(k)] == nullptr) continue;
-    if (last.data_stride[k] != 1 && !(k == operand_mask && last.data_stride[k] == 0)) return false;
+    if (last.data_stride[k] != 1 && !(may_be_shared(k) && last.data_stride[k] == 0)) return false;
   }
   return true;
 }
@@ -156,14 +156,14 @@ std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> s
   return plan;
 }
 
-Grid grid(const Geometry& g) noexcept {
+Grid grid(const Geometry& g, std::int64_t side_by_side) noexcept {
   const auto ceil_div = [](std::int64_t a, std::int64_t b) { return (a + b - 1) / b; };
   const std::int64_t outer = g.reduced[0].extent * g.reduced[1].extent;
   const std::int64_t run = g.reduced[2].extent;
   Grid grid{1, 1, 0, 0, 0};
   if (g.schedule == Schedule::columns) {
-    grid.runs_per_block = column_block;
-    grid.blocks = ceil_div(outer * run, column_block);
+    grid.runs_per_block = column_block * side_by_side;
+    grid.blocks = ceil_div(outer * run, grid.runs_per_block);
   } else if (run > row_block) {
     grid.blocks_per_run = ceil_div(run, row_block);
     grid.blocks = outer * grid.blocks_per_run;

@@ -16,12 +16,22 @@ constexpr bool contains(AxisSet set, int axis) { return ((set >> axis) & 1u) != 
 
 /// Tensors that one kernel walks together, each with strides of its own; absent ones have strides of 0. x leads: it
 /// orders the axes. What the others are depends on the task:
-///              out   second     third  mask  extra
+///              out   second     third  mask  extra      weight
 ///   forward    y     residual          mask
 ///   x + addend y     addend     x                  (x, the leader, is the sum)
 ///   backward   dx    dy         y      mask  dresidual
-inline constexpr int max_operands = 6;
-enum Operand : int { operand_x, operand_out, operand_second, operand_third, operand_mask, operand_extra };
+///   moments                            mask             of each value, float64
+inline constexpr int max_operands = 7;
+enum Operand : int {
+  operand_x,
+  operand_out,
+  operand_second,
+  operand_third,
+  operand_mask,
+  operand_extra,
+  operand_weight
+};
+constexpr bool may_be_shared(int operand) { return operand == operand_mask || operand == operand_weight; }
 
 /// stat_stride == 0: statistics are taken over this axis. param_stride == 0: weight and bias do not vary along it.
 struct Axis {
@@ -99,6 +109,14 @@ struct Grid {
 };
 inline constexpr std::int64_t row_block = 2048;   // 8 KB of float32: a second walk finds it in the first-level cache
 inline constexpr std::int64_t column_block = 64;  // adding one value after the other in float32 stays accurate
-Grid grid(const Geometry& geometry) noexcept;
+/// `side_by_side`: columns' positions that share a lane's place in a block, which then has as many times more.
+Grid grid(const Geometry& geometry, std::int64_t side_by_side = 1) noexcept;
+
+/// Columns so narrow that several positions side by side are needed to fill so many lanes, and how many do; else 1.
+inline constexpr std::int64_t narrow_lanes = 64;
+constexpr std::int64_t positions_side_by_side(const Geometry& geometry) {
+  const std::int64_t lanes = geometry.kept[1].extent;
+  return geometry.schedule == Schedule::columns && lanes < narrow_lanes ? narrow_lanes / lanes : 1;
+}
 
 }  // namespace normkit::detail
