@@ -11,6 +11,7 @@
 #include <numeric>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -247,33 +248,40 @@ int print_bits(const char* what, Bits bits, const Case& one, DType dtype, const 
   return faults;
 }
 
+int print_all(const Extents& shape, bool channels_last, DType dtype) {
+  int faults = 0;
+  for (const Case& one : normalizers(shape)) {
+    const bool fuses = one.affine && one.norm.statistic == Statistic::variance;
+    faults += print_bits("", forward_bits, one, dtype, shape, channels_last, false);
+    if (!one.affine) {
+      faults += print_bits("moments-", moments_bits, one, dtype, shape, channels_last, false);
+      faults += print_bits("scale-", scale_bits, one, dtype, shape, channels_last, false);
+      faults += print_bits("inverse-scale-", scale_bits, one, dtype, shape, channels_last, true);
+    }
+    if (one.norm.statistic == Statistic::variance && !one.affine) {
+      faults += print_bits("weighted-moments-", moments_bits, one, dtype, shape, channels_last, true);
+    }
+    if (fuses) faults += print_bits("fused-", forward_bits, one, dtype, shape, channels_last, true);
+    if (one.affine) faults += print_bits("backward-", backward_bits, one, dtype, shape, channels_last, false);
+    if (fuses) faults += print_bits("fused-backward-", backward_bits, one, dtype, shape, channels_last, true);
+  }
+  return faults;
+}
+
 }  // namespace
 
-int main() {
+// --float32: that element type alone, for where all take too long.
+int main(int argc, char** argv) {
   // Small and serial; then few statistics over long reductions and many over short ones, in rows and in columns.
   const std::vector<Extents> shapes = {{3, 4},     {5, 130},   {2, 6, 5, 7},     {2, 4, 3, 5, 6}, {2, 200003},
                                        {5003, 40}, {70, 1030}, {2, 4, 180, 181}, {2, 96, 25, 25}, {40, 6, 64}};
+  const bool float32_alone = argc > 1 && std::string_view(argv[1]) == "--float32";
   int faults = 0;
   for (const Extents& shape : shapes) {
     for (const bool channels_last : {false, true}) {
       if (channels_last && shape.size() == 2) continue;
-      for (int type = 0; type < dtype_count; ++type) {
-        const auto dtype = static_cast<DType>(type);
-        for (const Case& one : normalizers(shape)) {
-          const bool fuses = one.affine && one.norm.statistic == Statistic::variance;
-          faults += print_bits("", forward_bits, one, dtype, shape, channels_last, false);
-          if (!one.affine) {
-            faults += print_bits("moments-", moments_bits, one, dtype, shape, channels_last, false);
-            faults += print_bits("scale-", scale_bits, one, dtype, shape, channels_last, false);
-            faults += print_bits("inverse-scale-", scale_bits, one, dtype, shape, channels_last, true);
-          }
-          if (one.norm.statistic == Statistic::variance && !one.affine) {
-            faults += print_bits("weighted-moments-", moments_bits, one, dtype, shape, channels_last, true);
-          }
-          if (fuses) faults += print_bits("fused-", forward_bits, one, dtype, shape, channels_last, true);
-          if (one.affine) faults += print_bits("backward-", backward_bits, one, dtype, shape, channels_last, false);
-          if (fuses) faults += print_bits("fused-backward-", backward_bits, one, dtype, shape, channels_last, true);
-        }
+      for (int type = 0; type < (float32_alone ? 1 : dtype_count); ++type) {
+        faults += print_all(shape, channels_last, static_cast<DType>(type));
       }
     }
   }
