@@ -64,6 +64,11 @@ class Scaler(Checks):
         for name in self._learned:
             vars(self).pop(name, None)
 
+    def fit(self: Self, X: Any, y: Any = None) -> Self:
+        raise NotImplementedError
+
+    partial_fit = fit
+
     def _is_fitted(self) -> bool:
         return hasattr(self, "n_samples_seen_")
 
@@ -85,9 +90,20 @@ class Scaler(Checks):
         params = {name: [float(v) for v in value] if isinstance(value, tuple) else bool(value) for name, value in values}
         return {"class": type(self).__name__, **params}
 
-    def _features(self) -> list[str] | None:
+    def _features(self) -> list[str] | int:
+        """Their names, or their number where they have none."""
         names = getattr(self, "feature_names_in_", None)
-        return None if names is None else list(names)
+        return self.n_features_in_ if names is None else list(names)
+
+    def _restore(self, features: list[str] | int, moments: normkit.Moments, details: dict[str, Any]) -> None:
+        """Be as a scaler was that had learned these."""
+        with unchanged_on_error(self):
+            self._reset()
+            vars(self).pop("feature_names_in_", None)
+            self.n_features_in_ = features if isinstance(features, int) else len(features)
+            if not isinstance(features, int):
+                self.feature_names_in_ = np.asarray(features, dtype=object)
+            self._learn(moments, details)
 
     def _check_mergeable(self, other: Any) -> None:
         name = f"{type(self).__name__}.merge"
@@ -104,9 +120,9 @@ class Scaler(Checks):
         if self.n_features_in_ != other.n_features_in_:
             got = f"got {self.n_features_in_} and {other.n_features_in_}"
             raise ValueError(f"{name}: both must have the same number of features; {got}")
-        names = self._features(), other._features()
-        if None not in names and names[0] != names[1]:
-            raise ValueError(f"{name}: both must have the same features; got {names[0]} and {names[1]}")
+        features, theirs = self._features(), other._features()
+        if isinstance(features, list) and isinstance(theirs, list) and features != theirs:
+            raise ValueError(f"{name}: both must have the same features; got {features} and {theirs}")
 
     def merge(self: Self, other: Self) -> Self:
         """Learn what another scaler has learned, as if its data had been given to `partial_fit`.

@@ -165,7 +165,8 @@ class StandardScaler(Scaler, StandardBase):
         some = count > 0
         mean = np.where(some, unknown if mean is None else mean, 0.0)
         m2 = np.where(some, unknown if variance is None else variance * count, 0.0)
-        self.moments_ = normkit.Moments(count, mean, m2)
+        # The attributes follow from the moments, as ever: a fit that is resumed from these has the same bits.
+        self._learn(normkit.Moments(count, mean, m2), self._details())
 
     def _map(self, table: Array, *, inverse: bool, in_place: bool) -> Array:
         scale, shift = self.scale_ if self.with_std else None, self.mean_ if self.with_mean else None
