@@ -73,11 +73,15 @@ class Mask {
 
  private:
   void from_lengths(const char* operation, nb::handle given, const TensorView& x, int channel_axis);
-  void insert_axis(int axis, std::int64_t extent);
 
   nb::object owner_;
   std::vector<std::uint8_t> bytes_;
 };
+
+/// A view of one axis more.
+void insert_axis(TensorView& view, int axis, std::int64_t extent);
+/// A view of any shape that broadcasts to that of x, so broadcast; ValueError otherwise.
+void broadcast_to(Argument argument, TensorView& view, const TensorView& x);
 
 /// None, "relu" or "silu".
 Activation activation_of(const char* operation, nb::handle given);
