@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
 import math
 import mmap
@@ -10,7 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,11 +42,11 @@ class FileChunks(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many chunks there are."""
+        """Count the chunks."""
 
     @abstractmethod
     def starting_at(self, chunk: int) -> Iterator[npt.NDArray[Any]]:
-        """The chunks from this one on, without reading those before."""
+        """Iterate over the chunks from this one on, without reading those before."""
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         return self.starting_at(0)
@@ -60,7 +61,7 @@ def _chunk_rows(name: str, given: int | None, row_bytes: int) -> int:
 
 
 def _fingerprint(path: Path, *how: Any) -> str:
-    """Of a file's length, of its ends and of pieces in between, and of how it is cut."""
+    """Digest a file's length, its ends and pieces in between, and how it is cut."""
     size = path.stat().st_size
     digest = hashlib.blake2b(repr((size, how)).encode(), digest_size=16)
     with open(path, "rb") as file:
@@ -89,7 +90,7 @@ class NpyChunks(FileChunks):
         self.chunk_rows = _chunk_rows("npy_chunks", chunk_rows, self._features * self._dtype.itemsize)
         self.fingerprint = _fingerprint(self._path, self.chunk_rows)
 
-    def _header(self, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    def _header(self, file: io.BufferedReader) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         try:
             shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
@@ -98,18 +99,18 @@ class NpyChunks(FileChunks):
         return shape, fortran, dtype
 
     def __len__(self) -> int:
-        """How many chunks there are."""
+        """Count the chunks."""
         return -(-self.rows // self.chunk_rows)
 
     def starting_at(self, chunk: int) -> Iterator[npt.NDArray[Any]]:
-        """The chunks from this one on, without reading those before."""
+        """Iterate over the chunks from this one on, without reading those before."""
         read = self._gathered if self._fortran else self._mapped
         with open(self._path, "rb") as file:
             for first in range(chunk * self.chunk_rows, self.rows, self.chunk_rows):
                 yield read(file, first, min(self.chunk_rows, self.rows - first))
 
-    def _mapped(self, file: BinaryIO, first: int, rows: int) -> npt.NDArray[Any]:
-        """A chunk mapped by itself: the file need not fit in the address space."""
+    def _mapped(self, file: io.BufferedReader, first: int, rows: int) -> npt.NDArray[Any]:
+        """Map a chunk by itself: the file need not fit in the address space."""
         row_bytes = self._features * self._dtype.itemsize
         begin = self._start + first * row_bytes
         skipped = begin % mmap.ALLOCATIONGRANULARITY
@@ -119,8 +120,8 @@ class NpyChunks(FileChunks):
         table = np.frombuffer(window, self._dtype, rows * self._features, skipped)
         return table.reshape(rows, self._features)
 
-    def _gathered(self, file: BinaryIO, first: int, rows: int) -> npt.NDArray[Any]:
-        """A chunk of a table that lies column by column, put together from a piece of each."""
+    def _gathered(self, file: io.BufferedReader, first: int, rows: int) -> npt.NDArray[Any]:
+        """Put a chunk of a table that lies column by column together from a piece of each."""
         size = self._dtype.itemsize
         pieces = np.empty((self._features, rows * size), np.uint8)
         for column, piece in enumerate(pieces):
@@ -131,7 +132,7 @@ class NpyChunks(FileChunks):
 
 
 def npy_chunks(path: str | os.PathLike[str], *, chunk_rows: int | None = None) -> NpyChunks:
-    """The rows of an .npy file, mapped into memory a chunk at a time.
+    """Iterate over the rows of an .npy file, mapped into memory a chunk at a time.
 
     Parameters
     ----------
@@ -199,21 +200,22 @@ class ParquetChunks(FileChunks):
         import pyarrow.types as types
 
         if types.is_floating(kind):
-            return np.dtype(kind.to_pandas_dtype())
+            dtype: np.dtype[Any] = np.dtype(kind.to_pandas_dtype())
+            return dtype
         if types.is_integer(kind) or types.is_boolean(kind) or types.is_decimal(kind):
             return np.dtype(np.float64)
         what = f"column {name!r} of {self._path} holds {kind}, not numbers"
         raise TypeError(f"parquet_chunks: {what}; choose others with columns=")
 
     def __len__(self) -> int:
-        """How many chunks there are; none goes across row groups."""
+        """Count the chunks; none goes across row groups."""
         return sum(self._chunks_of(rows) for rows in self._groups)
 
     def _chunks_of(self, rows: int) -> int:
         return -(-rows // self.chunk_rows)
 
     def starting_at(self, chunk: int) -> Iterator[npt.NDArray[Any]]:
-        """The chunks from this one on, without reading row groups before its own."""
+        """Iterate over the chunks from this one on, without reading row groups before its own."""
         with self._open() as file:
             for group, rows in enumerate(self._groups):
                 if chunk >= self._chunks_of(rows):
@@ -225,7 +227,7 @@ class ParquetChunks(FileChunks):
                 chunk = 0
 
     def _table(self, batch: Any) -> npt.NDArray[Any]:
-        """A record batch as an array, null being NaN."""
+        """Make a record batch an array, null being NaN."""
         import pyarrow
         import pyarrow.types as types
 
@@ -241,7 +243,7 @@ class ParquetChunks(FileChunks):
 def parquet_chunks(
     path: str | os.PathLike[str], *, columns: Sequence[str] | None = None, chunk_rows: int | None = None
 ) -> ParquetChunks:
-    """The rows of a Parquet file, decoded a record batch at a time by pyarrow.
+    """Iterate over the rows of a Parquet file, decoded a record batch at a time by pyarrow.
 
     Parameters
     ----------

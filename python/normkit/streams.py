@@ -121,7 +121,7 @@ def _fit_rest(
 
 
 def _learn(scaler: Scaler, chunk: Any, done: Checkpoint | None, source: str | None) -> Checkpoint:
-    """What is done after one more chunk."""
+    """Learn one more chunk, and say what is done then."""
     table, weights = _parts(chunk)
     learn = scaler.fit if done is None else scaler.partial_fit
     learn(table) if weights is None else learn(table, sample_weight=weights)
@@ -138,12 +138,12 @@ def _learn(scaler: Scaler, chunk: Any, done: Checkpoint | None, source: str | No
 
 
 def _parts(chunk: Any) -> tuple[Any, Any]:
-    """Table and weights."""
+    """Tell table and weights."""
     return chunk if isinstance(chunk, tuple) and len(chunk) == 2 else (chunk, None)
 
 
 def _follow(trail: str, table: Any) -> str:
-    """A digest of the chunks so far and one more: of shapes, and of the first and last row of what is an array."""
+    """Digest the chunks so far and one more: shapes, and the first and last row of what is an array."""
     digest = hashlib.blake2b(trail.encode(), digest_size=16)
     digest.update(repr(np.shape(table)).encode())
     if isinstance(table, np.ndarray):
@@ -152,7 +152,7 @@ def _follow(trail: str, table: Any) -> str:
 
 
 def _load(path: Path, scaler: Scaler, source: str | None) -> Checkpoint | None:
-    """The checkpoint to go on from, if there is one, of this scaler and source."""
+    """Load the checkpoint to go on from, if there is one, of this scaler and source."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"fit_chunks: there is no directory {path.parent} to keep a checkpoint in")
     loaded = checkpoints.load(path)
@@ -169,7 +169,7 @@ def _other_data(path: Path | None) -> ValueError:
 
 
 def _rest(chunks: Iterable[Any], loaded: Checkpoint | None, path: Path | None) -> Iterator[Any]:
-    """The chunks after those that have been learned; files seek them, others are read and compared."""
+    """Find the chunks after those that have been learned; files seek them, others are read and compared."""
     if loaded is None:
         return iter(chunks)
     if isinstance(chunks, FileChunks):

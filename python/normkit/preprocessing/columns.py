@@ -29,7 +29,7 @@ def refuse_infinity(table: Array, moments: normkit.Moments | None = None) -> Non
 
 
 def full_moments(table: Array, weights: Array | None, *, finite: bool) -> normkit.Moments:
-    """Moments of each column, NaN being missing; infinities are refused unless `finite` says that there are none."""
+    """Take moments of each column, NaN being missing; infinities are refused unless `finite` says there are none."""
     if weights is None:
         moments = normkit.moments(table, nan="omit")
     else:
@@ -42,7 +42,7 @@ def full_moments(table: Array, weights: Array | None, *, finite: bool) -> normki
 
 
 def extremes(table: Array, *, finite: bool) -> normkit.Moments:
-    """Count, min and max of each column, NaN being missing; infinities are refused as by `full_moments`."""
+    """Take count, min and max of each column, NaN being missing; infinities are refused as by `full_moments`."""
     moments = _core.min_max(table, nan="omit")
     if not finite:
         refuse_infinity(table, moments)
@@ -59,7 +59,7 @@ def map_columns(
     finite: bool,
     clip: tuple[float, float] | None = None,
 ) -> Array:
-    """x * scale + shift, or its inverse (x - shift) / scale, of each column; None stands for 1 and for 0.
+    """Map each column by x * scale + shift, or by its inverse (x - shift) / scale; None stands for 1 and for 0.
 
     With `in_place` the table itself is written, and only after it has been searched for infinities.
     """
@@ -67,12 +67,11 @@ def map_columns(
         refuse_infinity(table)
     scale, shift = (None if factor is None else np.asarray(factor, np.float64) for factor in (scale, shift))
     out = table if in_place else None
-    mapped: Array = _core.scale_columns(table, scale, shift, inverse=inverse, clip=clip, out=out)
-    return mapped
+    return _core.scale_columns(table, scale, shift, inverse=inverse, clip=clip, out=out)
 
 
 def near_constant(count: Floats, mean: Floats, variance: Floats) -> npt.NDArray[np.bool_]:
-    """Whether a variance is within the error bound of the two-pass algorithm in float64: scikit-learn's definition.
+    """Tell whether a variance is within the error bound of two passes in float64: scikit-learn's definition.
 
     The bound is that of Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983.
     """
@@ -83,5 +82,5 @@ def near_constant(count: Floats, mean: Floats, variance: Floats) -> npt.NDArray[
 
 
 def without_zeros(extent: Array) -> Array:
-    """A copy in which what is no wider than 10 eps of its dtype is 1: scikit-learn's rule for ranges."""
+    """Copy ranges, with 1 for what is no wider than 10 eps of its dtype: scikit-learn's rule."""
     return np.where(extent < 10 * np.finfo(extent.dtype).eps, np.ones((), extent.dtype), extent)

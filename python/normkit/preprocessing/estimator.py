@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -30,7 +30,7 @@ Self = TypeVar("Self", bound="Scaler")
 
 @contextlib.contextmanager
 def unchanged_on_error(estimator: object) -> Iterator[None]:
-    """Whatever is raised within leaves the estimator as it was: all or nothing is learned.
+    """Leave the estimator as it was if anything is raised within: all or nothing is learned.
 
     Attributes are put back, not their contents: within, arrays are replaced, never written.
     """
@@ -44,7 +44,7 @@ def unchanged_on_error(estimator: object) -> Iterator[None]:
 
 
 def own_memory(table: Array, X: Any) -> bool:
-    """Whether a table was made from X by a conversion, so that it may be written although X may not."""
+    """Tell whether a table was made from X by a conversion, so that it may be written although X may not."""
     if isinstance(X, np.ndarray):
         return not np.may_share_memory(table, X)
     return isinstance(X, (list, tuple))
@@ -64,16 +64,14 @@ class Scaler(Checks):
         for name in self._learned:
             vars(self).pop(name, None)
 
-    def fit(self: Self, X: Any, y: Any = None) -> Self:
-        raise NotImplementedError
-
-    partial_fit = fit
+    fit: Callable[..., Any]
+    partial_fit: Callable[..., Any]
 
     def _is_fitted(self) -> bool:
         return hasattr(self, "n_samples_seen_")
 
     def _details(self) -> dict[str, Any]:
-        """What is known besides the moments, as numbers and strings."""
+        """Say what is known besides the moments, as numbers and strings."""
         raise NotImplementedError
 
     def _learn(self, moments: normkit.Moments, details: dict[str, Any]) -> None:
@@ -81,22 +79,21 @@ class Scaler(Checks):
         raise NotImplementedError
 
     def _merged(self, details: dict[str, Any]) -> dict[str, Any]:
-        """Details of this and of another scaler's data together."""
+        """Join details of this and of another scaler's data."""
         raise NotImplementedError
 
     def _settings(self) -> dict[str, Any]:
-        """Class and parameters that decide what is learned, as JSON would give them back."""
-        values = ((name, getattr(self, name)) for name in self._deciding)
-        params = {name: [float(v) for v in value] if isinstance(value, tuple) else bool(value) for name, value in values}
+        """Name the class and the parameters that decide what is learned, as JSON would give them back."""
+        params = {name: np.asarray(getattr(self, name)).tolist() for name in self._deciding}
         return {"class": type(self).__name__, **params}
 
     def _features(self) -> list[str] | int:
-        """Their names, or their number where they have none."""
+        """Name the features, or say how many there are where they have no names."""
         names = getattr(self, "feature_names_in_", None)
         return self.n_features_in_ if names is None else list(names)
 
     def _restore(self, features: list[str] | int, moments: normkit.Moments, details: dict[str, Any]) -> None:
-        """Be as a scaler was that had learned these."""
+        """Be as the scaler was that had learned these."""
         with unchanged_on_error(self):
             self._reset()
             vars(self).pop("feature_names_in_", None)
@@ -112,7 +109,7 @@ class Scaler(Checks):
         for scaler in (self, other):
             scaler._check_fitted()
             if not hasattr(scaler, "moments_"):
-                raise ValueError(f"{name}: a scaler that was fitted on another library's arrays has no moments to merge")
+                raise ValueError(f"{name}: fitted on arrays of another library, without moments to merge")
         mine, others = self._settings(), other._settings()
         for param in mine:
             if mine[param] != others[param]:

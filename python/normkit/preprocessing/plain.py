@@ -40,7 +40,7 @@ class Checks:
         return list(inspect.signature(type(self)).parameters)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters by name; `deep` is ignored, there being no estimators within."""
+        """Return parameters by name; `deep` is ignored, there being no estimators within."""
         return {name: getattr(self, name) for name in sorted(self._names())}
 
     def set_params(self: Self, **params: Any) -> Self:
@@ -71,11 +71,11 @@ class Checks:
             raise NotFittedError(f"{what} Call 'fit' with appropriate arguments before using this estimator.")
 
     def _foreign(self, X: Any) -> bool:
-        """Whether X is left to scikit-learn's own methods, which here refuse it."""
+        """Tell what is left to scikit-learn's own methods, which here refuse it."""
         return hasattr(X, "toarray") and hasattr(X, "tocsr")
 
     def _assumes_finite(self) -> bool:
-        """Whether nothing need be searched for infinities."""
+        """Tell whether nothing need be searched for infinities."""
         return False
 
     @contextlib.contextmanager
@@ -84,7 +84,7 @@ class Checks:
         yield
 
     def _check_table(self, X: Any, *, reset: bool = False, writeable: bool = False) -> Array:
-        """X as an array of (samples, features) in one of DTYPES, not searched for infinities."""
+        """Make X an array of (samples, features) in one of DTYPES, not searched for infinities."""
         if isinstance(X, np.ma.MaskedArray):
             raise TypeError(f"{type(self).__name__}: masked arrays are not supported; put NaN where values are missing")
         table = np.asarray(X)
@@ -109,7 +109,7 @@ class Checks:
     _check_inverse = _check_table
 
     def _check_weights(self, sample_weight: Any, table: Array) -> Array:
-        """One float64 per row."""
+        """Make weights one float64 per row."""
         weights = np.asarray(sample_weight, np.float64)
         if weights.ndim == 0:
             weights = np.full(len(table), weights)
@@ -125,14 +125,20 @@ class Checks:
 class _Base:
     """Stands where scikit-learn's class would, to which only what is foreign is left."""
 
-    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+    def partial_fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse what is foreign."""
         raise TypeError(f"{type(self).__name__}: sparse matrices need scikit-learn (pip install 'normkit[sklearn]')")
 
-    partial_fit = transform = inverse_transform = _refuse
+    transform = inverse_transform = partial_fit
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-        """``fit(X, y, **fit_params).transform(X)``."""
+        """Return ``fit(X, y, **fit_params).transform(X)``."""
         return self.fit(X, y, **fit_params).transform(X)  # type: ignore[attr-defined]  # of the scaler
 
 
-StandardBase = MinMaxBase = _Base
+class StandardBase(_Base):
+    """Stands for scikit-learn's StandardScaler."""
+
+
+class MinMaxBase(_Base):
+    """Stands for scikit-learn's MinMaxScaler."""

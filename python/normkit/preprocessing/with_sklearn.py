@@ -27,7 +27,7 @@ __all__ = ["Checks", "MinMaxBase", "StandardBase", "fitting"]
 # The table itself is searched for infinities later, in the pass over it that there is anyway.
 OPTIONS = dict(dtype=list(DTYPES), ensure_all_finite=False)
 
-fitting = _fit_context(prefer_skip_nested_validation=True)
+fitting = _fit_context(prefer_skip_nested_validation=True)  # checks parameters first, tears callbacks down last
 
 
 class Checks:
@@ -39,7 +39,7 @@ class Checks:
         check_is_fitted(self)
 
     def _foreign(self, X: Any) -> bool:
-        """Whether X is left to scikit-learn's own methods: sparse, or of another library that it is told to dispatch to."""
+        """Tell what is left to scikit-learn's own methods: sparse, or of a library that it is told to dispatch to."""
         if isinstance(X, np.ndarray):
             return False
         if sklearn.get_config()["array_api_dispatch"]:
@@ -47,7 +47,7 @@ class Checks:
         return hasattr(X, "tocsr") or hasattr(X, "sparse")  # the latter: a data frame of sparse columns
 
     def _assumes_finite(self) -> bool:
-        """Whether nothing need be searched for infinities."""
+        """Tell whether nothing need be searched for infinities."""
         return bool(sklearn.get_config()["assume_finite"])
 
     @contextlib.contextmanager
@@ -63,12 +63,12 @@ class Checks:
         context.call_on_fit_task_end(**told, reconstruction_attributes={})
 
     def _check_table(self, X: Any, *, reset: bool = False, writeable: bool = False) -> Array:
-        """X as an array of (samples, features) in one of DTYPES, not searched for infinities."""
+        """Make X an array of (samples, features) in one of DTYPES, not searched for infinities."""
         table: Array = validate_data(self, X, reset=reset, force_writeable=writeable, **OPTIONS)
         return table
 
     def _check_inverse(self, X: Any, *, writeable: bool = False) -> Array:
-        """The same of what has been transformed, whose names need not be those of the features."""
+        """Do the same to what has been transformed, whose names need not be those of the features."""
         table: Array = check_array(X, force_writeable=writeable, estimator=self, input_name="X", **OPTIONS)
         if table.shape[1] != self.n_features_in_:
             what = f"X has {table.shape[1]} features, but {type(self).__name__}"
@@ -76,6 +76,6 @@ class Checks:
         return table
 
     def _check_weights(self, sample_weight: Any, table: Array) -> Array:
-        """One float64 per row."""
+        """Make weights one float64 per row."""
         weights: Array = _check_sample_weight(sample_weight, table, dtype=np.float64)
         return weights
