@@ -79,8 +79,3 @@ def near_constant(count: Floats, mean: Floats, variance: Floats) -> npt.NDArray[
     with np.errstate(over="ignore", invalid="ignore"):
         constant: npt.NDArray[np.bool_] = variance <= count * eps * variance + (count * mean * eps) ** 2
     return constant
-
-
-def without_zeros(extent: Array) -> Array:
-    """Copy ranges, with 1 for what is no wider than 10 eps of its dtype: scikit-learn's rule."""
-    return np.where(extent < 10 * np.finfo(extent.dtype).eps, np.ones((), extent.dtype), extent)

@@ -134,11 +134,31 @@ class MinMaxScaler(Scaler, MinMaxBase):
         self.moments_, self.n_samples_seen_ = moments, int(details["rows"])
         dtype, some = np.dtype(details["dtype"]), moments.count > 0
         low, high = (np.where(some, value, np.nan).astype(dtype) for value in (moments.min, moments.max))
-        # In the dtype of the data and in this order, as scikit-learn computes them: the same bits.
-        bounds = np.asarray(self.feature_range, dtype)
         self.data_min_, self.data_max_, self.data_range_ = low, high, high - low
-        self.scale_ = (bounds[1] - bounds[0]) / columns.without_zeros(self.data_range_)
-        self.min_ = bounds[0] - low * self.scale_
+        self.scale_, self.min_ = self._factors(dtype)
+
+    def _factors(self, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+        """Compute `scale_` and `min_` in this dtype; in that of the data, they have the bits of scikit-learn's."""
+        low, high = self.data_min_.astype(dtype), self.data_max_.astype(dtype)
+        constant = self.data_range_ < 10 * np.finfo(self.data_range_.dtype).eps
+        bounds = np.asarray(self.feature_range, dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # of half precision; data_range_ has told
+            scale = (bounds[1] - bounds[0]) / np.where(constant, np.ones((), dtype), high - low)
+            return scale, bounds[0] - low * scale
+
+    def _wide_factors(self) -> tuple[Array, Array]:
+        """Compute `scale_` and `min_` in float64: rounded to the data's dtype, they miss the range far from zero.
+
+        Unless they were set to something else meanwhile, or `feature_range` was.
+        """
+        attributes = np.asarray(self.scale_), np.asarray(self.min_)
+        known = [np.asarray(value) for value in (self.data_min_, self.data_max_, self.data_range_)]
+        if all(value.dtype == np.float64 for value in (*attributes, *known)):
+            return attributes
+        learned = self._factors(self.data_min_.dtype)
+        if all(np.array_equal(a, b, equal_nan=True) for a, b in zip(attributes, learned, strict=True)):
+            return self._factors(np.dtype(np.float64))
+        return attributes
 
     def _details(self) -> dict[str, Any]:
         return {"rows": int(self.n_samples_seen_), "dtype": self.data_min_.dtype.name}
@@ -162,10 +182,11 @@ class MinMaxScaler(Scaler, MinMaxBase):
 
     def _map(self, table: Array, *, inverse: bool, in_place: bool) -> Array:
         low, high = self.feature_range
+        scale, shift = self._wide_factors()
         return columns.map_columns(
             table,
-            scale=self.scale_,
-            shift=self.min_,
+            scale=scale,
+            shift=shift,
             inverse=inverse,
             in_place=in_place,
             finite=self._assumes_finite(),
