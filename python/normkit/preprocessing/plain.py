@@ -54,7 +54,7 @@ class Checks:
         return self
 
     def __repr__(self) -> str:
-        parameters = inspect.signature(type(self)).parameters.items()
+        parameters = sorted(inspect.signature(type(self)).parameters.items())
         changed = [f"{name}={getattr(self, name)!r}" for name, p in parameters if getattr(self, name) != p.default]
         return f"{type(self).__name__}({', '.join(changed)})"
 
