@@ -3,6 +3,7 @@
 
 #include "cpu/flat.h"
 #include "cpu/map.h"
+#include "cpu/narrow.h"
 #include "cpu/rules.h"
 #include "cpu/tile_block.h"
 
@@ -40,8 +41,8 @@ inline BlockRange blocks_of(const Grid& grid, std::int64_t chunk) {
   return {begin, smaller(begin + grid.blocks_per_chunk, grid.blocks)};
 }
 
-// How statistics meet lanes (blocks.h). Tiles are columns in all but how they are folded.
-enum class Kind { rows, columns, tiles };
+// How statistics meet lanes (blocks.h). Tiles and narrow columns are columns in all but how they are folded.
+enum class Kind { rows, columns, tiles, narrow };
 
 template <class S, class C, template <class, class> class Reader, Kind kind>
 struct BlockOf {
@@ -54,6 +55,10 @@ struct BlockOf<S, C, Reader, Kind::columns> {
 template <class S, class C, template <class, class> class Reader>
 struct BlockOf<S, C, Reader, Kind::tiles> {
   using Type = TileBlock<C, S, Reader>;
+};
+template <class S, class C, template <class, class> class Reader>
+struct BlockOf<S, C, Reader, Kind::narrow> {
+  using Type = NarrowBlock<C, S, Reader>;
 };
 
 // What becomes of x once a rule has been applied. `Map<C, S, lanes_vary, params_vary>` for runs along which the lanes'

@@ -239,7 +239,8 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   Job job;
   std::copy(std::begin(request.operands), std::end(request.operands), std::begin(job.operands));
   job.geometry = g;
-  job.grid = grid(g);
+  job.side_by_side = task == Task::moments ? positions_side_by_side(g) : 1;
+  job.grid = grid(g, job.side_by_side);
   job.outer[0] = unit_axis;
   if (g.schedule == Schedule::rows) {
     job.outer[1] = g.reduced[0];
