@@ -39,8 +39,8 @@ void take_given(const Request& request, const Job& job, std::int64_t offset) {
     const double weight =
         request.weight_is_constant && request.weight ? element(request.weight, s % request.weight.size()) : 1.0;
     lane(lane_scale)[l] = static_cast<C>(rstd * weight);
-    lane(lane_gradient)[l] = C{0};
-    lane(lane_projection)[l] = C{0};
+    lane(lane_gradient)[l] = request.given_gradient ? static_cast<C>(element(request.given_gradient, s)) : C{0};
+    lane(lane_projection)[l] = request.given_projection ? static_cast<C>(element(request.given_projection, s)) : C{0};
   });
 }
 
@@ -135,13 +135,17 @@ struct ByStatistics {
   LaneScratch scratch;
   std::size_t terms = static_cast<std::size_t>(terms_of(job));
   Totals totals;
-  bool sums;  // whether any are wanted
+  bool sums = false;  // whether any are wanted
 
   explicit ByStatistics(const Request& of)
       : request(of), job(make(of, geometry, params)), scratch(job, of.dtype, lane_count) {
     job.given_mean_high = job.lanes[lane_mean_high];
     job.given_mean_low = job.lanes[lane_mean_low];
     job.given_rstd = job.lanes[lane_rstd];
+    if (of.given_gradient) {
+      take_sums();
+      return;
+    }
     sums = !of.statistics_given || (of.weight_is_constant && (of.dweight || of.dbias));
     if (!sums) return;
     totals.resize(static_cast<std::size_t>(of.given_rstd.size()) * terms);
@@ -153,6 +157,28 @@ struct ByStatistics {
     job.weight = params.values[0];
     job.bias = params.values[1];
     return job;
+  }
+
+  // The second of two steps: the totals are known.
+  void take_sums() {
+    totals.resize(request.sums.size() * terms);
+    for (std::size_t s = 0; s < request.sums.size(); ++s) {
+      totals.data()[s * terms + term_bias] = request.sums[s].gradient;
+      totals.data()[s * terms + term_weight] = request.sums[s].projection;
+    }
+  }
+  // The first of two steps: they are what is wanted.
+  void leave_sums() const {
+    for (std::size_t s = 0; s < request.sums.size(); ++s) {
+      const double* total = totals.data() + s * terms;
+      const auto index = static_cast<std::int64_t>(s);
+      request.sums[s] = {.count = terms == 4 ? total[3] : static_cast<double>(geometry.count),
+                         .mean = element(request.given_mean, index),
+                         .rstd = element(request.given_rstd, index),
+                         .centred = total[term_mean_error],
+                         .gradient = total[term_bias],
+                         .projection = total[term_weight]};
+    }
   }
 
   void take(Job& once, std::int64_t offset) const {
@@ -216,11 +242,14 @@ struct ByParameters {
 
 void run_by_statistics(const Request& request) {
   ByStatistics half(request);
+  const bool leaves_sums = !request.sums.empty() && !request.given_gradient;
+  if (leaves_sums) half.job.given = true;  // these sums are not all there is: nothing follows from them yet
   run_loops(half.job, request, [&](Job& once, std::int64_t offset) {
     half.take(once, offset);
     if (half.sums) return run(once, request.dtype, bytes_per_value(request));
-    run_map(once, request.dtype, bytes_per_value(request));
+    if (maps(once)) run_map(once, request.dtype, bytes_per_value(request));
   });
+  if (leaves_sums) return half.leave_sums();
   half.finish();
 }
 

@@ -66,33 +66,27 @@ struct GradientRule {
     for (int t = 0; t < 3; ++t) a[t] += b[t];
   }
 
-  // The mean that was given may be the rounded one of x: then the sum of x - mean tells what is missing, and both the
-  // projection and the map shall have it. Where more is missing than rounding took, it is some other mean, and stays.
   template <class C>
   static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes,
                                     int lane) {
     if (column == Column::parameters || ending.given) return;
     const double rstd = static_cast<double>(lanes.of[lane_rstd][lane]);
-    double gradient = 0.0;
-    double projection = 0.0;
-    const double sum = total[0];
-    total[0] = 0.0;
+    GradientMeans means = {0.0, 0.0, 0.0};
     if (count > 0.0) {
-      // A float32 mean was rounded once, from float64; a float64 one whenever two blocks were merged.
-      constexpr double rounding = sizeof(C) == 4 ? 0x1p-23 : 0x1p-46;
-      const double missing = sum / count;
-      const double mean = static_cast<double>(lanes.of[lane_mean_high][lane]);
-      if (ending.centred && __builtin_fabs(missing) <= rounding * __builtin_fabs(mean)) {
-        const double low = static_cast<double>(lanes.of[lane_mean_low][lane]) + missing;
-        lanes.of[lane_mean_low][lane] = static_cast<C>(low);
-        total[2] -= missing * rstd * total[1];
-        total[0] = missing;
+      means.projection = total[2] / count;
+      if (ending.centred) {
+        means = {total[0] / count, total[1] / count, means.projection};
+        means = refined(means, static_cast<double>(lanes.of[lane_mean_high][lane]), rstd, mean_rounding(sizeof(C) == 8));
+        if (means.missing != 0.0) {
+          const double low = static_cast<double>(lanes.of[lane_mean_low][lane]) + means.missing;
+          lanes.of[lane_mean_low][lane] = static_cast<C>(low);
+          total[2] -= means.missing * rstd * total[1];
+        }
       }
-      if (ending.centred) gradient = total[1] / count;
-      projection = total[2] / count;
     }
-    lanes.of[lane_gradient][lane] = static_cast<C>(gradient);
-    lanes.of[lane_projection][lane] = static_cast<C>(projection);
+    total[0] = means.missing;
+    lanes.of[lane_gradient][lane] = static_cast<C>(means.gradient);
+    lanes.of[lane_projection][lane] = static_cast<C>(means.projection);
   }
 
   // Where lanes are pooled weight is constant over each: they are summed without, and weighed as they are about to
