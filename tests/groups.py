@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ class Case:
     @property
     def slices(self):
         edges = (0, *self.cuts, self.shape[0])
-        return [slice(begin, end) for begin, end in zip(edges, edges[1:], strict=False)]
+        return [slice(begin, end) for begin, end in pairwise(edges)]
 
     def work(self, rank, sync):
         """What a member does: forward and back on its part. Returns the passes and the state."""
@@ -169,9 +170,7 @@ class Operands:
 
     def part(self, samples) -> Operands:
         mask, residual = (None if array is None else array[samples] for array in (self.mask, self.residual))
-        return Operands(
-            self.normalizer, self.x[samples], self.dy[samples], self.weight, self.bias, mask, residual
-        )
+        return Operands(self.normalizer, self.x[samples], self.dy[samples], self.weight, self.bias, mask, residual)
 
     def train(self, activation=None, *, state=None, sync=None, **masked) -> training.Passes:
         """Both passes. Of silu with a residual, which has no way back, the forward pass only."""

@@ -169,8 +169,9 @@ std::vector<GradientMeans> means_of_group(const Normalizer& norm, const Sync& sy
   return means;
 }
 
-// Two steps, between which the group's sums come in. `error`: what rounding took from the means, which one process finds
-// from its own values, and a group from those of all. As in `run_backward` silu must know it before anything is summed.
+// Two steps, between which the group's sums come in. `error`: what rounding took from the means, which one process
+// finds from its own values, and a group from those of all. As in `run_backward` silu must know it before anything is
+// summed.
 void run_in_group(const Normalizer& norm, const Backward& a, const Operands& operands, const Backend& backend,
                   Request& request) {
   std::vector<GradientSums> sums;

@@ -31,7 +31,7 @@ class Sync:
         return reduce(Moments.merge, ranks)
 
     def __deepcopy__(self, memo: Any) -> Sync:
-        """Copies of a layer belong to its group."""
+        """Return the same: copies of a layer belong to its group."""
         return self
 
 

@@ -134,8 +134,8 @@ Sync sync_of(const char* operation, nb::handle given, bool training, std::int64_
     refuse(PyExc_TypeError, argument, "must be a function from Moments to Moments, or None", type_text(given));
   }
   if (!training) {
-    refuse(PyExc_ValueError, argument, "goes with training=True", "training=False, which no other process has a part in",
-           "leave it out");
+    refuse(PyExc_ValueError, argument, "goes with training=True",
+           "training=False, which no other process has a part in", "leave it out");
   }
   return [argument, given, rows](std::span<Moments> moments) {
     const nb::gil_scoped_acquire held;

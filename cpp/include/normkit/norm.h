@@ -78,8 +78,8 @@ struct Normalizer {
 /// Makes one batch of the batches of a group of processes: it is called with the moments of this process's values, and
 /// puts in their place those of the whole group's, merged in one order, so that every process gets the same bits. It is
 /// called once by every process, one without values included, and twice by `backward` through silu; an exception of its
-/// goes through. What is NaN in m2, min and max is not known, nor asked for. An error before a process's call leaves the
-/// others waiting in theirs.
+/// goes through. What is NaN in m2, min and max is not known, nor asked for. An error before a process's call leaves
+/// the others waiting in theirs.
 using Sync = std::function<void(std::span<Moments> moments)>;
 
 /// Arguments of `forward`. x is required; without y only the statistics are taken. Nothing but y, sum, mean, rstd,
@@ -143,8 +143,8 @@ struct Backward {
   TensorView dweight = {};    // dense, shape of weight; floating point
   TensorView dbias = {};      // likewise; not for Statistic::mean_square
   // That of the forward pass. The Moments are those of x - mean, of all channels; then of g, the gradient of what was
-  // activated; then of g * (x - mean) * rstd. Their means are what dx takes of the group; dweight and dbias are sums over
-  // this process's values alone.
+  // activated; then of g * (x - mean) * rstd. Their means are what dx takes of the group; dweight and dbias are sums
+  // over this process's values alone.
   Sync sync = {};
 };
 

@@ -76,7 +76,8 @@ struct GradientRule {
       means.projection = total[2] / count;
       if (ending.centred) {
         means = {total[0] / count, total[1] / count, means.projection};
-        means = refined(means, static_cast<double>(lanes.of[lane_mean_high][lane]), rstd, mean_rounding(sizeof(C) == 8));
+        means =
+            refined(means, static_cast<double>(lanes.of[lane_mean_high][lane]), rstd, mean_rounding(sizeof(C) == 8));
         if (means.missing != 0.0) {
           const double low = static_cast<double>(lanes.of[lane_mean_low][lane]) + means.missing;
           lanes.of[lane_mean_low][lane] = static_cast<C>(low);
