@@ -10,7 +10,7 @@
 namespace normkit::detail {
 
 /// What a backward pass sums over the values of a statistic (cpu/gradient.h), beside the statistic as it was given.
-struct GradientSums {
+struct GradientTotals {
   double count = 0.0, mean = 0.0, rstd = 0.0;
   double centred = 0.0;     // x - mean
   double gradient = 0.0;    // g * w
@@ -45,7 +45,7 @@ struct Request {
   TensorView given_mean_error;   // the same, given; `backward` only
   // `backward` by statistics in two steps, between which the sums of others come in. The first leaves its sums here and
   // nothing else. The second is told by what dx takes of them all, and makes dweight and dbias of the sums.
-  std::span<GradientSums> sums;                 // by stat strides
+  std::span<GradientTotals> sums;               // by stat strides
   TensorView given_gradient, given_projection;  // the second step: means; dense, by stat strides
   // `backward` by statistics: what is to follow by parameters, given the mean_error of this; may be null.
   const Request* by_parameters = nullptr;

@@ -131,10 +131,10 @@ void run_backward(const Normalizer& norm, const Backward& a, const Operands& ope
 }
 
 // The sums of this process, none where it has no values.
-std::vector<GradientSums> sums_here(const Normalizer& norm, const Operands& operands, const Backend& backend,
-                                    const Request& request) {
+std::vector<GradientTotals> sums_here(const Normalizer& norm, const Operands& operands, const Backend& backend,
+                                      const Request& request) {
   const TensorView& x = operands.view[operand_x];
-  std::vector<GradientSums> sums(static_cast<std::size_t>(kept_shape(norm, shape_of(x)).size()));
+  std::vector<GradientTotals> sums(static_cast<std::size_t>(kept_shape(norm, shape_of(x)).size()));
   if (x.size() == 0) return sums;
   Request first = request;
   first.sums = sums;
@@ -147,7 +147,7 @@ std::vector<GradientSums> sums_here(const Normalizer& norm, const Operands& oper
 
 // The group's means of what has been summed here. As Moments, of which nobody looked at the rest.
 std::vector<GradientMeans> means_of_group(const Normalizer& norm, const Sync& sync,
-                                          std::span<const GradientSums> sums) {
+                                          std::span<const GradientTotals> sums) {
   constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
   const std::size_t statistics = sums.size();
   std::vector<Moments> group(3 * statistics);
@@ -155,9 +155,10 @@ std::vector<GradientMeans> means_of_group(const Normalizer& norm, const Sync& sy
   for (std::size_t s = 0; s < statistics; ++s) {
     const double count = counts[s] = sums[s].count;
     if (count == 0.0) continue;
+    const double share = 1.0 / count;  // as `finish` of cpu/gradient.h has it: the same bits in a group of one
     const double totals[] = {sums[s].centred, sums[s].gradient, sums[s].projection};
     for (std::size_t k = 0; k < 3; ++k) {
-      group[k * statistics + s] = {count, totals[k] / count, unknown, unknown, unknown};
+      group[k * statistics + s] = {count, totals[k] * share, unknown, unknown, unknown};
     }
   }
   sync(group);
@@ -174,7 +175,7 @@ std::vector<GradientMeans> means_of_group(const Normalizer& norm, const Sync& sy
 // summed.
 void run_in_group(const Normalizer& norm, const Backward& a, const Operands& operands, const Backend& backend,
                   Request& request) {
-  std::vector<GradientSums> sums;
+  std::vector<GradientTotals> sums;
   std::vector<double> error, gradient, projection;
   for (int remaining = a.activation == Activation::silu ? 2 : 1; remaining > 0; --remaining) {
     sums = sums_here(norm, operands, backend, request);

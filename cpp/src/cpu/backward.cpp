@@ -19,28 +19,43 @@ namespace normkit::detail {
 namespace {
 
 // Terms of the gradient's fold (cpu/gradient.h), once it is finished.
-enum Term : std::size_t { term_mean_error, term_bias, term_weight };
+enum Term : std::size_t { term_centred, term_bias, term_weight };
 
 // dx and dy are as large as x.
 std::int64_t bytes_per_value(const Request& request) { return 2 * item_size(request.dtype); }
 
+// What is known to be missing from the given means; null where nothing is.
+const double* mean_errors(const Request& request) { return static_cast<const double*>(request.given_mean_error.data); }
+
 // The lanes from given statistics. Where those do not depend on x, nothing is left for `finish` to find out.
 template <class C>
 void take_given(const Request& request, const Job& job, std::int64_t offset) {
+  const Geometry& g = job.geometry;
   const auto lane = [&](LaneName name) { return static_cast<C*>(job.lanes[name]); };
-  for_lanes(job.geometry, offset, [&](std::int64_t l, std::int64_t s) {
-    const double mean = request.given_mean ? element(request.given_mean, s) : 0.0;
-    const double rstd = element(request.given_rstd, s);
-    const auto high = static_cast<C>(mean);
-    lane(lane_mean_high)[l] = high;
-    const double error = request.given_mean_error ? element(request.given_mean_error, s) : 0.0;
-    lane(lane_mean_low)[l] = static_cast<C>((mean - static_cast<double>(high)) + error);
-    lane(lane_rstd)[l] = static_cast<C>(rstd);
-    const double weight =
-        request.weight_is_constant && request.weight ? element(request.weight, s % request.weight.size()) : 1.0;
-    lane(lane_scale)[l] = static_cast<C>(rstd * weight);
-    lane(lane_gradient)[l] = request.given_gradient ? static_cast<C>(element(request.given_gradient, s)) : C{0};
-    lane(lane_projection)[l] = request.given_projection ? static_cast<C>(element(request.given_projection, s)) : C{0};
+  const auto clear = [&](LaneName name) { std::fill_n(lane(name), g.kept_count(), C{0}); };
+  const auto as_it_is = [](double value, std::int64_t) { return value; };
+  if (request.given_gradient) {
+    fill_lanes(g, offset, request.given_gradient, lane(lane_gradient), as_it_is);
+    fill_lanes(g, offset, request.given_projection, lane(lane_projection), as_it_is);
+  } else if (request.statistics_given) {  // else `finish` fills them
+    clear(lane_gradient);
+    clear(lane_projection);
+  }
+  if (!request.given_mean) {
+    clear(lane_mean_high);
+    clear(lane_mean_low);
+  } else {
+    const double* error = mean_errors(request);
+    fill_lanes(g, offset, request.given_mean, lane(lane_mean_high), as_it_is);
+    fill_lanes(g, offset, request.given_mean, lane(lane_mean_low), [&](double mean, std::int64_t s) {
+      return (mean - static_cast<double>(static_cast<C>(mean))) + (error == nullptr ? 0.0 : error[s]);
+    });
+  }
+  fill_lanes(g, offset, request.given_rstd, lane(lane_rstd), as_it_is);
+  const bool weighs = request.weight_is_constant && request.weight;
+  const std::int64_t weights = weighs ? request.weight.size() : 1;
+  fill_lanes(g, offset, request.given_rstd, lane(lane_scale), [&](double rstd, std::int64_t s) {
+    return weighs ? rstd * element(request.weight, s < weights ? s : s % weights) : rstd;
   });
 }
 
@@ -100,29 +115,38 @@ void with_work_type(DType dtype, Take take) {
 }
 
 // The given statistics of each sample and channel, the mean as two parts as wide as the kernels' words: what varies
-// along a reduction by parameters.
+// along a reduction by parameters. As they are where they serve.
 struct Given {
+  Param along[3];
   std::vector<double> high, low, rstd;
 
-  explicit Given(const Request& request) {
+  explicit Given(const Request& request)
+      : along{{request.given_mean, 0.0}, {request.given_mean_error, 0.0}, {request.given_rstd, 1.0}} {
+    const bool has_word = !request.given_mean || request.given_mean.dtype == work_dtype(request.dtype);
+    if (has_word && request.channels_per_statistic == 1) return;
+    const double* error = mean_errors(request);
     for (std::int64_t s = 0; s < request.given_rstd.size(); ++s) {
       const auto repeats = static_cast<std::size_t>(request.channels_per_statistic);
       rstd.insert(rstd.end(), repeats, element(request.given_rstd, s));
       if (!request.given_mean) continue;
       const double mean = element(request.given_mean, s);
       const double word = request.dtype == DType::float64 ? mean : static_cast<double>(static_cast<float>(mean));
-      const double error = request.given_mean_error ? element(request.given_mean_error, s) : 0.0;
       high.insert(high.end(), repeats, word);
-      low.insert(low.end(), repeats, (mean - word) + error);
+      low.insert(low.end(), repeats, (mean - word) + (error == nullptr ? 0.0 : error[s]));
     }
+    along[0].given = vector_view(high);
+    along[1].given = vector_view(low);
+    along[2].given = vector_view(rstd);
   }
+  // What is known of the mean beyond its word.
+  [[nodiscard]] double rest(std::size_t statistic) const { return low.empty() ? 0.0 : low[statistic]; }
 };
 
 // A job of either half, with what varies along its reduction.
 Job gradient_job(const Request& request, Geometry& geometry, std::span<const Param> along, Params& params) {
   prepare_params(work_dtype(request.dtype), along, geometry, params);
   Job job = make_job(request, geometry, Task::gradient);
-  job.slabs_stay_cached = false;  // fetching x ahead while dx is written has not been measured
+  job.slabs_stay_cached = false;  // with x and dy of the next slab fetched ahead dx takes 25 cycles instead of 23
   return job;
 }
 
@@ -146,8 +170,10 @@ struct ByStatistics {
       take_sums();
       return;
     }
-    sums = !of.statistics_given || (of.weight_is_constant && (of.dweight || of.dbias));
-    if (!sums) return;
+    if (!of.mean_error.empty()) job.mean_error = of.mean_error.data();
+    const bool wants_params = of.weight_is_constant && (of.dweight || of.dbias);
+    sums = !of.statistics_given || wants_params;
+    if (!wants_params && of.sums.empty()) return;
     totals.resize(static_cast<std::size_t>(of.given_rstd.size()) * terms);
     job.totals = totals.data();
   }
@@ -175,7 +201,7 @@ struct ByStatistics {
       request.sums[s] = {.count = terms == 4 ? total[3] : static_cast<double>(geometry.count),
                          .mean = element(request.given_mean, index),
                          .rstd = element(request.given_rstd, index),
-                         .centred = total[term_mean_error],
+                         .centred = total[term_centred],
                          .gradient = total[term_bias],
                          .projection = total[term_weight]};
     }
@@ -184,18 +210,32 @@ struct ByStatistics {
   void take(Job& once, std::int64_t offset) const {
     with_work_type(request.dtype, [&](auto zero) { take_given<decltype(zero)>(request, once, offset); });
   }
-  // What rounding took from the mean of a statistic.
-  [[nodiscard]] double mean_error(std::size_t statistic) const {
-    if (totals.size() == 0 || request.statistics_given) return 0.0;
-    return totals[statistic * terms + term_mean_error];
-  }
   void finish() const {
-    if (request.weight_is_constant) {
-      store_sums(request.dweight, totals, terms, term_weight);
-      store_sums(request.dbias, totals, terms, term_bias);
-    }
-    for (std::size_t s = 0; s < request.mean_error.size(); ++s) request.mean_error[s] = mean_error(s);
+    if (!request.weight_is_constant) return;
+    store_sums(request.dweight, totals, terms, term_weight);
+    store_sums(request.dbias, totals, terms, term_bias);
   }
+};
+
+// A tensor of results that the kernels write in their own words: the caller's memory where that serves.
+class Written {
+ public:
+  Written(const TensorView& results, DType word) : results_(results), as_it_is_(results.dtype == word) {
+    if (!as_it_is_) words_ = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(results.size()));
+  }
+  [[nodiscard]] void* data() const { return as_it_is_ ? results_.data : words_.get(); }
+  void store() const {
+    if (as_it_is_) return;
+    visit_storage(results_.dtype, [&](auto tag) {
+      auto* to = static_cast<typename decltype(tag)::Storage*>(results_.data);
+      for (std::int64_t i = 0; i < results_.size(); ++i) store_sum(to + i, words_[static_cast<std::size_t>(i)]);
+    });
+  }
+
+ private:
+  TensorView results_;
+  bool as_it_is_;
+  std::unique_ptr<float[]> words_;  // of half precision
 };
 
 // The half that gives dweight and dbias where weight varies within a statistic.
@@ -206,24 +246,22 @@ struct ByParameters {
   Params params;
   Job job;
   LaneScratch scratch;
-  std::size_t terms = static_cast<std::size_t>(terms_of(job));
-  Totals totals;
+  Written dbias, dweight;
 
   explicit ByParameters(const Request& of)
       : request(of),
         given(of),
         job(make(of, geometry, given, params)),
-        scratch(job, of.dtype, of.activation == Activation::silu ? 2 : 0) {
+        scratch(job, of.dtype, of.activation == Activation::silu ? 2 : 0),
+        dbias(of.dbias, work_dtype(of.dtype)),
+        dweight(of.dweight, work_dtype(of.dtype)) {
     job.weight = job.lanes[0];
     job.bias = job.lanes[1];
-    const std::int64_t results = (of.dweight ? of.dweight : of.dbias).size();
-    totals.resize(static_cast<std::size_t>(results) * terms);
-    job.totals = totals.data();
+    if (of.dbias) job.dbias = dbias.data();
+    if (of.dweight) job.dweight = dweight.data();
   }
   static Job make(const Request& of, Geometry& geometry, const Given& given, Params& params) {
-    const Param along[] = {
-        {vector_view(given.high), 0.0}, {vector_view(given.low), 0.0}, {vector_view(given.rstd), 1.0}};
-    Job job = gradient_job(of, geometry, along, params);
+    Job job = gradient_job(of, geometry, given.along, params);
     job.given_mean_high = params.values[0];
     job.given_mean_low = params.values[1];
     job.given_rstd = params.values[2];
@@ -235,8 +273,8 @@ struct ByParameters {
     with_work_type(request.dtype, [&](auto zero) { take_params<decltype(zero)>(request, once, offset); });
   }
   void finish() const {
-    store_sums(request.dweight, totals, terms, term_weight);
-    store_sums(request.dbias, totals, terms, term_bias);
+    if (request.dbias) dbias.store();
+    if (request.dweight) dweight.store();
   }
 };
 
@@ -307,10 +345,11 @@ struct BlockOfRows {
     const std::int64_t each = rows.job.slab_lanes;
     kernels_of(rows.job, rows.request.dtype).run(rows.job, begin / each, (end + each - 1) / each);
     if (rows.request.mean_error.empty()) return;
-    void* const memory = const_cast<void*>(columns.job.given_mean_low);  // ours: `params` or `given` holds it
+    // Ours: `params` or `given` holds it, or it is the request's own `mean_error`.
+    void* const memory = const_cast<void*>(columns.job.given_mean_low);
     auto* low = static_cast<C*>(memory);
     for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
-      low[row] = static_cast<C>(columns.given.low[row] + rows.mean_error(row));
+      low[row] = static_cast<C>(columns.given.rest(row) + rows.request.mean_error[row]);
     }
   }
 };

@@ -20,10 +20,22 @@ template <class Visit>
 void for_lanes(const Geometry& g, std::int64_t offset, Visit visit) {
   std::int64_t lane = 0;
   for (std::int64_t i = 0; i < g.kept[0].extent; ++i) {
-    for (std::int64_t j = 0; j < g.kept[1].extent; ++j, ++lane) {
-      visit(lane, offset + i * g.kept[0].stat_stride + j / g.pooled * g.kept[1].stat_stride);
+    std::int64_t statistic = offset + i * g.kept[0].stat_stride;
+    for (std::int64_t j = 0; j < g.kept[1].extent; j += g.pooled, statistic += g.kept[1].stat_stride) {
+      for (std::int64_t k = 0; k < g.pooled; ++k, ++lane) visit(lane, statistic);
     }
   }
+}
+
+/// Fills lanes with what `make` makes of each statistic's element of `view` and of the statistic's number.
+template <class C, class Make>
+void fill_lanes(const Geometry& g, std::int64_t offset, const TensorView& view, C* lanes, Make make) {
+  visit_storage(view.dtype, [&](auto tag) {
+    const auto* p = static_cast<const typename decltype(tag)::Storage*>(view.data);
+    for_lanes(g, offset, [&](std::int64_t l, std::int64_t s) {
+      lanes[l] = static_cast<C>(make(static_cast<double>(load_value(p + s)), s));
+    });
+  });
 }
 
 }  // namespace normkit::detail

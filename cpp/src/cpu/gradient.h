@@ -11,19 +11,20 @@
 namespace normkit::detail {
 namespace {
 
-template <class L, bool fused>
+// `by_statistics`: only there is the mean to be found again.
+template <class L, bool fused, bool by_statistics>
 struct GradientSums {
   Sum<L> centred, u, p, count;
   static NORMKIT_INLINE GradientSums about(L) { return {}; }
   template <class C>
   NORMKIT_INLINE void add(int j, const Gradient<C>& r) {
-    centred.recent.v[j] = centred.recent.v[j] + r.centred;
+    if constexpr (by_statistics) centred.recent.v[j] = centred.recent.v[j] + r.centred;
     u.recent.v[j] = u.recent.v[j] + r.weighed;
     p.recent.v[j] = fma(r.weighed, r.unit, p.recent.v[j]);
     if constexpr (fused) count.recent.v[j] = count.recent.v[j] + r.count;
   }
   NORMKIT_INLINE void flush() {
-    centred.flush();
+    if constexpr (by_statistics) centred.flush();
     u.flush();
     p.flush();
     if constexpr (fused) count.flush();
@@ -48,7 +49,7 @@ struct GradientRule {
   template <class C, class S>
   using Reader = GradientReader<C, S, fused, column, rows>;
   template <class L>
-  using Sums = GradientSums<L, fused>;
+  using Sums = GradientSums<L, fused, column == Column::statistics>;
 
   template <class Block>
   static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
@@ -63,7 +64,7 @@ struct GradientRule {
   }
 
   static NORMKIT_INLINE void merge(double* a, const double* b, double, double) {
-    for (int t = 0; t < 3; ++t) a[t] += b[t];
+    NORMKIT_UNROLL for (int t = 0; t < 3; ++t) a[t] += b[t];
   }
 
   template <class C>
@@ -73,9 +74,10 @@ struct GradientRule {
     const double rstd = static_cast<double>(lanes.of[lane_rstd][lane]);
     GradientMeans means = {0.0, 0.0, 0.0};
     if (count > 0.0) {
-      means.projection = total[2] / count;
+      const double share = 1.0 / count;  // one division, for most often all lanes have as many values
+      means.projection = total[2] * share;
       if (ending.centred) {
-        means = {total[0] / count, total[1] / count, means.projection};
+        means = {total[0] * share, total[1] * share, means.projection};
         means =
             refined(means, static_cast<double>(lanes.of[lane_mean_high][lane]), rstd, mean_rounding(sizeof(C) == 8));
         if (means.missing != 0.0) {

@@ -93,9 +93,8 @@ struct GradientRun {
     if (column == Column::statistics && weighs) r.weighed = r.g * at(weight, params_vary());
     return r;
   }
-  // Not inlined: it serves the ends of runs, in very many places.
   template <bool folds>
-  __attribute__((noinline)) Gradient<C> first(std::int64_t i, int n) const {
+  NORMKIT_AT_ENDS Gradient<C> first(std::int64_t i, int n) const {
     return gradient<folds>(First<C>{i, n});
   }
 };
@@ -161,7 +160,7 @@ struct GradientCursor {
 template <class C, class S, bool fused, Column column, bool rows>
 struct GradientReader {
   static constexpr int width = Vec<C>::width;
-  static constexpr bool is_light = false;
+  static constexpr bool is_light = true;
   GradientCursor<C, S, fused, column, rows> base, cursor;
 
   NORMKIT_INLINE GradientReader(const Job& job, const Start& start) : base(job, start), cursor(base) {
@@ -172,6 +171,7 @@ struct GradientReader {
     cursor.go(index);
   }
   NORMKIT_INLINE void advance(std::int64_t n = 1) { cursor.advance(cursor.job->outer[2], 0, n); }
+  NORMKIT_INLINE void next_lane(const Job& job) { cursor.advance(job.geometry.kept[1], 1); }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
     fold.add(j, cursor.run.template gradient<true>(At<C>{i}));

@@ -46,9 +46,12 @@ struct Job {
   const void *weight = nullptr, *bias = nullptr;
   const void *given_mean_high = nullptr, *given_mean_low = nullptr, *given_rstd = nullptr;  // gradients only
 
-  void* mean = nullptr;           // out, C, by stat strides; may be null
-  void* rstd = nullptr;           // likewise
-  double* totals = nullptr;       // out, the rule's terms of each statistic, by stat strides; may be null
+  void* mean = nullptr;  // out, C, by stat strides; may be null
+  void* rstd = nullptr;  // likewise
+  double* mean_error =
+      nullptr;  // Task::gradient: out, by stat strides, what the given means were short of; may be null
+  void *dbias = nullptr, *dweight = nullptr;  // Task::gradient: out, C, by stat strides; may be null
+  double* totals = nullptr;                   // out, the rule's terms of each statistic, by stat strides; may be null
   double* lane_totals = nullptr;  // out, those of each lane before pooled ones meet, [kept[0]][kept[1]]; may be null
 
   void (*before_block)(void* context,

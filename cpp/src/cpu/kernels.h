@@ -147,13 +147,12 @@ struct Loops {
   static constexpr bool has_map = !Same<Then, NoMap>::value;
 
   // Of a slab's lanes.
-  struct Totals {
-    double term[terms][width];
+  struct Totals : Parts<terms, width> {
     double count;
 
     PartsView<terms> from(int lane) {
       PartsView<terms> view;
-      for (int t = 0; t < terms; ++t) view.term[t] = term[t] + lane;
+      for (int t = 0; t < terms; ++t) view.term[t] = this->term[t] + lane;
       return view;
     }
   };
@@ -174,15 +173,12 @@ struct Loops {
       if (job.adds) map_piece<AddMap<C, S>, rows>(job, slab, where, LanesView<C>{}, 0);
     }
     const Block block{&job, {slab.k0, slab.lane, 0, 0}, slab.lanes, where};
-    const PartsView<terms> so_far = totals.from(0);
-    const bool is_first = totals.count == 0.0;
-    Parts<terms, width> parts;
-    Rule::fold(block, is_first ? nullptr : &so_far, parts);
-    if (is_first) {
-      for (int t = 0; t < terms; ++t) {
-        each_lane(block.computed(), [&](int l) { so_far.term[t][l] = parts.term[t][l]; });
-      }
+    if (totals.count == 0.0) {
+      Rule::fold(block, nullptr, totals);
     } else {
+      const PartsView<terms> so_far = totals.from(0);
+      Parts<terms, width> parts;
+      Rule::fold(block, &so_far, parts);
       PartsView<terms> next;
       for (int t = 0; t < terms; ++t) next.term[t] = parts.term[t];
       merge_parts<Rule>(so_far, totals.count, next, count, block.computed());
@@ -215,7 +211,7 @@ struct Loops {
 
   static void copy_parts(const PartsView<terms>& from, const PartsView<terms>& to, int lanes) {
     for (int t = 0; t < terms; ++t) {
-      for (int l = 0; l < lanes; ++l) to.term[t][l] = from.term[t][l];
+      each_lane(lanes, [&](int l) { to.term[t][l] = from.term[t][l]; });
     }
   }
 
@@ -286,12 +282,25 @@ struct Loops {
     } else {
       finish_pooled(job, slab, totals, lanes);
     }
-    std::int64_t at = slab.k0 * g.kept[0].stat_stride + divide(slab.lane, pooled).quotient * g.kept[1].stat_stride;
-    for (int lane = 0; lane < slab.lanes; lane += pooled, at += g.kept[1].stat_stride) {
-      if (job.mean != nullptr) static_cast<C*>(job.mean)[at] = lanes.of[lane_mean_high][lane];
-      if (job.rstd != nullptr) static_cast<C*>(job.rstd)[at] = lanes.of[lane_scale][lane];
-      if (job.totals == nullptr) continue;
-      for (int t = 0; t < terms; ++t) job.totals[terms * at + t] = totals.term[t][lane];
+    write(g, slab, lanes.of[lane_mean_high], static_cast<C*>(job.mean));
+    write(g, slab, lanes.of[lane_scale], static_cast<C*>(job.rstd));
+    write(g, slab, totals.term[0], job.mean_error);
+    if constexpr (terms > 2) {
+      write(g, slab, totals.term[1], static_cast<C*>(job.dbias));
+      write(g, slab, totals.term[2], static_cast<C*>(job.dweight));
+    }
+    if (job.totals == nullptr) return;
+    for (int t = 0; t < terms; ++t) write(g, slab, totals.term[t], job.totals + t, terms);
+  }
+
+  // What is known of a slab's statistics, to where they are wanted: by stat strides, `each` elements a statistic.
+  template <class T, class V>
+  static NORMKIT_INLINE void write(const Geometry& g, const Slab& slab, const V* values, T* to, int each = 1) {
+    if (to == nullptr) return;
+    const std::int64_t first = divide(slab.lane, g.pooled).quotient * g.kept[1].stat_stride;
+    to += each * (slab.k0 * g.kept[0].stat_stride + first);
+    for (int l = 0; l < slab.lanes; l += static_cast<int>(g.pooled), to += each * g.kept[1].stat_stride) {
+      *to = static_cast<T>(values[l]);
     }
   }
 

@@ -154,6 +154,13 @@ NORMKIT_INLINE void fence() {
 
 // --- the first n < width elements: the rest is not touched ----------------------------------------------------------
 
+// Before what serves the ends of runs, in very many places: a few masked instructions, or a call.
+#if defined(__AVX512F__)
+#define NORMKIT_AT_ENDS NORMKIT_INLINE
+#else
+#define NORMKIT_AT_ENDS __attribute__((noinline))
+#endif
+
 template <class C, class S>
 NORMKIT_INLINE Vec<C> load_first(const S* p, int n, Vec<C> fill) {
 #if defined(__AVX512F__)

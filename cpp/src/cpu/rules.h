@@ -341,7 +341,7 @@ NORMKIT_INLINE void merge_parts(const PartsView<Rule::terms>& a, double count_a,
     double of_b[terms];
     double weight = common_weight;
     double cross = common_cross;
-    for (int t = 0; t < terms; ++t) {
+    NORMKIT_UNROLL for (int t = 0; t < terms; ++t) {
       of_a[t] = a.term[t][l];
       of_b[t] = b.term[t][l];
     }
@@ -352,7 +352,7 @@ NORMKIT_INLINE void merge_parts(const PartsView<Rule::terms>& a, double count_a,
       of_a[terms - 1] = count;
     }
     Rule::merge(of_a, of_b, weight, cross);
-    for (int t = 0; t < terms; ++t) a.term[t][l] = of_a[t];
+    NORMKIT_UNROLL for (int t = 0; t < terms; ++t) a.term[t][l] = of_a[t];
   });
 }
 

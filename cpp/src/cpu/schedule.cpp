@@ -111,7 +111,7 @@ void cut_columns(Job& job, int threads) {
 // stays in a core's second-level cache. What a row costs beside its values is little in a fold of x alone, which is on
 // a par with a tile at 16 float or 8 double values; gradients are so at 48.
 constexpr std::int64_t short_run_bytes = 64;
-constexpr std::int64_t short_gradient_run = 48;
+constexpr std::int64_t short_gradient_run = 4;
 constexpr std::int64_t most_tile_count = 4096;
 constexpr std::int64_t tile_values = 4096;
 constexpr std::int64_t least_tile_lanes = 16;

@@ -65,6 +65,9 @@ void run_loops(Job& job, const Request& request, const Body& body, int level = 0
     }
     at.mean = moved(job.mean, i * axis.stat_stride * word);
     at.rstd = moved(job.rstd, i * axis.stat_stride * word);
+    at.dbias = moved(job.dbias, i * axis.stat_stride * word);
+    at.dweight = moved(job.dweight, i * axis.stat_stride * word);
+    if (job.mean_error != nullptr) at.mean_error = job.mean_error + i * axis.stat_stride;
     if (job.totals != nullptr) at.totals = job.totals + i * axis.stat_stride * terms_of(job);
     run_loops(at, request, body, level + 1, offset + i * axis.stat_stride);
   }

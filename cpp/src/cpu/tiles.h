@@ -247,6 +247,7 @@ class Tiles {
     const std::int64_t at = lanes.k0[0] * g.kept[0].stat_stride + lanes.k1[0] * g.kept[1].stat_stride;
     if (job_.mean != nullptr) tile_.mean = static_cast<C*>(job_.mean) + at;
     if (job_.rstd != nullptr) tile_.rstd = static_cast<C*>(job_.rstd) + at;
+    if (job_.mean_error != nullptr) tile_.mean_error = job_.mean_error + at;
     if (job_.totals != nullptr) tile_.totals = job_.totals + terms_ * at;
     for (int k = 0; k < lane_count; ++k) {
       if (job_.lanes[k] != nullptr) take_lanes(lanes, static_cast<const C*>(job_.lanes[k]) + lanes.first, k);

@@ -116,14 +116,16 @@ NORMKIT_INLINE typename Vec<C>::Bits valid_at(const std::uint8_t* p, bool varies
   if (varies) return nonzero_bytes<C>(p + i);
   return p[0] != 0 ? ~typename Vec<C>::Bits{} : typename Vec<C>::Bits{};
 }
-// Not inlined: it serves the ends of runs, in very many places.
 template <class C>
-__attribute__((noinline)) typename Vec<C>::Bits valid_first(const std::uint8_t* p, bool varies, std::int64_t i, int n) {
-  const typename Vec<C>::Bits present = first_lanes<C>(n);
-  if (p == nullptr || !varies) return present & valid_at<C>(p, varies, i);
+__attribute__((noinline)) typename Vec<C>::Bits nonzero_first(const std::uint8_t* p, int n) {
   std::uint8_t bytes[Vec<C>::width] = {};
-  for (int k = 0; k < n; ++k) bytes[k] = p[i + k];
+  for (int k = 0; k < n; ++k) bytes[k] = p[k];
   return nonzero_bytes<C>(bytes);
+}
+template <class C>
+NORMKIT_AT_ENDS typename Vec<C>::Bits valid_first(const std::uint8_t* p, bool varies, std::int64_t i, int n) {
+  if (p != nullptr && varies) return nonzero_first<C>(p + i, n);
+  return first_lanes<C>(n) & valid_at<C>(p, varies, i);
 }
 
 }  // namespace
