@@ -35,9 +35,14 @@ def test_stub_is_installed():
     assert (installed / "py.typed").exists()
 
 
+WITHIN = {"has_infinity", "min_max", "scale_columns"}  # what the package's own modules take of the extension
+
+
 def test_public_list():
     """Everything public is in the stub or a layer, and nothing public is left out of the list."""
     defined = set(re.findall(r"^(?:def|class) (\w+)", STUB.read_text(), re.MULTILINE))
+    assert defined >= WITHIN
+    defined -= WITHIN
     layers = set(normkit.layers.__all__) - {"Layer"}
     assert defined | layers | {"__version__"} == set(normkit.__all__)
     assert sorted(normkit.__all__) == normkit.__all__

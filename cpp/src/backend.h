@@ -34,6 +34,8 @@ struct Request {
   TensorView given_mean;              // `apply`, `backward`; dense, indexed by stat strides
   TensorView given_variance;          // `apply` only; likewise
   TensorView given_rstd;              // `backward` only; likewise
+  TensorView given_scale;             // `scale` only, with the shift as given_mean; likewise, or null: 1 and 0
+  bool inverse = false;               // `scale` only
   std::int64_t channels_per_statistic = 1;  // `backward` by parameters: so many in a row share what is given
   void* mean = nullptr;                     // out, by stat strides, also of `apply`; null where not asked for
   void* rstd = nullptr;                     // likewise
@@ -61,12 +63,16 @@ inline TensorView vector_view(std::span<const double> values) {
 struct Backend {
   void (*forward)(const Request& request);
   void (*apply)(const Request& request);
+  void (*scale)(const Request& request);
   /// By statistics: dx, dresidual, mean_error, and where weight is constant dweight and dbias. By parameters: the
   /// latter. By statistics with a request by parameters: both.
   void (*backward)(const Request& request);
   void (*moments)(const Request& request);
   /// How many elements of a dense mask are not 0.
   std::int64_t (*count)(const TensorView& mask);
+  /// Writes the elements of a dense tensor, float32 or float64, as double. Whether all can be weights: finite and not
+  /// negative.
+  bool (*take_weights)(const TensorView& dense, double* to);
   /// Sets a dense tensor to 0.
   void (*clear)(const TensorView& tensor);
   /// Copies between two tensors of one shape and dtype, of any strides.

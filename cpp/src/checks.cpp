@@ -139,10 +139,14 @@ void check_like_x(const char* op, const char* argument, const TensorView& view, 
   }
 }
 
+void check_spread(const char* op, const char* argument, const TensorView& view, const TensorView& x) {
+  check_shape(op, argument, view, shape_of(x), "that of x, with strides of 0 where it does not vary");
+}
+
 void check_mask(const Normalizer& norm, const TensorView& mask, const TensorView& x) {
   if (!mask) return;
   check_dtype(norm.name, "mask", mask.dtype, DType::boolean);
-  check_shape(norm.name, "mask", mask, shape_of(x), "that of x, with strides of 0 where it does not vary");
+  check_spread(norm.name, "mask", mask, x);
   if (norm.least_count < 2) return;
   for (int a = 0; a < norm.rank; ++a) {
     if (contains(norm.affine, a) && mask.shape[a] > 1 && mask.strides[a] != 0) {

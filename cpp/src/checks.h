@@ -43,6 +43,8 @@ void check_statistic(const Normalizer& norm, const char* argument, const TensorV
                      bool given);
 /// Absent, or of x's shape and dtype.
 void check_like_x(const char* op, const char* argument, const TensorView& view, const TensorView& x);
+/// Of the shape of x.
+void check_spread(const char* op, const char* argument, const TensorView& view, const TensorView& x);
 void check_mask(const Normalizer& norm, const TensorView& mask, const TensorView& x);
 /// A result of x's shape and dtype, each of whose elements is one place in memory.
 void check_output(const char* op, const char* argument, const TensorView& x, const TensorView& y);

@@ -103,13 +103,13 @@ std::int64_t pool(AxisList& list) {
   return pooled;
 }
 
-// All operands must have unit stride along the innermost axis; a mask may do without varying along it.
+// All operands must have unit stride along the innermost axis, or, some of them, not vary along it.
 bool ends_in_unit_stride(AxisList& list, const OperandStrides& strides) {
   if (list.size == 0) return true;
   const Axis& last = list[list.size - 1];
   for (int k = 0; k < max_operands; ++k) {
     if (strides[static_cast<std::size_t>(k)] == nullptr) continue;
-    if (last.data_stride[k] != 1 && !(k == operand_mask && last.data_stride[k] == 0)) return false;
+    if (last.data_stride[k] != 1 && !(may_be_shared(k) && last.data_stride[k] == 0)) return false;
   }
   return true;
 }

@@ -16,12 +16,22 @@ constexpr bool contains(AxisSet set, int axis) { return ((set >> axis) & 1u) != 
 
 /// Tensors that one kernel walks together, each with strides of its own; absent ones have strides of 0. x leads: it
 /// orders the axes. What the others are depends on the task:
-///              out   second     third  mask  extra
+///              out   second     third  mask  extra      weight
 ///   forward    y     residual          mask
 ///   x + addend y     addend     x                  (x, the leader, is the sum)
 ///   backward   dx    dy         y      mask  dresidual
-inline constexpr int max_operands = 6;
-enum Operand : int { operand_x, operand_out, operand_second, operand_third, operand_mask, operand_extra };
+///   moments                            mask             of each value, float64
+inline constexpr int max_operands = 7;
+enum Operand : int {
+  operand_x,
+  operand_out,
+  operand_second,
+  operand_third,
+  operand_mask,
+  operand_extra,
+  operand_weight
+};
+constexpr bool may_be_shared(int operand) { return operand == operand_mask || operand == operand_weight; }
 
 /// stat_stride == 0: statistics are taken over this axis. param_stride == 0: weight and bias do not vary along it.
 struct Axis {

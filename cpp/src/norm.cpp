@@ -231,29 +231,4 @@ void apply(const Normalizer& norm, const Apply& a) {
   run_apply(norm, operands, backend, request);
 }
 
-void moments(const Normalizer& norm, const TensorView& x, std::span<Moments> out, const TensorView& mask, Nan nan) {
-  using namespace detail;
-  check_x(norm, x);
-  if (norm.statistic != Statistic::variance) {
-    fail(norm.name, "moments are taken by normalizers with a mean and a variance only");
-  }
-  const std::int64_t statistics = kept_shape(norm, shape_of(x)).size();
-  if (static_cast<std::int64_t>(out.size()) != statistics) {
-    fail(norm.name, "moments must have one entry per statistic, " + std::to_string(statistics) + "; got " +
-                        std::to_string(out.size()));
-  }
-  check_device(norm.name, x, {&mask});
-  check_mask(norm, mask, x);
-  const Backend& backend = backend_of(x);
-  std::ranges::fill(out, Moments{});  // those of no values at all
-  if (x.size() == 0) return;
-  Request request = request_for(norm, x, {}, {});
-  request.eps = 0.0;  // no eps that would excuse lost digits of a small variance
-  request.moments = out;
-  request.omits_nan = nan == Nan::omit;
-  Operands operands;
-  operands.view = {x, {}, {}, {}, mask, {}};
-  run_planned(norm, operands, backend, backend.moments, request);
-}
-
 }  // namespace normkit

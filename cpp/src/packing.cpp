@@ -144,10 +144,10 @@ class Packed {
     TensorView& view = views[static_cast<std::size_t>(operand)];
     if (!view) return;
     const TensorView was = view;
-    if (operand == operand_mask) {
+    if (may_be_shared(operand)) {
       // It need not be spread over the axes that it does not vary along, unless the leader's walk wants it so.
-      view = dense_mask(was, false);
-      if (!accept(plan_with(operand), own)) view = dense_mask(was, true);
+      view = dense_shared(was, false);
+      if (!accept(plan_with(operand), own)) view = dense_shared(was, true);
     } else {
       view = dense_view(was, order(), nullptr);
     }
@@ -159,14 +159,14 @@ class Packed {
     backend_.copy(from, to);
   }
 
-  TensorView dense_mask(const TensorView& mask, bool spread) {
-    TensorView view = mask;
+  TensorView dense_shared(const TensorView& tensor, bool spread) {
+    TensorView view = tensor;
     std::int64_t stride = 1;
-    for (int i = mask.rank - 1; i >= 0; --i) {
+    for (int i = tensor.rank - 1; i >= 0; --i) {
       const int axis = order()[static_cast<std::size_t>(i)];
-      const bool varies = spread || (mask.strides[axis] != 0 && mask.shape[axis] > 1);
+      const bool varies = spread || (tensor.strides[axis] != 0 && tensor.shape[axis] > 1);
       view.strides[axis] = varies ? stride : 0;
-      if (varies) stride *= mask.shape[axis];
+      if (varies) stride *= tensor.shape[axis];
     }
     return view;
   }
@@ -184,7 +184,7 @@ class Packed {
 // All laid out as the leader is: their walk is its own.
 bool all_alike(const Views& views) {
   const TensorView& x = views[operand_x];
-  if (views[operand_mask]) return false;
+  if (views[operand_mask] || views[operand_weight]) return false;
   return std::all_of(views.begin(), views.end(), [&](const TensorView& view) {
     return !view || std::equal(x.strides, x.strides + x.rank, view.strides);
   });

@@ -353,7 +353,7 @@ def min_max_scale(x: ArrayT, *, axis: int | Sequence[int] | None = 0, feature_ra
     array([-1. , -0.5,  1. ])
     """
 
-def moments(x: Any, *, axis: int | Sequence[int] | None = 0, mask: Any | None = None, nan: Literal['propagate', 'omit'] = 'propagate') -> Moments:
+def moments(x: Any, *, axis: int | Sequence[int] | None = 0, mask: Any | None = None, nan: Literal['propagate', 'omit'] = 'propagate', weights: Any | None = None) -> Moments:
     """
     Count, mean, variance and range of the values that share a statistic.
 
@@ -367,6 +367,10 @@ def moments(x: Any, *, axis: int | Sequence[int] | None = 0, mask: Any | None = 
         True = valid; any shape that broadcasts to that of `x`.
     nan : {'propagate', 'omit'}, default 'propagate'
         Whether a NaN makes the moments it is in NaN, or counts as missing.
+    weights : array, optional
+        How often each value counts: finite and not negative; float32 or float64. With one axis they go along the axis, if
+        that is one, as those of `numpy.average`; else any shape that broadcasts to that of `x`. The count is their sum. A
+        value of weight 0 is missing, whatever it is.
 
     Returns
     -------
@@ -387,6 +391,112 @@ def moments(x: Any, *, axis: int | Sequence[int] | None = 0, mask: Any | None = 
     >>> m = normkit.moments(np.array([[1.0, np.nan], [3.0, 4.0], [5.0, 8.0]]), nan="omit")
     >>> m.count, m.mean, m.var()
     (array([3., 2.]), array([3., 6.]), array([2.66666667, 4.        ]))
+    >>> m = normkit.moments(np.array([[1.0, 8.0], [3.0, 4.0]]), weights=np.array([3.0, 1.0]))
+    >>> m.count, m.mean, m.var()
+    (array([4., 4.]), array([1.5, 7. ]), array([0.75, 3.  ]))
+    """
+
+def min_max(x: Any, *, axis: int | Sequence[int] | None = 0, mask: Any | None = None, nan: Literal['propagate', 'omit'] = 'propagate') -> Moments:
+    """
+    Count and range of the values that share a statistic: `moments` without the rest.
+
+    Parameters
+    ----------
+    x, axis, mask, nan
+        As of `moments`.
+
+    Returns
+    -------
+    Moments
+        Of the shape of `x` without the axes; ``mean`` and ``m2`` are NaN, since nobody looked.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from normkit import _core
+    >>> m = _core.min_max(np.array([[1.0, np.nan], [3.0, 4.0], [5.0, 8.0]]), nan="omit")
+    >>> m.count, m.min, m.max
+    (array([3., 2.]), array([1., 4.]), array([5., 8.]))
+    """
+
+def has_infinity(x: Any) -> bool:
+    """
+    Whether any value is infinite.
+
+    Parameters
+    ----------
+    x : array
+        Any shape with at least one axis; float32, float64, float16 or bfloat16.
+
+    Returns
+    -------
+    bool
+        NaN is not infinite.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from normkit import _core
+    >>> _core.has_infinity(np.array([1.0, np.nan])), _core.has_infinity(np.array([1.0, -np.inf]))
+    (False, True)
+    """
+
+def scale_columns(x: ArrayT, scale: Any | None = None, shift: Any | None = None, *, inverse: bool = False, clip: tuple[float, float] | None = None, out: ArrayT | None = None) -> ArrayT:
+    """
+    Scale and shift each column: ``x * scale + shift``, or ``(x - shift) / scale``.
+
+    Computed in float64 whatever the dtype of `x`, and rounded once. One pass over memory.
+
+    Parameters
+    ----------
+    x : array
+        (n, ...): what follows the first axis are columns; float32, float64, float16 or bfloat16.
+    scale, shift : array, optional
+        The shape of `x` without its first axis; float32 or float64. None stands for 1 and 0.
+    inverse : bool, default False
+        ``(x - shift) / scale`` instead.
+    clip : tuple of two floats, optional
+        The least and the greatest result; what lies beyond is moved there, and NaN stays NaN.
+    out : array, optional
+        Where to write the result: shape and dtype of `x`. It may be `x` itself.
+
+    Returns
+    -------
+    array
+        Shape, dtype, library and device of `x`.
+
+    Raises
+    ------
+    TypeError
+        The dtype or the kind of an array is not supported.
+    ValueError
+        A shape, an axis or a number does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from normkit import _core
+    >>> x = np.array([[1.0, 10.0], [3.0, 20.0]])
+    >>> _core.scale_columns(x, np.array([2.0, 0.5]), np.array([1.0, 0.0]))
+    array([[ 3.,  5.],
+           [ 7., 10.]])
+    >>> _core.scale_columns(x, np.array([2.0, 0.5]), np.array([1.0, 0.0]), inverse=True, clip=(0.0, 30.0))
+    array([[ 0., 20.],
+           [ 1., 30.]])
     """
 
 @overload

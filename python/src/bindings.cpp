@@ -47,9 +47,26 @@ void bind_tables(nb::module_& module) {
              nb::sig("def min_max_scale(x: ArrayT, *, " NORMKIT_AXES " = 0, "
                      "feature_range: tuple[float, float] = (0.0, 1.0), out: ArrayT | None = None) -> ArrayT"));
   module.def("moments", &moments, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0, "mask"_a = nb::none(),
-             "nan"_a = "propagate", docs::moments,
+             "nan"_a = "propagate", "weights"_a = nb::none(), docs::moments,
              nb::sig("def moments(x: typing.Any, *, " NORMKIT_AXES " = 0, mask: typing.Any | None = None, "
+                     "nan: typing.Literal['propagate', 'omit'] = 'propagate', weights: typing.Any | None = None) -> "
+                     "Moments"));
+}
+
+/// What normkit's own scalers are made of.
+void bind_for_scalers(nb::module_& module) {
+  module.def("min_max", &min_max, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0, "mask"_a = nb::none(),
+             "nan"_a = "propagate", docs::min_max,
+             nb::sig("def min_max(x: typing.Any, *, " NORMKIT_AXES " = 0, mask: typing.Any | None = None, "
                      "nan: typing.Literal['propagate', 'omit'] = 'propagate') -> Moments"));
+  module.def("has_infinity", &has_infinity, "x"_a.none(), docs::has_infinity,
+             nb::sig("def has_infinity(x: typing.Any) -> bool"));
+  module.def(
+      "scale_columns", &scale_columns, "x"_a.none(), "scale"_a = nb::none(), "shift"_a = nb::none(), nb::kw_only(),
+      "inverse"_a = false, "clip"_a = nb::none(), "out"_a = nb::none(), docs::scale_columns,
+      nb::sig("def scale_columns(x: ArrayT, scale: typing.Any | None = None, shift: typing.Any | None = None, *, "
+              "inverse: bool = False, clip: tuple[float, float] | None = None, out: ArrayT | None = None) -> "
+              "ArrayT"));
 }
 
 void bind_over_axes(nb::module_& module) {
@@ -165,6 +182,7 @@ NB_MODULE(_core, module) {
   python::bind_moments(module);
   python::bind_state(module);
   python::bind_tables(module);
+  python::bind_for_scalers(module);
   python::bind_over_axes(module);
   python::bind_per_channel(module);
   python::bind_backward(module);

@@ -51,6 +51,30 @@ int from_front(int axis, int rank) { return axis < 0 ? axis + rank : axis; }
 
 }  // namespace
 
+void insert_axis(TensorView& view, int axis, std::int64_t extent) {
+  std::copy_backward(view.shape + axis, view.shape + view.rank, view.shape + view.rank + 1);
+  std::copy_backward(view.strides + axis, view.strides + view.rank, view.strides + view.rank + 1);
+  view.shape[axis] = extent;
+  view.strides[axis] = 0;
+  ++view.rank;
+}
+
+void broadcast_to(Argument argument, TensorView& view, const TensorView& x) {
+  bool fits = view.rank <= x.rank;
+  for (int a = 1; fits && a <= view.rank; ++a) {
+    fits = view.shape[view.rank - a] == x.shape[x.rank - a] || view.shape[view.rank - a] == 1;
+  }
+  if (!fits) {
+    refuse(PyExc_ValueError, argument, "must broadcast to the shape of x, " + shape_text(shape_of(x)),
+           shape_text(shape_of(view)));
+  }
+  while (view.rank < x.rank) insert_axis(view, 0, 1);
+  for (int a = 0; a < x.rank; ++a) {
+    if (view.shape[a] == 1) view.strides[a] = 0;
+    view.shape[a] = x.shape[a];
+  }
+}
+
 Mask::Mask(const char* operation, const Validity& given, const TensorView& x, int channel_axis) {
   if (given.mask.is_none() && given.lengths.is_none()) return;
   if (!given.mask.is_none() && !given.lengths.is_none()) {
@@ -69,33 +93,13 @@ Mask::Mask(const char* operation, const Validity& given, const TensorView& x, in
            "must have shape " + shape_text(wanted) + ", that of x without its channel axis",
            shape_text(shape_of(view)));
   }
-  insert_axis(channel, x.shape[channel]);
+  insert_axis(view, channel, x.shape[channel]);
 }
 
 Mask::Mask(const char* operation, nb::handle given, const TensorView& x) {
   if (given.is_none()) return;
   owner_ = view_mask({operation, "mask"}, given, view);
-  bool fits = view.rank <= x.rank;
-  for (int a = 1; fits && a <= view.rank; ++a) {
-    fits = view.shape[view.rank - a] == x.shape[x.rank - a] || view.shape[view.rank - a] == 1;
-  }
-  if (!fits) {
-    refuse(PyExc_ValueError, {operation, "mask"}, "must broadcast to the shape of x, " + shape_text(shape_of(x)),
-           shape_text(shape_of(view)));
-  }
-  while (view.rank < x.rank) insert_axis(0, 1);
-  for (int a = 0; a < x.rank; ++a) {
-    if (view.shape[a] == 1) view.strides[a] = 0;
-    view.shape[a] = x.shape[a];
-  }
-}
-
-void Mask::insert_axis(int axis, std::int64_t extent) {
-  std::copy_backward(view.shape + axis, view.shape + view.rank, view.shape + view.rank + 1);
-  std::copy_backward(view.strides + axis, view.strides + view.rank, view.strides + view.rank + 1);
-  view.shape[axis] = extent;
-  view.strides[axis] = 0;
-  ++view.rank;
+  broadcast_to({operation, "mask"}, view, x);
 }
 
 void Mask::from_lengths(const char* operation, nb::handle given, const TensorView& x, int channel) {
@@ -122,7 +126,7 @@ void Mask::from_lengths(const char* operation, nb::handle given, const TensorVie
   }
   const std::int64_t positions[] = {batch, extent};
   view = normkit::view(bytes_.data(), DType::boolean, positions);
-  insert_axis(channel, x.shape[channel]);
+  insert_axis(view, channel, x.shape[channel]);
 }
 
 // ---- Groups of processes ----

@@ -73,7 +73,6 @@ class Mask {
 
  private:
   void from_lengths(const char* operation, nb::handle given, const TensorView& x, int channel_axis);
-  void insert_axis(int axis, std::int64_t extent);
 
   nb::object owner_;
   std::vector<std::uint8_t> bytes_;
@@ -82,6 +81,11 @@ class Mask {
 /// What a user passes as sync=, a function from Moments to Moments, as the core calls it, with or without the GIL. In
 /// so many rows, a single one being an axis of its own: shape (C,), not (1, C). `given` must outlive it.
 Sync sync_of(const char* operation, nb::handle given, bool training, std::int64_t rows);
+
+/// A view of one axis more.
+void insert_axis(TensorView& view, int axis, std::int64_t extent);
+/// A view of any shape that broadcasts to that of x, so broadcast; ValueError otherwise.
+void broadcast_to(Argument argument, TensorView& view, const TensorView& x);
 
 /// None, "relu" or "silu".
 Activation activation_of(const char* operation, nb::handle given);

@@ -3,11 +3,17 @@
 
 #include <normkit/norm.h>
 
+#include <nanobind/stl/pair.h>
+
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 #include <optional>
 #include <shared_mutex>
 #include <span>
+#include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "arrays.h"
@@ -91,6 +97,66 @@ nb::object normalize(Call& call, const Normalizer& norm, nb::handle weight, nb::
   return call.finish();
 }
 
+/// Statistics of each column of a table, whatever its columns are.
+Normalizer table_columns(const char* operation, int rank) {
+  const int rows[] = {0};
+  Normalizer norm = make_for(operation, [&] { return normkit::standardize(rank, rows); });
+  norm.name = operation;
+  return norm;
+}
+
+/// The weights of the values of x, as a view of its shape.
+class Weights {
+ public:
+  /// Along the one axis that is reduced where they have one axis; else any shape that broadcasts to that of x. Or None.
+  Weights(const char* operation, nb::handle given, const TensorView& x, const Axes& axes) {
+    if (given.is_none()) return;
+    const Argument argument = {operation, "weights"};
+    input_.emplace(argument, given, view);
+    if (view.rank == 1 && axes.span().size() == 1) along(argument, x, axes.span().front());
+    broadcast_to(argument, view, x);
+  }
+
+  TensorView view;
+
+ private:
+  void along(Argument argument, const TensorView& x, int axis) {
+    if (axis < 0) axis += x.rank;
+    if (view.shape[0] != x.shape[axis]) {
+      refuse(PyExc_ValueError, argument,
+             "with one axis must have one entry for each value along the axis, " + std::to_string(x.shape[axis]),
+             std::to_string(view.shape[0]));
+    }
+    while (view.rank < x.rank - axis) insert_axis(view, view.rank, 1);
+  }
+
+  std::optional<Input> input_;
+};
+
+/// What there is to know of the values over `axis`: all of it, or with Statistic::range their number and range.
+MomentsArray take_moments(const char* operation, Statistic statistic, nb::handle x, nb::handle axis, nb::handle mask,
+                          std::string_view nan, nb::handle weights = nb::none()) {
+  if (nan != "propagate" && nan != "omit") {
+    refuse(PyExc_ValueError, {operation, "nan"}, "must be 'propagate' or 'omit'", nan);
+  }
+  TensorView view;
+  const Input input({operation, "x"}, x, view);
+  const Axes axes(operation, axis, view.rank);
+  Normalizer norm = make_for(operation, [&] { return normkit::standardize(view.rank, axes.span()); });
+  norm.name = operation;
+  norm.statistic = statistic;
+  const Mask valid(operation, mask, view);
+  const Weights weighed(operation, weights, view, axes);
+  MomentsArray result;
+  result.shape = statistics_shape(norm, {view.shape, static_cast<std::size_t>(view.rank)});
+  std::size_t size = 1;
+  for (const std::int64_t extent : result.shape) size *= static_cast<std::size_t>(extent);
+  result.values.resize(size);
+  const Nan treatment = nan == "omit" ? Nan::omit : Nan::propagate;
+  compute(view, [&] { normkit::moments(norm, view, result.values, valid.view, treatment, weighed.view); });
+  return result;
+}
+
 /// Copies the elements of a vector, float32 or float64 each.
 void copy_vector(const TensorView& from, const TensorView& to) {
   const auto copy = [&]<class From, class To>(const From* source, To* target) {
@@ -121,25 +187,35 @@ nb::object min_max_scale(nb::handle x, nb::handle axis, std::pair<double, double
   return normalize(call, norm, nb::none(), nb::none(), out, false);
 }
 
-MomentsArray moments(nb::handle x, nb::handle axis, nb::handle mask, std::string_view nan) {
-  const char* operation = "moments";
-  if (nan != "propagate" && nan != "omit") {
-    refuse(PyExc_ValueError, {operation, "nan"}, "must be 'propagate' or 'omit'", nan);
-  }
-  TensorView view;
-  const Input input({operation, "x"}, x, view);
-  const Axes axes(operation, axis, view.rank);
-  Normalizer norm = make_for(operation, [&] { return normkit::standardize(view.rank, axes.span()); });
-  norm.name = operation;
-  const Mask valid(operation, mask, view);
-  MomentsArray result;
-  result.shape = statistics_shape(norm, {view.shape, static_cast<std::size_t>(view.rank)});
-  std::size_t size = 1;
-  for (const std::int64_t extent : result.shape) size *= static_cast<std::size_t>(extent);
-  result.values.resize(size);
-  compute(view,
-          [&] { normkit::moments(norm, view, result.values, valid.view, nan == "omit" ? Nan::omit : Nan::propagate); });
-  return result;
+MomentsArray moments(nb::handle x, nb::handle axis, nb::handle mask, std::string_view nan, nb::handle weights) {
+  return take_moments("moments", Statistic::variance, x, axis, mask, nan, weights);
+}
+
+MomentsArray min_max(nb::handle x, nb::handle axis, nb::handle mask, std::string_view nan) {
+  return take_moments("min_max", Statistic::range, x, axis, mask, nan);
+}
+
+bool has_infinity(nb::handle x) {
+  const MomentsArray all = take_moments("has_infinity", Statistic::range, x, nb::none(), nb::none(), "omit");
+  return std::ranges::any_of(all.values,
+                             [](const Moments& m) { return m.count > 0 && (std::isinf(m.min) || std::isinf(m.max)); });
+}
+
+nb::object scale_columns(nb::handle x, nb::handle scale, nb::handle shift, bool inverse, nb::handle clip,
+                         nb::handle out) {
+  const char* operation = "scale_columns";
+  Scale arguments{.x = {}, .inverse = inverse};
+  const Input input({operation, "x"}, x, arguments.x);
+  const Normalizer norm = table_columns(operation, arguments.x.rank);
+  std::optional<Input> scale_input;
+  std::optional<Input> shift_input;
+  if (!scale.is_none()) scale_input.emplace(Argument{operation, "scale"}, scale, arguments.scale);
+  if (!shift.is_none()) shift_input.emplace(Argument{operation, "shift"}, shift, arguments.shift);
+  if (!clip.is_none()) std::tie(arguments.low, arguments.high) = nb::cast<std::pair<double, double>>(clip);
+  Output y = out.is_none() ? Output::like(operation, input, arguments.x, arguments.y)
+                           : Output::given({operation, "out"}, out, arguments.y);
+  compute(arguments.x, [&] { normkit::scale(norm, arguments); });
+  return y.finish();
 }
 
 nb::object layer_norm(nb::handle x, nb::handle weight, nb::handle bias, nb::handle axis, double eps, nb::handle out,

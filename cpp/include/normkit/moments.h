@@ -15,7 +15,7 @@ namespace normkit {
 /// What a set of values leaves behind: enough for its mean, variance and range, and enough to be merged with another
 /// set's. A default-constructed Moments is the empty set, the identity of `merge`.
 struct Moments {
-  double count = 0.0;  // how many values; a double because weights will be counted too, exact up to 2^53
+  double count = 0.0;  // how many values, exact up to 2^53; or the sum of their weights
   double mean = 0.0;
   double m2 = 0.0;  // sum of squared deviations from `mean`
   double min = std::numeric_limits<double>::infinity();

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -125,6 +126,22 @@ struct Apply {
 /// Normalizes x with given statistics: batch norm in inference. Statistic::variance only.
 void apply(const Normalizer& norm, const Apply& arguments);
 
+/// Arguments of `scale`. x and y are required.
+struct Scale {
+  TensorView x;
+  TensorView scale = {};  // shape statistics_shape: float32 or float64; absent: 1
+  TensorView shift = {};  // likewise; absent: 0
+  TensorView y = {};      // shape and dtype of x; may be x itself (in place)
+  bool inverse = false;
+  // What lies beyond is moved to the bounds; NaN stays.
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+};
+
+/// y = x * scale + shift, or inversely y = (x - shift) / scale, with one scale and one shift for the values that share
+/// a statistic: what scalers of tables do. In float64 whatever x is, and rounded once.
+void scale(const Normalizer& norm, const Scale& arguments);
+
 /// Arguments of `backward`: those of the forward pass, what it returned, and where the gradients go.
 struct Backward {
   TensorView x;
@@ -156,8 +173,12 @@ void backward(const Normalizer& norm, const Backward& arguments);
 enum class Nan : std::uint8_t { propagate, omit };
 
 /// Count, mean, variance and range of the values that share a statistic, one Moments for each in C order of
-/// statistics_shape. Statistic::variance only; eps and ddof are not used.
+/// statistics_shape; eps and ddof are not used. Statistic::variance, or Statistic::range where count and range are all
+/// that is wanted: mean and m2 are NaN then, since nobody looked.
+/// Each value may have a weight, as if it were there so many times: finite and not negative, float32 or float64, the
+/// shape of x with strides of 0 along the axes that weights do not vary along. Counts are sums of weights then; a value
+/// of weight 0 is not valid. Statistic::variance only.
 void moments(const Normalizer& norm, const TensorView& x, std::span<Moments> out, const TensorView& mask = {},
-             Nan nan = Nan::propagate);
+             Nan nan = Nan::propagate, const TensorView& weights = {});
 
 }  // namespace normkit

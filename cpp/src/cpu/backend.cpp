@@ -27,9 +27,11 @@ void clear(const TensorView& tensor) {
 const Backend& cpu_backend() {
   static constexpr Backend backend{cpu_forward,
                                    cpu_apply,
+                                   cpu_scale,
                                    cpu_backward,
                                    cpu_moments,
                                    count_nonzero,
+                                   take_weights,
                                    clear,
                                    copy_strided,
                                    [](std::size_t bytes) { return ::operator new(bytes); },

@@ -2,9 +2,13 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
+
+#include "cpu/parallel.h"
 
 namespace normkit::detail {
 namespace {
@@ -47,6 +51,32 @@ void copy_strided(const TensorView& from, const TensorView& to) {
     case 1: return copy_axes<1>(axes.data(), count, source, target);
     default: return copy_axes<2>(axes.data(), count, source, target);
   }
+}
+
+bool take_weights(const TensorView& dense, double* to) {
+  constexpr std::int64_t weights_per_thread = 16 << 10;
+  const std::int64_t size = dense.size();
+  const std::int64_t wanted = std::max<std::int64_t>(1, size / weights_per_thread);
+  std::atomic<bool> good = true;
+  const auto take = [&]<class T>(const T* weights) {
+    auto share = [&](const Team& team) {
+      team.share(size, [&](std::int64_t begin, std::int64_t end) {
+        bool own = true;
+        for (std::int64_t i = begin; i < end; ++i) {
+          to[i] = static_cast<double>(weights[i]);
+          own &= to[i] >= 0.0 && to[i] <= std::numeric_limits<double>::max();
+        }
+        if (!own) good = false;
+      });
+    };
+    parallel(static_cast<int>(std::min<std::int64_t>(wanted, available_threads())), share);
+  };
+  if (dense.dtype == DType::float64) {
+    take(static_cast<const double*>(dense.data));
+  } else {
+    take(static_cast<const float*>(dense.data));
+  }
+  return good;
 }
 
 }  // namespace normkit::detail

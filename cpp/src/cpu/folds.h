@@ -47,6 +47,10 @@ struct SumAbout {
   NORMKIT_INLINE void add(int j, V v) {
     s1.recent.v[j] = s1.recent.v[j] + (v - shift.v[j]);
   }
+  template <class V>
+  NORMKIT_INLINE void add(int j, V v, V weight) {
+    s1.recent.v[j] = fma(weight, v - shift.v[j], s1.recent.v[j]);
+  }
   NORMKIT_INLINE auto fill(int j) const { return shift.v[j]; }
   NORMKIT_INLINE void flush() { s1.flush(); }
   template <class Collect>
@@ -67,6 +71,13 @@ struct SquaresAbout {
     s1.recent.v[j] = s1.recent.v[j] + d;
     s2.recent.v[j] = fma(d, d, s2.recent.v[j]);
   }
+  template <class V>
+  NORMKIT_INLINE void add(int j, V v, V weight) {
+    const V d = v - shift.v[j];
+    const V weighed = weight * d;
+    s1.recent.v[j] = s1.recent.v[j] + weighed;
+    s2.recent.v[j] = fma(weighed, d, s2.recent.v[j]);
+  }
   NORMKIT_INLINE auto fill(int j) const { return shift.v[j]; }
   NORMKIT_INLINE void flush() {
     s1.flush();
@@ -79,7 +90,7 @@ struct SquaresAbout {
   }
 };
 
-// A fold of valid values only, and their number as one more result.
+// A fold of valid values only, and their number or the sum of their weights as one more result.
 template <class Fold, class L>
 struct Counted {
   static constexpr int count_at = Fold::results_count;
@@ -90,6 +101,11 @@ struct Counted {
   NORMKIT_INLINE void add(int j, Masked<C> m) {
     fold.add(j, select(m.valid, m.value, fold.fill(j)));
     count.recent.v[j] = count.recent.v[j] + select(m.valid, broadcast(C{1}), Vec<C>{});
+  }
+  template <class C>
+  NORMKIT_INLINE void add(int j, Weighed<C> m) {
+    fold.add(j, select(m.valid, m.value, fold.fill(j)), m.weight);
+    count.recent.v[j] = count.recent.v[j] + m.weight;
   }
   NORMKIT_INLINE void flush() {
     fold.flush();
@@ -117,8 +133,8 @@ struct RangedSquares {
     return {CountedSquaresAbout<L>::about(shift), broadcast_lanes<C, L::vectors>(infinity),
             broadcast_lanes<C, L::vectors>(-infinity)};
   }
-  template <class C>
-  NORMKIT_INLINE void add(int j, Masked<C> m) {
+  template <class Element>
+  NORMKIT_INLINE void add(int j, Element m) {
     squares.add(j, m);
     low.v[j] = select(m.valid, least(low.v[j], m.value), low.v[j]);
     high.v[j] = select(m.valid, greatest(high.v[j], m.value), high.v[j]);
@@ -129,6 +145,42 @@ struct RangedSquares {
     squares.results(collect);
     collect(3, low, Least{});
     collect(4, high, Greatest{});
+  }
+};
+
+// Extremes, which no NaN has become: it is remembered apart, which leaves a single instruction for each extreme.
+template <class L>
+NORMKIT_INLINE L or_nan(L extremes, const L& nan) {
+  NORMKIT_UNROLL for (int j = 0; j < L::vectors; ++j) {
+    extremes.v[j] = select(nan.v[j].raw != nan.v[j].raw, nan.v[j], extremes.v[j]);
+  }
+  return extremes;
+}
+
+// The range of valid values, and their number.
+template <class L>
+struct ValidExtremes {
+  L low, high, nan;
+  Sum<L> count;
+  static NORMKIT_INLINE ValidExtremes about(L zero) {
+    using C = typename decltype(zero.v[0] + zero.v[0])::Element;
+    constexpr C infinity = static_cast<C>(__builtin_inf());
+    return {broadcast_lanes<C, L::vectors>(infinity), broadcast_lanes<C, L::vectors>(-infinity), zero, {}};
+  }
+  template <class C>
+  NORMKIT_INLINE void add(int j, Masked<C> m) {
+    const Vec<C> v = m.value;
+    low.v[j] = select(m.valid & (v.raw < low.v[j].raw), v, low.v[j]);
+    high.v[j] = select(m.valid & (v.raw > high.v[j].raw), v, high.v[j]);
+    nan.v[j] = select(m.valid & (v.raw != v.raw), v, nan.v[j]);
+    count.recent.v[j] = count.recent.v[j] + select(m.valid, broadcast(C{1}), Vec<C>{});
+  }
+  NORMKIT_INLINE void flush() { count.flush(); }
+  template <class Collect>
+  NORMKIT_INLINE void results(Collect collect) const {
+    collect(0, or_nan(low, nan), Least{});
+    collect(1, or_nan(high, nan), Greatest{});
+    collect(2, count.total, Add{});
   }
 };
 
@@ -148,7 +200,7 @@ struct Squares {
   }
 };
 
-// `start`: any of the values. A NaN is remembered apart, which leaves a single instruction for each extreme.
+// `start`: any of the values.
 template <class L>
 struct Extremes {
   L start, low, high, nan;
@@ -163,14 +215,8 @@ struct Extremes {
   NORMKIT_INLINE void flush() {}
   template <class Collect>
   NORMKIT_INLINE void results(Collect collect) const {
-    L results[] = {low, high};
-    for (L& extremes : results) {
-      NORMKIT_UNROLL for (int j = 0; j < L::vectors; ++j) {
-        extremes.v[j] = select(nan.v[j].raw != nan.v[j].raw, nan.v[j], extremes.v[j]);
-      }
-    }
-    collect(0, results[0], Least{});
-    collect(1, results[1], Greatest{});
+    collect(0, or_nan(low, nan), Least{});
+    collect(1, or_nan(high, nan), Greatest{});
   }
 };
 

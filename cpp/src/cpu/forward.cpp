@@ -1,5 +1,7 @@
 #include "cpu/forward.h"
 
+#include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "cpu/given.h"
@@ -46,6 +48,34 @@ void take_given(const Request& request, const Job& job, std::int64_t offset) {
   });
 }
 
+// What x is multiplied by in float data's stead of a division (scale.h). A reciprocal beyond double would make 0 of
+// nothing but 0 a NaN.
+double reciprocal_of(double scale) {
+  const double reciprocal = 1.0 / scale;
+  return std::isinf(reciprocal) && scale != 0.0 ? std::copysign(std::numeric_limits<double>::max(), scale) : reciprocal;
+}
+
+// Shift and scale that are given, as scale.h has them in lanes. A shift of -0 leaves even -0 as it is.
+void take_scales(const Request& request, const Job& job, std::int64_t offset) {
+  const bool wide = request.dtype == DType::float64;
+  const auto put = [&](LaneName lower, LaneName upper, std::int64_t l, double value) {
+    if (wide) {
+      static_cast<double*>(job.lanes[lower])[l] = value;
+      return;
+    }
+    float words[2];
+    std::memcpy(words, &value, sizeof words);
+    std::memcpy(static_cast<float*>(job.lanes[lower]) + l, words, sizeof(float));
+    std::memcpy(static_cast<float*>(job.lanes[upper]) + l, words + 1, sizeof(float));
+  };
+  for_lanes(job.geometry, offset, [&](std::int64_t l, std::int64_t s) {
+    const double shift = request.given_mean ? element(request.given_mean, s) : request.inverse ? 0.0 : -0.0;
+    const double scale = request.given_scale ? element(request.given_scale, s) : 1.0;
+    put(lane_mean_high, lane_mean_low, l, shift);
+    put(lane_scale, lane_rstd, l, request.inverse && !wide ? reciprocal_of(scale) : scale);
+  });
+}
+
 }  // namespace
 
 void cpu_forward(const Request& request) {
@@ -71,8 +101,22 @@ void cpu_moments(const Request& request) {
   const auto totals = run_for_totals(job, request);
   for (std::size_t s = 0; s < request.moments.size(); ++s) {
     const double* total = totals.get() + terms * s;
-    request.moments[s] = total[4] > 0.0 ? Moments{total[4], total[0], total[1], total[2], total[3]} : Moments{};
+    const double count = total[terms - 1];
+    constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+    const bool ranged_only = request.statistic == Statistic::range;
+    request.moments[s] = count == 0.0  ? Moments{}
+                         : ranged_only ? Moments{count, unknown, unknown, total[0], total[1]}
+                                       : Moments{count, total[0], total[1], total[2], total[3]};
   }
+}
+
+void cpu_scale(const Request& request) {
+  Job job = make_job(request, request.plan.geometry, Task::scale);
+  const LaneScratch scratch(job, request.dtype, lane_rstd + 1);
+  run_loops(job, request, [&](const Job& once, std::int64_t offset) {
+    take_scales(request, once, offset);
+    run_map(once, request.dtype, item_size(request.dtype));
+  });
 }
 
 void cpu_apply(const Request& request) {

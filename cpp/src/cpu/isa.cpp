@@ -9,9 +9,9 @@
 namespace normkit::detail {
 
 // Each defined by a kernels_*.cpp, compiled with its instruction set's flags.
-#define NORMKIT_KERNELS(isa)                                               \
-  extern const TaskKernels normalize_##isa, moments_##isa, gradient_##isa; \
-  static constexpr KernelTable kernels_##isa{#isa, {&normalize_##isa, &moments_##isa, &gradient_##isa}};
+#define NORMKIT_KERNELS(isa)                                                            \
+  extern const TaskKernels normalize_##isa, moments_##isa, gradient_##isa, scale_##isa; \
+  static constexpr KernelTable kernels_##isa{#isa, {&normalize_##isa, &moments_##isa, &gradient_##isa, &scale_##isa}};
 #if defined(NORMKIT_HAS_AVX512)
 NORMKIT_KERNELS(avx512)
 #endif

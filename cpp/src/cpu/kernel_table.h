@@ -14,8 +14,9 @@ enum class Task : std::uint8_t {
   normalize,  // x -> its statistics -> y
   moments,    // x -> count, mean, variance and range
   gradient,   // (dy, x) -> sums -> dx, or none: with geometry by parameters the sums are what is wanted
+  scale,      // x, and what is given -> y, without a fold
 };
-inline constexpr int task_count = 3;
+inline constexpr int task_count = 4;
 
 /// Per statistic: what is known of it before the map. scale: the factor that the map ends with.
 enum LaneName : int { lane_mean_high, lane_mean_low, lane_scale, lane_rstd, lane_gradient, lane_projection };
@@ -72,7 +73,8 @@ struct Job {
   bool weighs_lanes;  // Task::gradient: it is constant over each of the lanes that are pooled
   double eps;
   double ddof;
-  double low, high;  // Statistic::range
+  double low, high;  // Statistic::range, Task::scale
+  bool inverse;      // Task::scale
 };
 
 inline constexpr std::int64_t most_columns = 1024;  // in a slab

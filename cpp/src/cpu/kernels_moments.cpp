@@ -12,6 +12,11 @@ namespace {
 template <class S, class C>
 struct DataMoments {
   static const JobKernels& kernels(const Job& job) {
+    if (job.operands[operand_weight] != nullptr) {
+      using Rule = VarianceRule<Of::weighed_with_range>;
+      return kernels_for<S, double, Rule, NoMap, Rule, NoTiles>(job);
+    }
+    if (job.statistic == Statistic::range) return kernels_for<S, C, ValidRangeRule, NoMap>(job);
     return kernels_for<S, C, VarianceRule<Of::valid_with_range>, NoMap>(job);
   }
 };

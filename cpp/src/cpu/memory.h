@@ -169,6 +169,9 @@ NORMKIT_INLINE Vec<C> load_first(const S* p, int n, Vec<C> fill) {
     return {_mm512_mask_loadu_ps(fill.raw, lanes, p)};
   } else if constexpr (sizeof(C) == 8 && sizeof(S) == 8) {
     return {_mm512_mask_loadu_pd(fill.raw, static_cast<__mmask8>(lanes), p)};
+  } else if constexpr (sizeof(S) == 4) {
+    const __m512d wide = _mm512_cvtps_pd(_mm256_maskz_loadu_ps(static_cast<__mmask8>(lanes), p));
+    return {_mm512_mask_mov_pd(fill.raw, static_cast<__mmask8>(lanes), wide)};
   } else if constexpr (sizeof(C) == 4) {
     S padded[Vec<C>::width];
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(padded), _mm256_maskz_loadu_epi16(lanes, p));

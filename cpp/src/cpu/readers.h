@@ -77,19 +77,72 @@ struct MaskedReader {
     if (omits_nan) valid &= value.raw == value.raw;
     return {value, valid};
   }
+  NORMKIT_INLINE Masked<C> at(std::int64_t i) const {
+    return masked(load_as<C>(values.x + i), valid_at<C>(mask, varies, i));
+  }
+  NORMKIT_INLINE Masked<C> first(std::int64_t i, int n) const {
+    return masked(load_first<C>(values.x + i, n, Vec<C>{}), valid_first<C>(mask, varies, i, n));
+  }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
-    fold.add(j, masked(load_as<C>(values.x + i), valid_at<C>(mask, varies, i)));
+    fold.add(j, at(i));
   }
   template <class Fold>
   NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
-    fold.add(j, masked(load_first<C>(values.x + i, n, Vec<C>{}), valid_first<C>(mask, varies, i, n)));
+    fold.add(j, first(i, n));
   }
   NORMKIT_INLINE bool is_valid(std::int64_t i) const {
     if (mask != nullptr && mask[varies ? i : 0] == 0) return false;
     const C x = value(i);
     return !omits_nan || x == x;
   }
+  NORMKIT_INLINE C value(std::int64_t i) const { return values.value(i); }
+};
+
+template <class C>
+struct Weighed : Masked<C> {
+  Vec<C> weight;  // 0 where not valid
+};
+
+// The same values, each with its weight; one of weight 0 is masked. In double, as the weights are.
+template <class C, class S>
+struct WeighedReader {
+  static constexpr int width = Vec<C>::width;
+  static constexpr bool is_light = false;
+
+  MaskedReader<C, S> values;
+  const double* weight_base;
+  const double* weight;
+  std::int64_t weight_step;
+  bool varies;
+
+  NORMKIT_INLINE WeighedReader(const Job& job, const Start& start)
+      : values(job, start),
+        weight_base(operand_at<const double>(job, start, operand_weight)),
+        weight(weight_base),
+        weight_step(job.outer[2].data_stride[operand_weight]),
+        varies(varies_along_unit(job, operand_weight)) {}
+  NORMKIT_INLINE void seek(const Job& job, const OuterIndex& index) {
+    values.seek(job, index);
+    weight = weight_base + data_offset(job, index, operand_weight);
+  }
+  NORMKIT_INLINE void advance(std::int64_t n = 1) {
+    values.advance(n);
+    weight += n * weight_step;
+  }
+  NORMKIT_INLINE Weighed<C> weighed(Masked<C> m, Vec<double> w) const {
+    m.valid &= w.raw > 0.0;
+    return {m, select(m.valid, w, Vec<double>{})};
+  }
+  template <class Fold>
+  NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
+    fold.add(j, weighed(values.at(i), varies ? load(weight + i) : broadcast(*weight)));
+  }
+  template <class Fold>
+  NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
+    fold.add(j, weighed(values.first(i, n), varies ? load_first(weight + i, n, Vec<double>{}) : broadcast(*weight)));
+  }
+  NORMKIT_INLINE bool is_valid(std::int64_t i) const { return weight[varies ? i : 0] > 0.0 && values.is_valid(i); }
   NORMKIT_INLINE C value(std::int64_t i) const { return values.value(i); }
 };
 

@@ -89,20 +89,23 @@ NORMKIT_INLINE void widen_where_needed(const Block& block, const PartsView<Rule:
   }
 }
 
-// Which values count, and whether their range is wanted too.
-enum class Of { all, valid, valid_with_range };
+// Which values count, whether by their weights, and whether their range is wanted too.
+enum class Of { all, valid, valid_with_range, weighed_with_range };
 
-// Terms: mean, sum of squared deviations; then min and max with a range; then the count of valid values.
+// Terms: mean, sum of squared deviations; then min and max with a range; then the count of valid values, or the sum of
+// their weights.
 template <Of of>
 struct VarianceRule {
   static constexpr bool counts = of != Of::all;
-  static constexpr bool ranged = of == Of::valid_with_range;
+  static constexpr bool weighed = of == Of::weighed_with_range;
+  static constexpr bool ranged = of == Of::valid_with_range || weighed;
   static constexpr int terms = ranged ? 5 : counts ? 3 : 2;
   static constexpr int count_at = terms - 1;
   static constexpr bool weighs_lanes = false;
   static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
   template <class C, class S>
-  using Reader = typename Choose<counts, MaskedReader<C, S>, ValuesReader<C, S>>::Type;
+  using Reader = typename Choose<weighed, WeighedReader<C, S>,
+                                 typename Choose<counts, MaskedReader<C, S>, ValuesReader<C, S>>::Type>::Type;
   // Results: sum and sum of squares about the shift, the count, the range.
   template <class L>
   using Sums = typename Choose<counts, CountedSumAbout<L>, SumAbout<L>>::Type;
@@ -326,6 +329,36 @@ struct RangeRule {
     lanes.of[lane_mean_high][lane] = minus_low;
     lanes.of[lane_mean_low][lane] = unit;
     lanes.of[lane_scale][lane] = range;
+  }
+};
+
+// The same of valid values, for its own sake. Terms: min, max, the count of valid values.
+struct ValidRangeRule {
+  static constexpr bool counts = true;
+  static constexpr int terms = 3;
+  static constexpr bool weighs_lanes = false;
+  static constexpr LaneName slots[] = {lane_scale};
+  template <class C, class S>
+  using Reader = MaskedReader<C, S>;
+
+  template <class Block>
+  static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
+    using C = typename Block::Work;
+    C zero[Block::width];
+    C found[terms][Block::width];
+    each_lane(block.computed(), [&](int l) { zero[l] = C{0}; });
+    block.template reduce<ValidExtremes>(zero, found);
+    each_lane(block.computed(), [&](int l) {
+      for (int t = 0; t < terms; ++t) parts.term[t][l] = found[t][l];
+    });
+  }
+
+  static NORMKIT_INLINE void merge(double* a, const double* b, double, double) { RangeRule::merge(a, b, 0.0, 0.0); }
+
+  // Nothing is mapped.
+  template <class C>
+  static NORMKIT_INLINE void finish(const Ending&, double*, double, const LanesView<C>& lanes, int lane) {
+    lanes.of[lane_scale][lane] = C{0};
   }
 };
 

@@ -119,7 +119,7 @@ constexpr std::int64_t least_statistics = 64;  // fewer are done before a tile i
 
 void cut_tiles(Job& job, DType dtype) {
   const Geometry& g = job.geometry;
-  if (!is_tiled(g, job.task, job.column, dtype)) return;
+  if (!is_tiled(g, job.task, job.column, dtype) || job.operands[operand_weight] != nullptr) return;
   const Axis& outer = g.kept[0];
   const Axis& inner = g.kept[1];
   const bool in_order = outer.extent == 1 || inner.extent == 1 || outer.stat_stride == inner.extent * inner.stat_stride;
@@ -269,6 +269,7 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   job.ddof = request.ddof;
   job.low = request.low;
   job.high = request.high;
+  job.inverse = request.inverse;
   return job;
 }
 
@@ -290,7 +291,7 @@ void run(Job& job, DType dtype, std::int64_t bytes_per_value) {
     return parallel(threads, run_slabs);
   }
   if (job.lanes[0] != nullptr) return run_in_steps(job, kernels, threads);
-  const LaneScratch lanes(job, dtype, lane_scale + 1);
+  const LaneScratch lanes(job, job.operands[operand_weight] != nullptr ? DType::float64 : dtype, lane_scale + 1);
   run_in_steps(job, kernels, threads);
 }
 

@@ -61,7 +61,8 @@ void run_loops(Job& job, const Request& request, const Body& body, int level = 0
   for (std::int64_t i = 0; i < axis.extent; ++i) {
     Job at = job;
     for (int k = 0; k < max_operands; ++k) {
-      at.operands[k] = moved(job.operands[k], i * axis.data_stride[k] * (k == operand_mask ? 1 : item));
+      const std::int64_t own = k == operand_mask ? 1 : k == operand_weight ? std::int64_t{sizeof(double)} : item;
+      at.operands[k] = moved(job.operands[k], i * axis.data_stride[k] * own);
     }
     at.mean = moved(job.mean, i * axis.stat_stride * word);
     at.rstd = moved(job.rstd, i * axis.stat_stride * word);

@@ -33,13 +33,19 @@ void run_tiles(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
   tiles.run(begin, end, [](const Job& tile) { Tile::run(tile, 0, 1); });
 }
 
-template <class S, class C, class Rule, class Then, class RowsRule = Rule>
+template <class S, class C, class Rule, class Then>
+struct TilesOf {
+  static constexpr auto run = run_tiles<S, C, Loops<C, C, Rule, Then, Kind::tiles>>;
+};
+struct NoTiles {
+  static constexpr void (*run)(const Job&, std::int64_t, std::int64_t) noexcept = nullptr;
+};
+
+template <class S, class C, class Rule, class Then, class RowsRule = Rule, class Tiles = TilesOf<S, C, Rule, Then>>
 NORMKIT_INLINE const JobKernels& kernels_for(const Job& job) {
   using Rows = Loops<S, C, RowsRule, Then, Kind::rows>;
   using Columns = Loops<S, C, Rule, Then, Kind::columns>;
-  using Tile = Loops<C, C, Rule, Then, Kind::tiles>;
-  static constexpr JobKernels rows{{Rows::run, run_tiles<S, C, Tile>, Rows::fold, Rows::finish, Rows::map},
-                                   Rule::terms};
+  static constexpr JobKernels rows{{Rows::run, Tiles::run, Rows::fold, Rows::finish, Rows::map}, Rule::terms};
   static constexpr JobKernels columns{{Columns::run, nullptr, Columns::fold, Columns::finish, Columns::map},
                                       Rule::terms};
   return job.geometry.schedule == Schedule::rows ? rows : columns;

@@ -103,11 +103,12 @@ NORMKIT_INLINE T* operand_at(const Job& job, const Start& start, int operand) {
          start.lane * g.kept[1].data_stride[operand] + start.begin * g.reduced[2].data_stride[operand];
 }
 
-// Whether the mask varies along the unit-stride axis.
-inline bool mask_varies(const Job& job) {
+// Whether an operand that may do without varies along the unit-stride axis.
+inline bool varies_along_unit(const Job& job, int operand) {
   const bool rows = job.geometry.schedule == Schedule::rows;
-  return (rows ? job.geometry.reduced[2] : job.geometry.kept[1]).data_stride[operand_mask] != 0;
+  return (rows ? job.geometry.reduced[2] : job.geometry.kept[1]).data_stride[operand] != 0;
 }
+inline bool mask_varies(const Job& job) { return varies_along_unit(job, operand_mask); }
 
 // The elements of a run that the mask `p` leaves; all where there is none.
 template <class C>
