@@ -9,6 +9,14 @@
 
 namespace normkit::detail {
 
+/// What a backward pass sums over the values of a statistic (cpu/gradient.h), beside the statistic as it was given.
+struct GradientTotals {
+  double count = 0.0, mean = 0.0, rstd = 0.0;
+  double centred = 0.0;     // x - mean
+  double gradient = 0.0;    // g * w
+  double projection = 0.0;  // g * w * unit
+};
+
 /// A checked and planned call. Not to be made with {}, which would clear what nobody reads. Pointers are to the
 /// device's memory, but for `moments` and what is of double.
 struct Request {
@@ -29,7 +37,7 @@ struct Request {
   TensorView given_scale;             // `scale` only, with the shift as given_mean; likewise, or null: 1 and 0
   bool inverse = false;               // `scale` only
   std::int64_t channels_per_statistic = 1;  // `backward` by parameters: so many in a row share what is given
-  void* mean = nullptr;                     // out, by stat strides; null where not asked for
+  void* mean = nullptr;                     // out, by stat strides, also of `apply`; null where not asked for
   void* rstd = nullptr;                     // likewise
   std::span<Moments> moments;               // out, by stat strides; empty where not asked for
   bool statistics_given = false;            // `backward`: the statistics do not depend on x
@@ -37,6 +45,10 @@ struct Request {
   TensorView dweight, dbias;                // out, dense; null where not asked for
   std::span<double> mean_error;  // out, by stat strides: what rounding took from the given means; may be empty
   TensorView given_mean_error;   // the same, given; `backward` only
+  // `backward` by statistics in two steps, between which the sums of others come in. The first leaves its sums here and
+  // nothing else. The second is told by what dx takes of them all, and makes dweight and dbias of the sums.
+  std::span<GradientTotals> sums;               // by stat strides
+  TensorView given_gradient, given_projection;  // the second step: means; dense, by stat strides
   // `backward` by statistics: what is to follow by parameters, given the mean_error of this; may be null.
   const Request* by_parameters = nullptr;
 };

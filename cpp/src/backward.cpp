@@ -1,11 +1,13 @@
 // The front desk of the backward pass.
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "checks.h"
 #include "error.h"
+#include "math.h"
 #include "request.h"
 
 namespace normkit {
@@ -64,7 +66,11 @@ void check_backward(const Normalizer& norm, const Backward& a) {
     fail(norm.name, "has no backward pass; got a range, or ddof=" + text(norm.ddof));
   }
   check_inputs(norm, a);
-  if (!a.statistics_given) check_counts(norm, shape_of(a.x));
+  check_sync(norm, a.sync);
+  if (a.sync && a.statistics_given) {
+    fail(norm.name, "statistics that were given are those of no group; got sync; leave it out");
+  }
+  if (!a.statistics_given && !a.sync) check_counts(norm, shape_of(a.x));
   check_gradient(norm, "dweight", a.dweight, a.x);
   check_gradient(norm, "dbias", a.dbias, a.x);
   if (a.dx) check_output(norm.name, "dx", a.x, a.dx);
@@ -83,9 +89,8 @@ void check_backward(const Normalizer& norm, const Backward& a) {
 
 // The half by statistics gives dx and, where weight is constant over a statistic, all else too. Elsewhere the sums by
 // parameters follow, for which the other half has found what rounding took from the means.
-void run_backward(const Normalizer& norm, const Backward& a, const Backend& backend, Request& request) {
-  Operands operands;
-  operands.view = {a.x, a.dx, a.dy, a.activation == Activation::relu ? a.y : TensorView{}, a.mask, a.dresidual};
+void run_backward(const Normalizer& norm, const Backward& a, const Operands& operands, const Backend& backend,
+                  Request& request) {
   const bool wants_params = a.dweight || a.dbias;
   const bool refines = wants_params && !request.weight_is_constant && !a.statistics_given && a.mean;
   // silu's own gradient depends on the mean, so that its rounding must be known before anything is summed.
@@ -125,6 +130,76 @@ void run_backward(const Normalizer& norm, const Backward& a, const Backend& back
   run_planned(norm, inputs, backend, run_both, following);
 }
 
+// The sums of this process, none where it has no values.
+std::vector<GradientTotals> sums_here(const Normalizer& norm, const Operands& operands, const Backend& backend,
+                                      const Request& request) {
+  const TensorView& x = operands.view[operand_x];
+  std::vector<GradientTotals> sums(static_cast<std::size_t>(kept_shape(norm, shape_of(x)).size()));
+  if (x.size() == 0) return sums;
+  Request first = request;
+  first.sums = sums;
+  first.dweight = first.dbias = {};
+  Operands inputs = operands;
+  inputs.view[operand_out] = inputs.view[operand_extra] = {};
+  run_planned(norm, inputs, backend, backend.backward, first);
+  return sums;
+}
+
+// The group's means of what has been summed here. As Moments, of which nobody looked at the rest.
+std::vector<GradientMeans> means_of_group(const Normalizer& norm, const Sync& sync,
+                                          std::span<const GradientTotals> sums) {
+  constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+  const std::size_t statistics = sums.size();
+  std::vector<Moments> group(3 * statistics);
+  std::vector<double> counts(statistics);
+  for (std::size_t s = 0; s < statistics; ++s) {
+    const double count = counts[s] = sums[s].count;
+    if (count == 0.0) continue;
+    const double share = 1.0 / count;  // as `finish` of cpu/gradient.h has it: the same bits in a group of one
+    const double totals[] = {sums[s].centred, sums[s].gradient, sums[s].projection};
+    for (std::size_t k = 0; k < 3; ++k) {
+      group[k * statistics + s] = {count, totals[k] * share, unknown, unknown, unknown};
+    }
+  }
+  sync(group);
+  check_group(norm, counts, group);
+  std::vector<GradientMeans> means(statistics);
+  for (std::size_t s = 0; s < statistics; ++s) {
+    means[s] = {group[s].mean, group[statistics + s].mean, group[2 * statistics + s].mean};
+  }
+  return means;
+}
+
+// Two steps, between which the group's sums come in. `error`: what rounding took from the means, which one process
+// finds from its own values, and a group from those of all. As in `run_backward` silu must know it before anything is
+// summed.
+void run_in_group(const Normalizer& norm, const Backward& a, const Operands& operands, const Backend& backend,
+                  Request& request) {
+  std::vector<GradientTotals> sums;
+  std::vector<double> error, gradient, projection;
+  for (int remaining = a.activation == Activation::silu ? 2 : 1; remaining > 0; --remaining) {
+    sums = sums_here(norm, operands, backend, request);
+    const std::vector<GradientMeans> means = means_of_group(norm, a.sync, sums);
+    error.resize(sums.size());
+    gradient.resize(sums.size());
+    projection.resize(sums.size());
+    for (std::size_t s = 0; s < sums.size(); ++s) {
+      const double rounding = mean_rounding(a.x.dtype == DType::float64);
+      const GradientMeans known = refined(means[s], sums[s].mean, sums[s].rstd, rounding);
+      error[s] += known.missing;
+      gradient[s] = known.gradient;
+      projection[s] = known.projection;
+      if (known.missing != 0.0) sums[s].projection -= known.missing * sums[s].rstd * sums[s].gradient;
+    }
+    request.given_mean_error = vector_view(error);
+  }
+  if (a.x.size() == 0) return;
+  request.sums = sums;
+  request.given_gradient = vector_view(gradient);
+  request.given_projection = vector_view(projection);
+  run_planned(norm, operands, backend, backend.backward, request);
+}
+
 }  // namespace
 }  // namespace detail
 
@@ -140,7 +215,7 @@ void backward(const Normalizer& norm, const Backward& a) {
     for (const TensorView* sum : {&a.dweight, &a.dbias}) {
       if (*sum) backend.clear(*sum);
     }
-    return;
+    if (!a.sync) return;
   }
   const Dense weight(backend, a.weight);
   const Dense bias(backend, a.bias);
@@ -154,7 +229,10 @@ void backward(const Normalizer& norm, const Backward& a) {
   request.weight_is_constant = (norm.reduced & norm.affine) == 0 && norm.split_axis < 0;
   request.dweight = a.dweight;
   request.dbias = a.dbias;
-  run_backward(norm, a, backend, request);
+  Operands operands;
+  operands.view = {a.x, a.dx, a.dy, a.activation == Activation::relu ? a.y : TensorView{}, a.mask, a.dresidual};
+  if (a.sync) return run_in_group(named, a, operands, backend, request);
+  run_backward(norm, a, operands, backend, request);
 }
 
 }  // namespace normkit

@@ -1,6 +1,7 @@
 #include "checks.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "error.h"
@@ -75,6 +76,26 @@ void check_counts(const Normalizer& norm, std::span<const std::int64_t> shape) {
   if (!(static_cast<double>(count) > norm.ddof)) {
     fail(norm.name, "ddof must be less than the number of values; got ddof=" + text(norm.ddof) + ", " +
                         std::to_string(count) + " values");
+  }
+}
+
+void check_sync(const Normalizer& norm, const Sync& sync) {
+  if (sync && norm.least_count < 2) fail(norm.name, "takes no sync: its statistics are not those of a batch; got one");
+}
+
+void check_group(const Normalizer& norm, std::span<const double> own_counts, std::span<const Moments> group) {
+  for (std::size_t i = 0; i < group.size(); ++i) {
+    const double own = own_counts[i % own_counts.size()];
+    const double count = group[i].count;
+    if (!(count >= own) || std::isinf(count)) {
+      fail(norm.name, "sync must return the moments of a group that this process belongs to; got a count of " +
+                          text(count) + " for " + text(own) + " values here");
+    }
+    if (count == 1.0) {
+      fail(norm.name,
+           "training needs more than one valid value per channel; got 1 in the whole group; use a larger batch, or "
+           "training=False");
+    }
   }
 }
 

@@ -33,6 +33,10 @@ void check_norm(const Normalizer& norm, std::span<const std::int64_t> shape);
 void check_x(const Normalizer& norm, const TensorView& x);
 /// Enough values for every statistic.
 void check_counts(const Normalizer& norm, std::span<const std::int64_t> shape);
+/// Only batches can be parts of a larger one.
+void check_sync(const Normalizer& norm, const Sync& sync);
+/// What `sync` made of this process's own counts: a group's that it belongs to, of more than one value if of any.
+void check_group(const Normalizer& norm, std::span<const double> own_counts, std::span<const Moments> group);
 void check_param(const Normalizer& norm, const char* argument, const TensorView& param, const TensorView& x);
 /// `given`: an input, of either width, and any strides.
 void check_statistic(const Normalizer& norm, const char* argument, const TensorView& view, const TensorView& x,

@@ -57,6 +57,24 @@ NORMKIT_MATH double reciprocal_std(double variance, double eps) {
   return sum == 0.0 ? 0.0 : 1.0 / __builtin_sqrt(sum);
 }
 
+// What dx takes of the values of a statistic (cpu/gradient.h): the means of x - mean, of g * w and of g * w * unit.
+struct GradientMeans {
+  double missing;
+  double gradient;
+  double projection;
+};
+
+// A float32 mean was rounded once, from float64; a float64 one whenever two blocks were merged.
+NORMKIT_MATH double mean_rounding(bool is_double) { return is_double ? 0x1p-46 : 0x1p-23; }
+
+// The mean that was given may be the rounded one of x: then the mean of x - mean tells what is missing, and both the
+// projection and the map shall have it. Where more is missing than rounding took, it is some other mean, and stays.
+NORMKIT_MATH GradientMeans refined(GradientMeans means, double mean, double rstd, double rounding) {
+  const bool rounded = (means.missing != 0.0) & (__builtin_fabs(means.missing) <= rounding * __builtin_fabs(mean));
+  const double projection = means.projection - means.missing * rstd * means.gradient;
+  return {rounded ? means.missing : 0.0, means.gradient, rounded ? projection : means.projection};
+}
+
 // A float64 result in the working type. A standard deviation too small for its reciprocal to be a float gives the
 // largest one: infinity would turn the slice's own mean into NaN.
 template <class C>

@@ -55,7 +55,8 @@ void check_forward(const Normalizer& norm, const Forward& a, std::int64_t statis
   check_statistic(norm, "rstd", a.rstd, a.x, false);
   check_extras(norm, a);
   check_moments(norm, a, a.moments, statistics);
-  check_counts(norm, shape_of(a.x));
+  check_sync(norm, a.sync);
+  if (!a.sync) check_counts(norm, shape_of(a.x));
   if (a.y) check_output(norm.name, "out", a.x, a.y);
   for (const TensorView* written : {&a.y, &a.mean, &a.rstd, &a.sum}) {
     if (!*written) continue;
@@ -93,6 +94,49 @@ void check_masked_counts(const Normalizer& norm, const Forward& a, const Backend
   }
 }
 
+// Given statistics, on whatever values there are. Where there are none, the statistics still have a rstd: one value of
+// each stands for none.
+void run_apply(const Normalizer& norm, const Operands& operands, const Backend& backend, Request& request) {
+  const TensorView& x = operands.view[operand_x];
+  if (x.size() != 0) return run_planned(norm, operands, backend, backend.apply, request);
+  std::int64_t one[max_rank];
+  for (int axis = 0; axis < x.rank; ++axis) one[axis] = std::max<std::int64_t>(x.shape[axis], 1);
+  Operands stand_in;
+  stand_in.view[operand_x] = make_view(nullptr, x.dtype, {one, static_cast<std::size_t>(x.rank)}, {}, x.device);
+  request.weight = request.bias = {};
+  run_planned(norm, stand_in, backend, backend.apply, request);
+}
+
+// The moments of x, of none where it is empty, become the group's; what is done with those is `apply`.
+void forward_in_group(const Normalizer& norm, const Forward& a, std::span<Moments> group, const Backend& backend,
+                      Request& request) {
+  Operands operands;
+  if (a.x.size() != 0) {
+    Request own = request;
+    own.moments = group;
+    own.weight = own.bias = {};
+    own.activation = Activation::none;
+    operands.view = {a.x, {}, {}, {}, a.mask, {}};
+    run_planned(norm, operands, backend, backend.forward, own);
+  }
+  std::vector<double> own_counts(group.size());
+  std::ranges::transform(group, own_counts.begin(), &Moments::count);
+  a.sync(group);
+  check_group(norm, own_counts, group);
+  std::vector<double> mean(group.size());
+  std::vector<double> variance(group.size());
+  for (std::size_t s = 0; s < group.size(); ++s) {
+    mean[s] = group[s].mean;
+    variance[s] = group[s].count > 0.0 ? group[s].variance() : 0.0;
+  }
+  request.given_mean = vector_view(mean);
+  request.given_variance = vector_view(variance);
+  request.mean = a.mean.data;
+  request.rstd = a.rstd.data;
+  operands.view = {a.x, a.y, a.residual, {}, a.mask, {}};
+  if (!group.empty()) run_apply(norm, operands, backend, request);
+}
+
 }  // namespace
 }  // namespace detail
 
@@ -109,21 +153,28 @@ void forward(const Normalizer& norm, const Forward& a) {
   const std::int64_t statistics = kept_shape(norm, shape_of(a.x)).size();
   check_forward(norm, a, statistics);
   const Backend& backend = backend_of(a.x);
-  if (a.x.size() == 0) return;
-  check_masked_counts(norm, a, backend);
+  if (a.x.size() == 0 && !a.sync) return;
+  if (!a.sync) check_masked_counts(norm, a, backend);
 
   const Dense weight(backend, a.weight);
   const Dense bias(backend, a.bias);
   Request request = request_for(norm, a.x, weight, bias);
-  request.mean = a.mean.data;
-  request.rstd = a.rstd.data;
-  request.moments = a.moments;
   request.activation = a.activation;
   std::vector<Moments> batch;
-  if (a.running != nullptr && a.moments.empty()) {
+  std::span<Moments> moments = a.moments;
+  if ((a.running != nullptr || a.sync) && moments.empty()) {
     batch.resize(static_cast<std::size_t>(statistics));
-    request.moments = batch;
+    moments = batch;
   }
+  if (a.sync) {
+    std::ranges::fill(moments, Moments{});
+    forward_in_group(norm, a, moments, backend, request);
+    if (a.running != nullptr) a.running->update(moments);
+    return;
+  }
+  request.mean = a.mean.data;
+  request.rstd = a.rstd.data;
+  request.moments = moments;
   Operands operands;
   operands.view = {a.x, a.y, a.residual, {}, a.mask, {}};
   if (a.sum) {
@@ -132,7 +183,7 @@ void forward(const Normalizer& norm, const Forward& a) {
     request.adds = true;
   }
   run_planned(norm, operands, backend, backend.forward, request);
-  if (a.running != nullptr) a.running->update(request.moments);
+  if (a.running != nullptr) a.running->update(moments);
 }
 
 void apply(const Normalizer& norm, const Apply& a) {
@@ -164,8 +215,7 @@ void apply(const Normalizer& norm, const Apply& a) {
     check_apart(norm.name, *written, "mask", a.mask);
   }
   const Backend& backend = backend_of(a.x);
-  const bool empty = a.x.size() == 0;
-  if (empty && (!a.rstd || a.rstd.size() == 0)) return;
+  if (a.x.size() == 0 && (!a.rstd || a.rstd.size() == 0)) return;
 
   const Dense weight(backend, a.weight);
   const Dense bias(backend, a.bias);
@@ -178,14 +228,7 @@ void apply(const Normalizer& norm, const Apply& a) {
   request.activation = a.activation;
   Operands operands;
   operands.view = {a.x, a.y, a.residual, {}, a.mask, {}};
-  if (!empty) return run_planned(norm, operands, backend, backend.apply, request);
-  // No values, yet the statistics given have a rstd: one value of each stands for none.
-  std::int64_t one[max_rank];
-  for (int axis = 0; axis < a.x.rank; ++axis) one[axis] = std::max<std::int64_t>(a.x.shape[axis], 1);
-  const TensorView stand_in = make_view(nullptr, a.x.dtype, {one, static_cast<std::size_t>(a.x.rank)}, {}, a.x.device);
-  request.weight = request.bias = {};
-  operands.view = {stand_in, {}, {}, {}, {}, {}};
-  run_planned(norm, operands, backend, backend.apply, request);
+  run_apply(norm, operands, backend, request);
 }
 
 }  // namespace normkit

@@ -1,6 +1,6 @@
 """The engine of normkit; import it as `normkit`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, overload
 
 import numpy
@@ -766,11 +766,11 @@ def add_rms_norm(x: ArrayT, residual: ArrayT, weight: Any | None = None, *, axis
     """
 
 @overload
-def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, update_state: bool = True, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
+def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, update_state: bool = True, sync: Callable[[Moments], Moments] | None = None, out: ArrayT | None = None, return_stats: Literal[False] = False) -> ArrayT: ...
 @overload
-def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, update_state: bool = True, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
+def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, update_state: bool = True, sync: Callable[[Moments], Moments] | None = None, out: ArrayT | None = None, return_stats: Literal[True]) -> tuple[ArrayT, ArrayT, ArrayT]: ...
 @overload
-def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, update_state: bool = True, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
+def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = None, bias: Any | None = None, *, training: bool = False, axis: int = 1, eps: float = 1e-5, mask: Any | None = None, lengths: Any | None = None, residual: Any | None = None, activation: Literal['relu', 'silu'] | None = None, update_state: bool = True, sync: Callable[[Moments], Moments] | None = None, out: ArrayT | None = None, return_stats: bool = False) -> ArrayT | tuple[ArrayT, ArrayT, ArrayT]:
     """
     Batch normalization: statistics per channel over everything else [1]_.
 
@@ -804,6 +804,10 @@ def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = Non
     update_state : bool, default True
         False leaves `state` alone in training, as where a forward pass is run again to save memory. So does a batch without
         a single valid value.
+    sync : callable, optional
+        With ``training=True``: makes one batch of those of several processes. It takes the `Moments` of this process's
+        values, shape (C,), and returns the group's, the same in every process; `normkit.mpi.sync` makes one. Statistics and
+        `state` are then the group's, `x` may be empty, and what is needed of two values per channel is needed of the group.
     out : array, optional
         Where to write the result: shape and dtype of `x`. It may be `x` itself.
     return_stats : bool, default False
@@ -822,7 +826,7 @@ def batch_norm(x: ArrayT, state: BatchNormState | None, weight: Any | None = Non
         The dtype or the kind of an array is not supported.
     ValueError
         A shape, an axis or a number does not fit, or a single valid value per channel in training. `state` and `out` are
-        then as they were.
+        then as they were. What is raised before `sync` is called leaves the others of a group waiting.
 
     References
     ----------
@@ -972,13 +976,14 @@ def instance_norm(x: ArrayT, weight: Any | None = None, bias: Any | None = None,
             [-1.,  1.]]])
     """
 
-def batch_norm_backward(dy: ArrayT, x: ArrayT, mean: Any, rstd: Any, weight: Any | None = None, *, bias: Any | None = None, training: bool = True, axis: int = 1, mask: Any | None = None, lengths: Any | None = None, activation: Literal['relu', 'silu'] | None = None, y: Any | None = None, residual: bool = False, output_mask: Sequence[bool] = (True, True, True)) -> tuple[Any, ...]:
+def batch_norm_backward(dy: ArrayT, x: ArrayT, mean: Any, rstd: Any, weight: Any | None = None, *, bias: Any | None = None, training: bool = True, axis: int = 1, mask: Any | None = None, lengths: Any | None = None, activation: Literal['relu', 'silu'] | None = None, y: Any | None = None, residual: bool = False, sync: Callable[[Moments], Moments] | None = None, output_mask: Sequence[bool] = (True, True, True)) -> tuple[Any, ...]:
     """
     Gradients of `batch_norm`.
 
     With ``g`` the gradient of what went into the activation and ``u = (x - mean) * rstd``, sums and means per channel over
     the valid positions: ``dweight = sum(g * u)``, ``dbias = sum(g)``, and
-    ``dx = weight * rstd * (g - mean(g) - u * mean(g * u))``, or in inference ``dx = weight * rstd * g``.
+    ``dx = weight * rstd * (g - mean(g) - u * mean(g * u))``, or in inference ``dx = weight * rstd * g``. With `sync` the
+    means are the group's; dweight and dbias remain the sums over this process's values.
 
     Parameters
     ----------
@@ -1008,6 +1013,9 @@ def batch_norm_backward(dy: ArrayT, x: ArrayT, mean: Any, rstd: Any, weight: Any
         The result of the forward pass; needed for 'relu'.
     residual : bool, default False
         Whether a residual was added before the activation: then its gradient is returned too. Not with 'silu'.
+    sync : callable, optional
+        That of the forward pass. It takes, and returns for the group, the `Moments` of ``x - mean``, ``g`` and ``g * u``,
+        shape (3, C), of which only count and mean are known. It is called once, whatever is wanted; with 'silu' twice.
     output_mask : (bool, bool, bool), default (True, True, True)
         Which of dx, dweight and dbias are wanted; the others are returned as None.
 

@@ -107,10 +107,11 @@ class BackwardCall {
 };
 
 nb::object batch_norm_backward(nb::handle dy, nb::handle x, nb::handle mean, nb::handle rstd, nb::handle weight,
-                               bool training, int axis, const Undo& undo, nb::handle output_mask) {
+                               bool training, int axis, const Undo& undo, nb::handle sync, nb::handle output_mask) {
   BackwardCall call("batch_norm_backward", dy, x, mean, rstd, weight);
   const Normalizer norm = make_for("batch_norm_backward", [&] { return normkit::batch_norm(call.rank(), axis); });
   call.prepare(undo, axis);
+  call.arguments.sync = sync_of("batch_norm_backward", sync, training, 3);
   call.arguments.statistics_given = !training;
   return call.run(norm, output_mask);
 }
@@ -168,16 +169,17 @@ void bind_backward_per_channel(nb::module_& module) {
       "batch_norm_backward",
       [](nb::handle dy, nb::handle x, nb::handle mean, nb::handle rstd, nb::handle weight, nb::handle bias,
          bool training, int axis, nb::handle mask, nb::handle lengths, nb::handle activation, nb::handle y,
-         bool residual, nb::handle output_mask) {
+         bool residual, nb::handle sync, nb::handle output_mask) {
         return batch_norm_backward(dy, x, mean, rstd, weight, training, axis,
-                                   {{mask, lengths}, bias, activation, y, residual}, output_mask);
+                                   {{mask, lengths}, bias, activation, y, residual}, sync, output_mask);
       },
       "dy"_a.none(), "x"_a.none(), "mean"_a.none(), "rstd"_a.none(), "weight"_a = nb::none(), nb::kw_only(),
       "bias"_a = nb::none(), "training"_a = true, "axis"_a = 1, "mask"_a = nb::none(), "lengths"_a = nb::none(),
-      "activation"_a = nb::none(), "y"_a = nb::none(), "residual"_a = false, "output_mask"_a = three_wanted(),
-      docs::batch_norm_backward,
+      "activation"_a = nb::none(), "y"_a = nb::none(), "residual"_a = false, "sync"_a = nb::none(),
+      "output_mask"_a = three_wanted(), docs::batch_norm_backward,
       nb::sig("def batch_norm_backward(" NORMKIT_GIVEN ", weight: typing.Any | None = None, *, "
-              "bias: typing.Any | None = None, training: bool = True, axis: int = 1, " NORMKIT_UNDO ", " NORMKIT_THREE
+              "bias: typing.Any | None = None, training: bool = True, axis: int = 1, " NORMKIT_UNDO
+              ", sync: collections.abc.Callable[[Moments], Moments] | None = None, " NORMKIT_THREE
               ") -> " NORMKIT_GRADIENTS));
   module.def(
       "group_norm_backward",

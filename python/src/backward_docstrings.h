@@ -9,7 +9,8 @@ inline constexpr const char* batch_norm_backward = R"(Gradients of `batch_norm`.
 
 With ``g`` the gradient of what went into the activation and ``u = (x - mean) * rstd``, sums and means per channel over
 the valid positions: ``dweight = sum(g * u)``, ``dbias = sum(g)``, and
-``dx = weight * rstd * (g - mean(g) - u * mean(g * u))``, or in inference ``dx = weight * rstd * g``.
+``dx = weight * rstd * (g - mean(g) - u * mean(g * u))``, or in inference ``dx = weight * rstd * g``. With `sync` the
+means are the group's; dweight and dbias remain the sums over this process's values.
 
 Parameters
 ----------
@@ -34,6 +35,9 @@ y : array, optional
     The result of the forward pass; needed for 'relu'.
 residual : bool, default False
     Whether a residual was added before the activation: then its gradient is returned too. Not with 'silu'.
+sync : callable, optional
+    That of the forward pass. It takes, and returns for the group, the `Moments` of ``x - mean``, ``g`` and ``g * u``,
+    shape (3, C), of which only count and mean are known. It is called once, whatever is wanted; with 'silu' twice.
 output_mask : (bool, bool, bool), default (True, True, True)
     Which of dx, dweight and dbias are wanted; the others are returned as None.
 

@@ -99,17 +99,18 @@ void bind_per_channel(nb::module_& module) {
       "batch_norm",
       [](nb::handle x, BatchNormState* state, nb::handle weight, nb::handle bias, bool training, int axis, double eps,
          nb::handle mask, nb::handle lengths, nb::handle residual, nb::handle activation, bool update_state,
-         nb::handle out, bool return_stats) {
+         nb::handle sync, nb::handle out, bool return_stats) {
         return batch_norm(x, state, weight, bias, training, axis, eps, {{mask, lengths}, residual, activation},
-                          update_state, out, return_stats);
+                          update_state, sync, out, return_stats);
       },
       "x"_a.none(), "state"_a.none(), "weight"_a = nb::none(), "bias"_a = nb::none(), nb::kw_only(),
       "training"_a = false, "axis"_a = 1, "eps"_a = 1e-5, "mask"_a = nb::none(), "lengths"_a = nb::none(),
-      "residual"_a = nb::none(), "activation"_a = nb::none(), "update_state"_a = true, "out"_a = nb::none(),
-      "return_stats"_a = false, docs::batch_norm,
+      "residual"_a = nb::none(), "activation"_a = nb::none(), "update_state"_a = true, "sync"_a = nb::none(),
+      "out"_a = nb::none(), "return_stats"_a = false, docs::batch_norm,
       NORMKIT_OVERLOADS("batch_norm(x: ArrayT, state: BatchNormState | None, " NORMKIT_AFFINE ", *, "
                         "training: bool = False, axis: int = 1, eps: float = 1e-5, " NORMKIT_FUSED ", "
-                        "update_state: bool = True, out: ArrayT | None = None",
+                        "update_state: bool = True, sync: collections.abc.Callable[[Moments], Moments] | None = None, "
+                        "out: ArrayT | None = None",
                         "ArrayT", "ArrayT, ArrayT, ArrayT"));
   module.def(
       "group_norm",

@@ -6,6 +6,9 @@
 #include <climits>
 #include <string>
 #include <string_view>
+#include <utility>
+
+#include "state.h"
 
 namespace normkit::python {
 
@@ -124,6 +127,38 @@ void Mask::from_lengths(const char* operation, nb::handle given, const TensorVie
   const std::int64_t positions[] = {batch, extent};
   view = normkit::view(bytes_.data(), DType::boolean, positions);
   insert_axis(view, channel, x.shape[channel]);
+}
+
+// ---- Groups of processes ----
+
+Sync sync_of(const char* operation, nb::handle given, bool training, std::int64_t rows) {
+  if (given.is_none()) return {};
+  const Argument argument = {operation, "sync"};
+  if (!PyCallable_Check(given.ptr())) {
+    refuse(PyExc_TypeError, argument, "must be a function from Moments to Moments, or None", type_text(given));
+  }
+  if (!training) {
+    refuse(PyExc_ValueError, argument, "goes with training=True",
+           "training=False, which no other process has a part in", "leave it out");
+  }
+  return [argument, given, rows](std::span<Moments> moments) {
+    const nb::gil_scoped_acquire held;
+    MomentsArray own;
+    const auto size = static_cast<std::int64_t>(moments.size());
+    own.shape = rows == 1 ? std::vector{size} : std::vector{rows, size / rows};
+    own.values.assign(moments.begin(), moments.end());
+    const std::vector<std::int64_t> shape = own.shape;
+    const nb::object result = given(nb::cast(std::move(own)));
+    if (!nb::isinstance<MomentsArray>(result)) {
+      refuse(PyExc_TypeError, argument, "must return Moments", type_text(result));
+    }
+    const auto& group = nb::cast<const MomentsArray&>(result);
+    if (group.shape != shape) {
+      refuse(PyExc_ValueError, argument, "must return Moments of the shape that it is given, " + shape_text(shape),
+             shape_text(group.shape));
+    }
+    std::ranges::copy(group.values, moments.begin());
+  };
 }
 
 // ---- Activations ----

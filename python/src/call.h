@@ -78,6 +78,10 @@ class Mask {
   std::vector<std::uint8_t> bytes_;
 };
 
+/// What a user passes as sync=, a function from Moments to Moments, as the core calls it, with or without the GIL. In
+/// so many rows, a single one being an axis of its own: shape (C,), not (1, C). `given` must outlive it.
+Sync sync_of(const char* operation, nb::handle given, bool training, std::int64_t rows);
+
 /// A view of one axis more.
 void insert_axis(TensorView& view, int axis, std::int64_t extent);
 /// A view of any shape that broadcasts to that of x, so broadcast; ValueError otherwise.

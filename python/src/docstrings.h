@@ -125,6 +125,10 @@ eps : float, default 1e-5
                                           R"(update_state : bool, default True
     False leaves `state` alone in training, as where a forward pass is run again to save memory. So does a batch without
     a single valid value.
+sync : callable, optional
+    With ``training=True``: makes one batch of those of several processes. It takes the `Moments` of this process's
+    values, shape (C,), and returns the group's, the same in every process; `normkit.mpi.sync` makes one. Statistics and
+    `state` are then the group's, `x` may be empty, and what is needed of two values per channel is needed of the group.
 out : array, optional
     Where to write the result: shape and dtype of `x`. It may be `x` itself.
 return_stats : bool, default False
@@ -143,7 +147,7 @@ TypeError
     The dtype or the kind of an array is not supported.
 ValueError
     A shape, an axis or a number does not fit, or a single valid value per channel in training. `state` and `out` are
-    then as they were.
+    then as they were. What is raised before `sync` is called leaves the others of a group waiting.
 
 References
 ----------

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <shared_mutex>
+#include <span>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -270,7 +271,8 @@ nb::object instance_norm(nb::handle x, nb::handle weight, nb::handle bias, int a
 }
 
 nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb::handle bias, bool training, int axis,
-                      double eps, const Fused& fused, bool update_state, nb::handle out, bool return_stats) {
+                      double eps, const Fused& fused, bool update_state, nb::handle sync, nb::handle out,
+                      bool return_stats) {
   if (state == nullptr && !training) {
     refuse(PyExc_ValueError, {"batch_norm", "state"}, "must be given unless training=True", "None");
   }
@@ -279,6 +281,7 @@ nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb
   call.prepare(fused, axis);
   call.prepare(norm, weight, bias, out, return_stats);
   Forward& arguments = call.arguments;
+  const Sync join = sync_of("batch_norm", sync, training, 1);
   if (!training) {
     compute(arguments.x, [&] {
       const std::shared_lock lock(state->mutex);
@@ -298,10 +301,19 @@ nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb
   } else if (state != nullptr && update_state) {
     arguments.running = &state->stats;
     compute(arguments.x, [&] {
-      const std::unique_lock lock(state->mutex);
+      std::unique_lock lock(state->mutex, std::defer_lock);
+      if (join) {  // which may wait for others, and for the GIL
+        arguments.sync = [&](std::span<Moments> own) {
+          join(own);
+          lock.lock();
+        };
+      } else {
+        lock.lock();
+      }
       forward(norm, arguments);
     });
   } else {
+    arguments.sync = join;
     compute(arguments.x, [&] { forward(norm, arguments); });
   }
   return call.finish();

@@ -28,7 +28,8 @@ nb::object scale_columns(nb::handle x, nb::handle scale, nb::handle shift, bool 
                          nb::handle out);
 /// `state` may be nullptr.
 nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb::handle bias, bool training, int axis,
-                      double eps, const Fused& fused, bool update_state, nb::handle out, bool return_stats);
+                      double eps, const Fused& fused, bool update_state, nb::handle sync, nb::handle out,
+                      bool return_stats);
 nb::object layer_norm(nb::handle x, nb::handle weight, nb::handle bias, nb::handle axis, double eps, nb::handle out,
                       bool return_stats);
 nb::object rms_norm(nb::handle x, nb::handle weight, nb::handle axis, double eps, double weight_offset, nb::handle out,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <limits>
 #include <span>
@@ -75,6 +76,13 @@ struct Normalizer {
 // mask does not vary along it. What is not valid counts nowhere, whatever it holds, and is 0 in outputs of x's shape. A
 // statistic without a valid value has mean and variance 0.
 
+/// Makes one batch of the batches of a group of processes: it is called with the moments of this process's values, and
+/// puts in their place those of the whole group's, merged in one order, so that every process gets the same bits. It is
+/// called once by every process, one without values included, and twice by `backward` through silu; an exception of its
+/// goes through. What is NaN in m2, min and max is not known, nor asked for. An error before a process's call leaves
+/// the others waiting in theirs.
+using Sync = std::function<void(std::span<Moments> moments)>;
+
 /// Arguments of `forward`. x is required; without y only the statistics are taken. Nothing but y, sum, mean, rstd,
 /// moments and running is written.
 struct Forward {
@@ -94,6 +102,8 @@ struct Forward {
   // Both or neither; not with mask, residual or activation. sum = x + addend, in the dtype of x, and y = norm(sum).
   TensorView addend = {};
   TensorView sum = {};  // out
+  // batch_norm only: statistics, moments and running are the group's. Of one Moments per channel.
+  Sync sync = {};
 };
 
 /// Normalizes x with its own statistics. Throws std::invalid_argument, before any work, when the arguments do not fit.
@@ -149,6 +159,10 @@ struct Backward {
   TensorView dresidual = {};  // likewise; not with silu, which would have to know the residual
   TensorView dweight = {};    // dense, shape of weight; floating point
   TensorView dbias = {};      // likewise; not for Statistic::mean_square
+  // That of the forward pass. The Moments are those of x - mean, of all channels; then of g, the gradient of what was
+  // activated; then of g * (x - mean) * rstd. Their means are what dx takes of the group; dweight and dbias are sums
+  // over this process's values alone.
+  Sync sync = {};
 };
 
 /// Gradients of a normalizer with respect to all that it was given. Although `mean` may be rounded, dx and dweight are

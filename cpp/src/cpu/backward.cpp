@@ -19,7 +19,7 @@ namespace normkit::detail {
 namespace {
 
 // Terms of the gradient's fold (cpu/gradient.h), once it is finished.
-enum Term : std::size_t { term_bias = 1, term_weight = 2 };
+enum Term : std::size_t { term_centred, term_bias, term_weight };
 
 // dx and dy are as large as x.
 std::int64_t bytes_per_value(const Request& request) { return 2 * item_size(request.dtype); }
@@ -33,7 +33,11 @@ void take_given(const Request& request, const Job& job, std::int64_t offset) {
   const Geometry& g = job.geometry;
   const auto lane = [&](LaneName name) { return static_cast<C*>(job.lanes[name]); };
   const auto clear = [&](LaneName name) { std::fill_n(lane(name), g.kept_count(), C{0}); };
-  if (request.statistics_given) {  // else `finish` fills them
+  const auto as_it_is = [](double value, std::int64_t) { return value; };
+  if (request.given_gradient) {
+    fill_lanes(g, offset, request.given_gradient, lane(lane_gradient), as_it_is);
+    fill_lanes(g, offset, request.given_projection, lane(lane_projection), as_it_is);
+  } else if (request.statistics_given) {  // else `finish` fills them
     clear(lane_gradient);
     clear(lane_projection);
   }
@@ -42,12 +46,12 @@ void take_given(const Request& request, const Job& job, std::int64_t offset) {
     clear(lane_mean_low);
   } else {
     const double* error = mean_errors(request);
-    fill_lanes(g, offset, request.given_mean, lane(lane_mean_high), [](double mean, std::int64_t) { return mean; });
+    fill_lanes(g, offset, request.given_mean, lane(lane_mean_high), as_it_is);
     fill_lanes(g, offset, request.given_mean, lane(lane_mean_low), [&](double mean, std::int64_t s) {
       return (mean - static_cast<double>(static_cast<C>(mean))) + (error == nullptr ? 0.0 : error[s]);
     });
   }
-  fill_lanes(g, offset, request.given_rstd, lane(lane_rstd), [](double rstd, std::int64_t) { return rstd; });
+  fill_lanes(g, offset, request.given_rstd, lane(lane_rstd), as_it_is);
   const bool weighs = request.weight_is_constant && request.weight;
   const std::int64_t weights = weighs ? request.weight.size() : 1;
   fill_lanes(g, offset, request.given_rstd, lane(lane_scale), [&](double rstd, std::int64_t s) {
@@ -155,17 +159,21 @@ struct ByStatistics {
   LaneScratch scratch;
   std::size_t terms = static_cast<std::size_t>(terms_of(job));
   Totals totals;
-  bool sums;  // whether any are wanted
+  bool sums = false;  // whether any are wanted
 
   explicit ByStatistics(const Request& of)
       : request(of), job(make(of, geometry, params)), scratch(job, of.dtype, lane_count) {
     job.given_mean_high = job.lanes[lane_mean_high];
     job.given_mean_low = job.lanes[lane_mean_low];
     job.given_rstd = job.lanes[lane_rstd];
+    if (of.given_gradient) {
+      take_sums();
+      return;
+    }
     if (!of.mean_error.empty()) job.mean_error = of.mean_error.data();
     const bool wants_params = of.weight_is_constant && (of.dweight || of.dbias);
     sums = !of.statistics_given || wants_params;
-    if (!wants_params) return;
+    if (!wants_params && of.sums.empty()) return;
     totals.resize(static_cast<std::size_t>(of.given_rstd.size()) * terms);
     job.totals = totals.data();
   }
@@ -175,6 +183,28 @@ struct ByStatistics {
     job.weight = params.values[0];
     job.bias = params.values[1];
     return job;
+  }
+
+  // The second of two steps: the totals are known.
+  void take_sums() {
+    totals.resize(request.sums.size() * terms);
+    for (std::size_t s = 0; s < request.sums.size(); ++s) {
+      totals.data()[s * terms + term_bias] = request.sums[s].gradient;
+      totals.data()[s * terms + term_weight] = request.sums[s].projection;
+    }
+  }
+  // The first of two steps: they are what is wanted.
+  void leave_sums() const {
+    for (std::size_t s = 0; s < request.sums.size(); ++s) {
+      const double* total = totals.data() + s * terms;
+      const auto index = static_cast<std::int64_t>(s);
+      request.sums[s] = {.count = terms == 4 ? total[3] : static_cast<double>(geometry.count),
+                         .mean = element(request.given_mean, index),
+                         .rstd = element(request.given_rstd, index),
+                         .centred = total[term_centred],
+                         .gradient = total[term_bias],
+                         .projection = total[term_weight]};
+    }
   }
 
   void take(Job& once, std::int64_t offset) const {
@@ -250,11 +280,14 @@ struct ByParameters {
 
 void run_by_statistics(const Request& request) {
   ByStatistics half(request);
+  const bool leaves_sums = !request.sums.empty() && !request.given_gradient;
+  if (leaves_sums) half.job.given = true;  // these sums are not all there is: nothing follows from them yet
   run_loops(half.job, request, [&](Job& once, std::int64_t offset) {
     half.take(once, offset);
     if (half.sums) return run(once, request.dtype, bytes_per_value(request));
-    run_map(once, request.dtype, bytes_per_value(request));
+    if (maps(once)) run_map(once, request.dtype, bytes_per_value(request));
   });
+  if (leaves_sums) return half.leave_sums();
   half.finish();
 }
 

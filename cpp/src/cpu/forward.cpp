@@ -43,6 +43,7 @@ void take_given(const Request& request, const Job& job, std::int64_t offset) {
     lane(lane_mean_high)[l] = high;
     lane(lane_mean_low)[l] = static_cast<C>(mean - static_cast<double>(high));
     lane(lane_scale)[l] = rstd;
+    if (job.mean != nullptr) static_cast<C*>(job.mean)[s - offset] = high;
     if (job.rstd != nullptr) static_cast<C*>(job.rstd)[s - offset] = rstd;
   });
 }

@@ -67,26 +67,24 @@ struct GradientRule {
     NORMKIT_UNROLL for (int t = 0; t < 3; ++t) a[t] += b[t];
   }
 
-  // The mean that was given may be the rounded one of x: then the sum of x - mean tells what is missing, and both the
-  // projection and the map shall have it. Where more is missing than rounding took, it is some other mean, and stays.
   template <class C>
   static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes,
                                     int lane) {
     if constexpr (column == Column::parameters) return;
-    // A float32 mean was rounded once, from float64; a float64 one whenever two blocks were merged.
-    constexpr double rounding = sizeof(C) == 4 ? 0x1p-23 : 0x1p-46;
+    const double rstd = static_cast<double>(lanes.of[lane_rstd][lane]);
+    const double mean = static_cast<double>(lanes.of[lane_mean_high][lane]);
+    const double low = static_cast<double>(lanes.of[lane_mean_low][lane]);
     const double share = ending.given || count == 0.0 ? 0.0 : 1.0 / count;
     const double mean_share = ending.centred ? share : 0.0;
-    const double missing = total[0] * mean_share;
-    const double mean = static_cast<double>(lanes.of[lane_mean_high][lane]);
-    const double rstd = static_cast<double>(lanes.of[lane_rstd][lane]);
-    const double low = static_cast<double>(lanes.of[lane_mean_low][lane]);
-    const bool rounded = __builtin_fabs(missing) <= rounding * __builtin_fabs(mean);
-    total[0] = rounded ? missing : 0.0;
-    total[2] = rounded ? total[2] - missing * rstd * total[1] : total[2];
-    lanes.of[lane_mean_low][lane] = static_cast<C>(rounded ? low + missing : low);
-    lanes.of[lane_gradient][lane] = static_cast<C>(mean_share == 0.0 ? 0.0 : total[1] * mean_share);
-    lanes.of[lane_projection][lane] = static_cast<C>(share == 0.0 ? 0.0 : total[2] * share);
+    GradientMeans means = {total[0] * mean_share, total[1] * mean_share, total[2] * share};
+    if (mean_share == 0.0) means.missing = means.gradient = 0.0;  // whatever else it was: it may be no number
+    if (share == 0.0) means.projection = 0.0;
+    means = refined(means, mean, rstd, mean_rounding(sizeof(C) == 8));
+    total[0] = means.missing;
+    total[2] = means.missing != 0.0 ? total[2] - means.missing * rstd * total[1] : total[2];
+    lanes.of[lane_mean_low][lane] = static_cast<C>(means.missing != 0.0 ? low + means.missing : low);
+    lanes.of[lane_gradient][lane] = static_cast<C>(means.gradient);
+    lanes.of[lane_projection][lane] = static_cast<C>(means.projection);
   }
 
   // Where lanes are pooled weight is constant over each: they are summed without, and weighed as they are about to

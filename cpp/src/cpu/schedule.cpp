@@ -146,8 +146,6 @@ bool balanced(std::int64_t pieces, int threads) {
   return pieces * 8 >= rounds * threads * 7;
 }
 
-bool maps(const Job& job) { return job.operands[operand_out] != nullptr || job.operands[operand_extra] != nullptr; }
-
 // Whole slabs, each by one thread, when that keeps the threads busy: x is then read once wherever a slab stays cached.
 bool whole_slabs(const Job& job, std::int64_t bytes, int threads) {
   if (job.geometry.schedule == Schedule::rows || !maps(job)) return balanced(job.slabs, threads);
@@ -219,6 +217,8 @@ void run_in_steps(Job& job, const Kernels& kernels, int threads) {
 const Kernels& kernels_of(const Job& job, DType dtype) {
   return kernel_table().by_task[static_cast<int>(job.task)]->by_dtype[static_cast<int>(dtype)];
 }
+
+bool maps(const Job& job) { return job.operands[operand_out] != nullptr || job.operands[operand_extra] != nullptr; }
 
 bool pools_weighed_lanes(const Geometry& g) {
   return g.pooled > 1 && std::ranges::all_of(g.reduced, [](const Axis& axis) { return axis.param_stride == 0; });

@@ -27,6 +27,8 @@ class LaneScratch {
 
 /// Fold, finish and map. `bytes_per_value`: read for each value of x by the fold.
 void run(Job& job, DType dtype, std::int64_t bytes_per_value);
+/// Whether there is anything to be mapped to.
+bool maps(const Job& job);
 /// Map alone: the lanes are given.
 void run_map(const Job& job, DType dtype, std::int64_t bytes_per_value);
 

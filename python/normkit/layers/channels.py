@@ -138,6 +138,9 @@ class BatchNorm(TrackingLayer):
         Of parameters and averages: float32, also for half-precision data, or float64 for such data.
     unbiased : bool, default True
         Whether the variance that is averaged has the divisor n - 1 (PyTorch) or n (Keras, Flax, ONNX).
+    sync : callable, optional
+        Makes one batch of those of several processes, as of `batch_norm`: statistics and averages are the group's,
+        gradients of parameters this process's. Used wherever the statistics of the batch are.
 
     Raises
     ------
@@ -178,7 +181,13 @@ class BatchNorm(TrackingLayer):
         activation: Activation | None = None,
         dtype: DTypeLike = "float32",
         unbiased: bool = True,
+        sync: Callable[[_core.Moments], _core.Moments] | None = None,
     ) -> None:
+        if sync is not None and not callable(sync):
+            raise TypeError(
+                f"BatchNorm: sync must be a function from Moments to Moments, or None; got {type(sync).__name__}"
+            )
+        self.sync = sync
         super().__init__(
             num_features,
             eps=eps,
@@ -190,6 +199,10 @@ class BatchNorm(TrackingLayer):
             dtype=dtype,
             unbiased=unbiased,
         )
+
+    def _functions(self, update_state: bool) -> tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]]:
+        forward, backward, particular = super()._functions(update_state)
+        return forward, backward, particular | ({"sync": self.sync} if particular["training"] else {})
 
 
 class InstanceNorm(TrackingLayer):
