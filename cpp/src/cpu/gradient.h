@@ -80,7 +80,7 @@ struct GradientRule {
     if (mean_share == 0.0) means.missing = means.gradient = 0.0;  // whatever else it was: it may be no number
     if (share == 0.0) means.projection = 0.0;
     means = refined(means, mean, rstd, mean_rounding(sizeof(C) == 8));
-    total[0] = means.missing;
+    total[0] = share == 0.0 ? total[0] : means.missing;
     total[2] = means.missing != 0.0 ? total[2] - means.missing * rstd * total[1] : total[2];
     lanes.of[lane_mean_low][lane] = static_cast<C>(means.missing != 0.0 ? low + means.missing : low);
     lanes.of[lane_gradient][lane] = static_cast<C>(means.gradient);
