@@ -52,13 +52,35 @@ def evaluate(name, x):
 
 
 def extras(x):
-    """What is not a normalizer of the grid: the range, and moving averages."""
+    """What is not a normalizer of the grid: ranges, moving averages, moments, and columns scaled by given numbers."""
     yield "min_max_scale(axis=0)", (normkit.min_max_scale(x, axis=0, feature_range=(-0.1, 0.9)),)
     yield "min_max_scale(axis=-1)", (normkit.min_max_scale(x, axis=-1, feature_range=(-0.1, 0.9)),)
     if x.size > x.shape[1]:
         state = normkit.BatchNormState(x.shape[1])
         normkit.batch_norm(x, state, training=True)
         yield "running averages", (state.running_mean, state.running_var)
+    yield from tables(x)
+
+
+def tables(x):
+    """Data with holes, and what scalers take of it."""
+    holes = cases.random("holes").random(x.shape)
+    holey = x.copy(order="K")
+    holey[holes < 0.1] = np.nan
+    weights = np.where(holes > 0.9, 0.0, holes)
+    for axis in (0, -1):
+        for what, function, options in (
+            ("moments", normkit.moments, {"nan": "omit"}),
+            ("moments(masked)", normkit.moments, {"nan": "omit", "mask": holes < 0.8}),
+            ("moments(weighted)", normkit.moments, {"nan": "omit", "weights": weights}),
+            ("min_max", normkit._core.min_max, {"nan": "omit"}),
+        ):
+            m = function(holey, axis=axis, **options)
+            fields = (m.count, m.min, m.max) if what == "min_max" else (m.count, m.mean, m.m2, m.min, m.max)
+            yield f"{what} axis={axis}", fields
+    numbers = np.linspace(-2, 3.7, x[0].size).reshape(x.shape[1:])
+    yield "scale_columns", (normkit._core.scale_columns(x, numbers, numbers[::-1]),)
+    yield "scale_columns(inverse)", (normkit._core.scale_columns(x, numbers, numbers[::-1], inverse=True),)
 
 
 def fingerprints(shapes, threads):

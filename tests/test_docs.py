@@ -9,19 +9,32 @@ import re
 import pytest
 
 import normkit
+import normkit.preprocessing
+import normkit.streams
 
 
 def documented():
     """Every public object and every public member of the classes, by name."""
-    for name in normkit.__all__:
-        value = getattr(normkit, name)
-        if name == "__version__":
-            continue
-        yield name, value
-        if isinstance(value, type):
-            for member, attribute in vars(value).items():
-                if not member.startswith("_"):
-                    yield f"{name}.{member}", attribute
+    for module in (normkit, normkit.preprocessing, normkit.streams):
+        prefix = module.__name__.partition(".")[2]
+        for name in module.__all__:
+            value = getattr(module, name)
+            if name == "__version__":
+                continue
+            name = f"{prefix}.{name}" if prefix else name
+            yield name, value
+            if isinstance(value, type):
+                yield from ((f"{name}.{member}", attribute) for member, attribute in members(value))
+
+
+def members(value):
+    """The public members of a class and of those of normkit's that it inherits from."""
+    for base in value.__mro__:
+        if base.__module__.partition(".")[0] == "normkit":
+            for member, attribute in vars(base).items():
+                # scikit-learn adds methods of its own to its subclasses.
+                if not member.startswith("_") and attribute is not None and not member.endswith("_request"):
+                    yield member, attribute
 
 
 OBJECTS = dict(documented())

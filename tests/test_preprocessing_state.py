@@ -150,7 +150,7 @@ def test_chunks_of_several_dtypes(scaler):
         ours.partial_fit(part)
         own.partial_fit(part)
     for name, value in attributes(ours).items():
-        np.testing.assert_allclose(value, getattr(own, name), rtol=2e-6, err_msg=name)
+        np.testing.assert_allclose(value, getattr(own, name), rtol=2e-6, atol=1e-7, err_msg=name)  # of means near 0 too
 
 
 BAD = [

@@ -156,14 +156,14 @@ std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> s
   return plan;
 }
 
-Grid grid(const Geometry& g) noexcept {
+Grid grid(const Geometry& g, std::int64_t side_by_side) noexcept {
   const auto ceil_div = [](std::int64_t a, std::int64_t b) { return (a + b - 1) / b; };
   const std::int64_t outer = g.reduced[0].extent * g.reduced[1].extent;
   const std::int64_t run = g.reduced[2].extent;
   Grid grid{1, 1, 0, 0, 0};
   if (g.schedule == Schedule::columns) {
-    grid.runs_per_block = column_block;
-    grid.blocks = ceil_div(outer * run, column_block);
+    grid.runs_per_block = column_block * side_by_side;
+    grid.blocks = ceil_div(outer * run, grid.runs_per_block);
   } else if (run > row_block) {
     grid.blocks_per_run = ceil_div(run, row_block);
     grid.blocks = outer * grid.blocks_per_run;

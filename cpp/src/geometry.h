@@ -109,6 +109,14 @@ struct Grid {
 };
 inline constexpr std::int64_t row_block = 2048;   // 8 KB of float32: a second walk finds it in the first-level cache
 inline constexpr std::int64_t column_block = 64;  // adding one value after the other in float32 stays accurate
-Grid grid(const Geometry& geometry) noexcept;
+/// `side_by_side`: columns' positions that share a lane's place in a block, which then has as many times more.
+Grid grid(const Geometry& geometry, std::int64_t side_by_side = 1) noexcept;
+
+/// Columns so narrow that several positions side by side are needed to fill so many lanes, and how many do; else 1.
+inline constexpr std::int64_t narrow_lanes = 64;
+constexpr std::int64_t positions_side_by_side(const Geometry& geometry) {
+  const std::int64_t lanes = geometry.kept[1].extent;
+  return geometry.schedule == Schedule::columns && lanes < narrow_lanes ? narrow_lanes / lanes : 1;
+}
 
 }  // namespace normkit::detail

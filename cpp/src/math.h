@@ -48,8 +48,8 @@ NORMKIT_MATH Part merge_moments(Part a, Part b, double weight, double cross) {
 }
 
 // NaN stays: it compares false with everything, so it is asked for by name.
-NORMKIT_MATH double least_of(double a, double b) { return b < a || b != b ? b : a; }
-NORMKIT_MATH double greatest_of(double a, double b) { return b > a || b != b ? b : a; }
+NORMKIT_MATH double least_of(double a, double b) { return (b < a) | (b != b) ? b : a; }
+NORMKIT_MATH double greatest_of(double a, double b) { return (b > a) | (b != b) ? b : a; }
 
 // 1 / sqrt(variance + eps); 0 where that is infinite: a constant slice has no deviations to scale.
 NORMKIT_MATH double reciprocal_std(double variance, double eps) {
@@ -70,10 +70,9 @@ NORMKIT_MATH double mean_rounding(bool is_double) { return is_double ? 0x1p-46 :
 // The mean that was given may be the rounded one of x: then the mean of x - mean tells what is missing, and both the
 // projection and the map shall have it. Where more is missing than rounding took, it is some other mean, and stays.
 NORMKIT_MATH GradientMeans refined(GradientMeans means, double mean, double rstd, double rounding) {
-  if (__builtin_fabs(means.missing) <= rounding * __builtin_fabs(mean)) {
-    return {means.missing, means.gradient, means.projection - means.missing * rstd * means.gradient};
-  }
-  return {0.0, means.gradient, means.projection};
+  const bool rounded = (means.missing != 0.0) & (__builtin_fabs(means.missing) <= rounding * __builtin_fabs(mean));
+  const double projection = means.projection - means.missing * rstd * means.gradient;
+  return {rounded ? means.missing : 0.0, means.gradient, rounded ? projection : means.projection};
 }
 
 // A float64 result in the working type. A standard deviation too small for its reciprocal to be a float gives the

@@ -75,8 +75,8 @@ def fit_chunks(
     >>> from normkit.streams import fit_chunks
     >>> chunks = (np.full((1000, 2), value) for value in (1.0, 2.0, 3.0))
     >>> scaler = fit_chunks(StandardScaler(), chunks)
-    >>> scaler.mean_, scaler.n_samples_seen_
-    (array([2., 2.]), np.int64(3000))
+    >>> scaler.mean_, int(scaler.n_samples_seen_)
+    (array([2., 2.]), 3000)
     """
     if not isinstance(scaler, Scaler):
         raise TypeError(f"fit_chunks: scaler must be one of normkit.preprocessing, got {type(scaler).__name__}")

@@ -1,7 +1,6 @@
 #include <nanobind/operators.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -22,24 +21,6 @@ constexpr std::int64_t fields = 5;
 static_assert(sizeof(Moments) == fields * sizeof(double) && offsetof(Moments, max) == 4 * sizeof(double));
 
 std::string number_text(double value) { return nb::str(nb::float_(value)).c_str(); }
-
-MomentsArray checked(MomentsArray moments) {
-  for (Moments& m : moments.values) {
-    if (!(m.count >= 0) || std::isinf(m.count)) {
-      refuse(PyExc_ValueError, {"Moments", "count"}, "must be finite and not negative", number_text(m.count));
-    }
-    if (m.count == 0) {
-      m = Moments{};  // whatever has been said of nothing
-      continue;
-    }
-    if (m.m2 < 0) refuse(PyExc_ValueError, {"Moments", "m2"}, "must not be negative", number_text(m.m2));
-    if (m.min > m.max) {
-      refuse(PyExc_ValueError, {"Moments", "min"}, "must not exceed max",
-             number_text(m.min) + " > " + number_text(m.max));
-    }
-  }
-  return moments;
-}
 
 MomentsArray from_fields(nb::handle count, nb::handle mean, nb::handle m2, nb::handle min, nb::handle max) {
   const nb::module_ numpy = nb::module_::import_("numpy");
@@ -105,59 +86,30 @@ nb::object variances(const MomentsArray& moments, double ddof, bool root) {
   return array;
 }
 
-// ---- Bytes: a mark, the rank, the shape, then the values, all in 8 bytes each ----
-
-static_assert(std::endian::native == std::endian::little, "the bytes are little-endian");
-constexpr char mark[8] = {'n', 'k', 'm', 'o', 'm', 'e', 'n', '1'};
-
-nb::bytes to_bytes(const MomentsArray& moments) {
-  std::string bytes(mark, sizeof mark);
-  const auto put = [&](const auto* data, std::size_t count) {
-    bytes.append(reinterpret_cast<const char*>(data), count * sizeof *data);
-  };
-  const auto rank = static_cast<std::int64_t>(moments.shape.size());
-  put(&rank, 1);
-  put(moments.shape.data(), moments.shape.size());
-  put(moments.values.data(), moments.values.size());
-  return nb::bytes(bytes.data(), bytes.size());
-}
-
-MomentsArray from_bytes(const nb::bytes& bytes) {
-  const char* next = bytes.c_str();
-  std::size_t left = bytes.size();
-  const auto take = [&](void* to, std::size_t size) {
-    if (size > left) return false;
-    std::copy_n(next, size, static_cast<char*>(to));
-    next += size;
-    left -= size;
-    return true;
-  };
-  char seen[sizeof mark];
-  std::int64_t rank = 0;
-  MomentsArray moments;
-  std::size_t size = sizeof(Moments);
-  bool good = take(seen, sizeof seen) && std::equal(seen, seen + sizeof seen, mark) && take(&rank, sizeof rank) &&
-              rank >= 0 && rank < max_rank;
-  for (std::int64_t axis = 0; good && axis < rank; ++axis) {
-    std::int64_t extent = 0;
-    good = take(&extent, sizeof extent) && extent >= 0 && !__builtin_mul_overflow(size, extent, &size);
-    moments.shape.push_back(extent);
-  }
-  if (!good || size != left) {
-    refuse(PyExc_ValueError, {"Moments.from_bytes", "data"}, "must be what to_bytes made",
-           std::to_string(bytes.size()) + " bytes of something else");
-  }
-  moments.values.resize(size / sizeof(Moments));
-  take(moments.values.data(), size);
-  return checked(std::move(moments));
-}
-
 nb::object to_text(nb::handle self) {
   return nb::str("Moments(count={!r}, mean={!r}, m2={!r}, min={!r}, max={!r})")
       .attr("format")(self.attr("count"), self.attr("mean"), self.attr("m2"), self.attr("min"), self.attr("max"));
 }
 
 }  // namespace
+
+MomentsArray checked(MomentsArray moments) {
+  for (Moments& m : moments.values) {
+    if (!(m.count >= 0) || std::isinf(m.count)) {
+      refuse(PyExc_ValueError, {"Moments", "count"}, "must be finite and not negative", number_text(m.count));
+    }
+    if (m.count == 0) {
+      m = Moments{};  // whatever has been said of nothing
+      continue;
+    }
+    if (m.m2 < 0) refuse(PyExc_ValueError, {"Moments", "m2"}, "must not be negative", number_text(m.m2));
+    if (m.min > m.max) {
+      refuse(PyExc_ValueError, {"Moments", "min"}, "must not exceed max",
+             number_text(m.min) + " > " + number_text(m.max));
+    }
+  }
+  return moments;
+}
 
 void bind_moments(nb::module_& module) {
   nb::class_<MomentsArray> moments(module, "Moments", docs::moments);

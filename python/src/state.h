@@ -18,6 +18,11 @@ struct MomentsArray {
   std::vector<Moments> values;
 };
 
+/// Raises ValueError for values that no data can have; the moments of nothing become the identity.
+MomentsArray checked(MomentsArray moments);
+nb::bytes to_bytes(const MomentsArray& moments);
+MomentsArray from_bytes(const nb::bytes& data);
+
 /// Moving averages that Python threads share. Nobody who holds the mutex waits for the GIL; so one may wait for the
 /// mutex with the GIL held.
 struct BatchNormState {

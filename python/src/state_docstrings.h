@@ -43,12 +43,75 @@ array([1.5, 2. ])
 inline constexpr const char* moments_merge =
     R"(Moments of the union of two disjoint sets of values; also ``self + other``.
 
-Exact in count, min and max, associative to rounding in mean and m2 (Chan, Golub and LeVeque 1979).
+Exact in count (below 2**53), min and max; associative and commutative to rounding in mean and m2. Moments of nothing,
+``Moments(0, 0.0, 0.0)``, change nothing, not a bit. NaN in either set stays.
+
+Parameters
+----------
+other : Moments
+    Of the same shape.
+
+Returns
+-------
+Moments
+
+Raises
+------
+ValueError
+    The shapes differ.
+
+Notes
+-----
+Merge many parts in an order that the data give, by chunk or by rank, not in that of their arrival: then the result has
+the same bits whichever process was the first. Parts without values may be there or not. docs/numerics.md has the bound
+on the error.
+
+Examples
+--------
+>>> from functools import reduce
+>>> import normkit
+>>> parts = [normkit.Moments(2, 1.0, 0.5), normkit.Moments(0, 0.0, 0.0), normkit.Moments(2, 3.0, 0.5)]
+>>> whole = reduce(normkit.Moments.merge, parts)
+>>> float(whole.count), float(whole.mean), float(whole.m2)
+(4.0, 2.0, 5.0)
+>>> whole == parts[0] + parts[2]
+True
 )";
 
 inline constexpr const char* moments_to_bytes =
-    "For files and other processes: the same bytes on every machine that normkit runs on.";
-inline constexpr const char* moments_from_bytes = "The inverse of `to_bytes`; ValueError for anything else.";
+    R"(For files and other processes: the same bytes on every machine, whatever its byte order.
+
+Returns
+-------
+bytes
+    The mark ``b"nkmoment"``, then words of 8 bytes, little-endian: version (1), number of axes, extents, for each value
+    in C order count, mean, m2, min and max as float64, and the CRC-32 of everything before.
+
+Examples
+--------
+>>> import normkit
+>>> moments = normkit.Moments(3, [1.0, 2.0], 0.5)
+>>> normkit.Moments.from_bytes(moments.to_bytes()) == moments
+True
+)";
+
+inline constexpr const char* moments_from_bytes = R"(The inverse of `to_bytes`.
+
+Parameters
+----------
+data : bytes
+    What `to_bytes` made, here or on another machine.
+
+Returns
+-------
+Moments
+
+Raises
+------
+ValueError
+    The data are something else, incomplete, damaged, in another byte order, or of a version to come; the message says
+    which.
+)";
 
 inline constexpr const char* moments_var =
     "Variance with divisor ``count - ddof``, a new float64 array; NaN where that is not positive.";

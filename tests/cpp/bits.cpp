@@ -9,7 +9,9 @@
 #include <cstring>
 #include <deque>
 #include <numeric>
+#include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -192,6 +194,39 @@ std::uint64_t backward_bits(const Case& one, DType dtype, const Extents& shape, 
   return data.hash();
 }
 
+// The hash of the moments of data, or of its range; `fused`: of what a mask leaves, by weights.
+std::uint64_t moments_bits(const Case& one, DType dtype, const Extents& shape, bool channels_last, bool fused) {
+  Data data(one, dtype, shape, channels_last);
+  std::vector<Moments> out(static_cast<std::size_t>(size_of(data.kept)));
+  TensorView weights;
+  if (fused) {
+    weights = data.input(8, data.wide);
+    const auto absolute = [&](auto* values) {
+      for (std::int64_t i = 0; i < weights.size(); ++i) values[i] = values[i] < 0 ? -values[i] : values[i];
+    };
+    data.wide == DType::float64 ? absolute(static_cast<double*>(weights.data))
+                                : absolute(static_cast<float*>(weights.data));
+  }
+  const TensorView mask = fused ? data.input(7, DType::boolean) : TensorView{};
+  moments(one.norm, data.input(1, dtype), out, mask, Nan::omit, weights);
+  if (one.norm.statistic == Statistic::range) {  // a NaN's bits are the processor's choice
+    for (Moments& m : out) m.mean = m.m2 = 0.0;
+  }
+  Hash hash;
+  hash.add(std::as_bytes(std::span(out)));
+  return hash.value;
+}
+
+// The hash of what scale() writes; `fused`: inversely.
+std::uint64_t scale_bits(const Case& one, DType dtype, const Extents& shape, bool channels_last, bool fused) {
+  Data data(one, dtype, shape, channels_last);
+  std::vector<double> numbers(static_cast<std::size_t>(size_of(data.kept)));
+  std::iota(numbers.begin(), numbers.end(), 0.375);
+  const TensorView given = view(numbers.data(), DType::float64, data.kept, {});
+  scale(one.norm, {.x = data.input(1, dtype), .scale = given, .shift = given, .y = data.result(), .inverse = fused});
+  return data.hash();
+}
+
 using Bits = std::uint64_t (*)(const Case& one, DType dtype, const Extents& shape, bool channels_last, bool fused);
 
 // Prints the bits with one thread; returns how many other numbers of threads gave others.
@@ -213,25 +248,40 @@ int print_bits(const char* what, Bits bits, const Case& one, DType dtype, const 
   return faults;
 }
 
+int print_all(const Extents& shape, bool channels_last, DType dtype) {
+  int faults = 0;
+  for (const Case& one : normalizers(shape)) {
+    const bool fuses = one.affine && one.norm.statistic == Statistic::variance;
+    faults += print_bits("", forward_bits, one, dtype, shape, channels_last, false);
+    if (!one.affine) {
+      faults += print_bits("moments-", moments_bits, one, dtype, shape, channels_last, false);
+      faults += print_bits("scale-", scale_bits, one, dtype, shape, channels_last, false);
+      faults += print_bits("inverse-scale-", scale_bits, one, dtype, shape, channels_last, true);
+    }
+    if (one.norm.statistic == Statistic::variance && !one.affine) {
+      faults += print_bits("weighted-moments-", moments_bits, one, dtype, shape, channels_last, true);
+    }
+    if (fuses) faults += print_bits("fused-", forward_bits, one, dtype, shape, channels_last, true);
+    if (one.affine) faults += print_bits("backward-", backward_bits, one, dtype, shape, channels_last, false);
+    if (fuses) faults += print_bits("fused-backward-", backward_bits, one, dtype, shape, channels_last, true);
+  }
+  return faults;
+}
+
 }  // namespace
 
-int main() {
+// --float32: that element type alone, for where all take too long.
+int main(int argc, char** argv) {
   // Small and serial; then few statistics over long reductions and many over short ones, in rows and in columns.
   const std::vector<Extents> shapes = {{3, 4},     {5, 130},   {2, 6, 5, 7},     {2, 4, 3, 5, 6}, {2, 200003},
                                        {5003, 40}, {70, 1030}, {2, 4, 180, 181}, {2, 96, 25, 25}, {40, 6, 64}};
+  const bool float32_alone = argc > 1 && std::string_view(argv[1]) == "--float32";
   int faults = 0;
   for (const Extents& shape : shapes) {
     for (const bool channels_last : {false, true}) {
       if (channels_last && shape.size() == 2) continue;
-      for (int type = 0; type < dtype_count; ++type) {
-        const auto dtype = static_cast<DType>(type);
-        for (const Case& one : normalizers(shape)) {
-          const bool fuses = one.affine && one.norm.statistic == Statistic::variance;
-          faults += print_bits("", forward_bits, one, dtype, shape, channels_last, false);
-          if (fuses) faults += print_bits("fused-", forward_bits, one, dtype, shape, channels_last, true);
-          if (one.affine) faults += print_bits("backward-", backward_bits, one, dtype, shape, channels_last, false);
-          if (fuses) faults += print_bits("fused-backward-", backward_bits, one, dtype, shape, channels_last, true);
-        }
+      for (int type = 0; type < (float32_alone ? 1 : dtype_count); ++type) {
+        faults += print_all(shape, channels_last, static_cast<DType>(type));
       }
     }
   }

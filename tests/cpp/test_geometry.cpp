@@ -351,3 +351,23 @@ TEST_CASE("grid: cuts all of the reduction once, whatever is kept") {
     }
   }
 }
+
+TEST_CASE("grid: narrow columns have blocks of as many times the positions") {
+  Geometry g;
+  g.schedule = Schedule::columns;
+  g.reduced[2].extent = g.count = 100'000;
+  for (const std::int64_t lanes : {2, 3, 16, 17, 32}) {
+    g.kept[1].extent = lanes;
+    const std::int64_t side_by_side = positions_side_by_side(g);
+    CHECK((side_by_side * lanes <= narrow_lanes && (side_by_side + 1) * lanes > narrow_lanes));
+    const Grid narrow = grid(g, side_by_side);
+    CHECK(narrow.runs_per_block == column_block * side_by_side);
+    CHECK((narrow.blocks * narrow.runs_per_block >= g.count && (narrow.blocks - 1) * narrow.runs_per_block < g.count));
+  }
+  for (const std::int64_t lanes : {33, 64, 65, 1000}) {
+    g.kept[1].extent = lanes;
+    CHECK(positions_side_by_side(g) == 1);
+  }
+  g.schedule = Schedule::rows;
+  CHECK(positions_side_by_side(g) == 1);
+}

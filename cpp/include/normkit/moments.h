@@ -25,8 +25,9 @@ struct Moments {
   [[nodiscard]] double variance(double ddof = 0.0) const noexcept;
 };
 
-/// Moments of the union of two disjoint sets (Chan, Golub and LeVeque 1979). Exact in count, min and max; associative
-/// to rounding in mean and m2; commutative up to rounding. NaN in either set stays in the result.
+/// Moments of the union of two disjoint sets (Chan, Golub and LeVeque 1979). Exact in count (below 2^53), min and max;
+/// associative and commutative to rounding in mean and m2, with the bound of docs/numerics.md. NaN in either set stays.
+/// Many parts: from left to right in an order that the data give, for the same bits whichever was ready first.
 [[nodiscard]] Moments merge(const Moments& a, const Moments& b) noexcept;
 
 /// What happens to the moving averages when a batch has a NaN or infinite statistic.

@@ -98,13 +98,13 @@ void store_sum(S* p, double value) {
 void store_sums(const TensorView& gradient, const Totals& totals, std::size_t terms, Term term) {
   if (!gradient) return;
   const auto params = static_cast<std::size_t>(gradient.size());
+  std::vector<double> sums(params);
+  for (std::size_t s = 0; s * terms < totals.size(); s += params) {
+    for (std::size_t p = 0; p < params; ++p) sums[p] += totals[(s + p) * terms + term];
+  }
   visit_storage(gradient.dtype, [&](auto tag) {
     auto* result = static_cast<typename decltype(tag)::Storage*>(gradient.data);
-    for (std::size_t p = 0; p < params; ++p) {
-      double sum = 0.0;
-      for (std::size_t s = p; s * terms < totals.size(); s += params) sum += totals[s * terms + term];
-      store_sum(result + p, sum);
-    }
+    for (std::size_t p = 0; p < params; ++p) store_sum(result + p, sums[p]);
   });
 }
 
@@ -320,7 +320,7 @@ void run_by_parameters(const Request& request) {
 }
 
 // Rows that are columns to the other half: both can go through x and dy together, so many rows at a time that they are
-// still in a core's cache when the second half comes to them.
+// still in a core's cache when the second half comes to them. A single block of rows too long for it gains nothing.
 bool go_together(const Request& by_statistics, const Request& by_parameters) {
   const Geometry& r = by_statistics.plan.geometry;
   const Geometry& c = by_parameters.plan.geometry;
@@ -329,6 +329,7 @@ bool go_together(const Request& by_statistics, const Request& by_parameters) {
          c.kept[0].extent == 1 && c.reduced[0].extent == 1 && c.reduced[1].extent == 1 &&
          r.kept[1].extent == c.reduced[2].extent &&
          !is_tiled(r, Task::gradient, Column::statistics, by_statistics.dtype) &&
+         (grid(c).blocks > 1 || c.size() * bytes_per_value(by_parameters) <= cached_bytes) &&
          keeps_threads_busy(grid(c).chunks, c.size() * bytes_per_value(by_parameters));
 }
 

@@ -95,26 +95,23 @@ template <class Fold, class L>
 struct Counted {
   static constexpr int count_at = Fold::results_count;
   Fold fold;
-  Sum<L> count;
+  L count;
   static NORMKIT_INLINE Counted about(L shift) { return {Fold::about(shift), {}}; }
   template <class C>
   NORMKIT_INLINE void add(int j, Masked<C> m) {
     fold.add(j, select(m.valid, m.value, fold.fill(j)));
-    count.recent.v[j] = count.recent.v[j] + select(m.valid, broadcast(C{1}), Vec<C>{});
+    count.v[j] = count.v[j] + select(m.valid, broadcast(C{1}), Vec<C>{});
   }
   template <class C>
   NORMKIT_INLINE void add(int j, Weighed<C> m) {
     fold.add(j, select(m.valid, m.value, fold.fill(j)), m.weight);
-    count.recent.v[j] = count.recent.v[j] + m.weight;
+    count.v[j] = count.v[j] + m.weight;
   }
-  NORMKIT_INLINE void flush() {
-    fold.flush();
-    count.flush();
-  }
+  NORMKIT_INLINE void flush() { fold.flush(); }
   template <class Collect>
   NORMKIT_INLINE void results(Collect collect) const {
     fold.results(collect);
-    collect(count_at, count.total, Add{});
+    collect(count_at, count, Add{});
   }
 };
 template <class L>
@@ -122,7 +119,7 @@ using CountedSumAbout = Counted<SumAbout<L>, L>;
 template <class L>
 using CountedSquaresAbout = Counted<SquaresAbout<L>, L>;
 
-// Squares about a shift and the range, of valid values only.
+// Squares about a shift and the range, of valid values only. NaN among these are in the sums alone.
 template <class L>
 struct RangedSquares {
   CountedSquaresAbout<L> squares;
@@ -136,8 +133,8 @@ struct RangedSquares {
   template <class Element>
   NORMKIT_INLINE void add(int j, Element m) {
     squares.add(j, m);
-    low.v[j] = select(m.valid, least(low.v[j], m.value), low.v[j]);
-    high.v[j] = select(m.valid, greatest(high.v[j], m.value), high.v[j]);
+    low.v[j] = lesser(low.v[j], m.value);
+    high.v[j] = greater(high.v[j], m.value);
   }
   NORMKIT_INLINE void flush() { squares.flush(); }
   template <class Collect>
@@ -160,27 +157,25 @@ NORMKIT_INLINE L or_nan(L extremes, const L& nan) {
 // The range of valid values, and their number.
 template <class L>
 struct ValidExtremes {
-  L low, high, nan;
-  Sum<L> count;
+  L low, high, nan, count;
   static NORMKIT_INLINE ValidExtremes about(L zero) {
     using C = typename decltype(zero.v[0] + zero.v[0])::Element;
     constexpr C infinity = static_cast<C>(__builtin_inf());
-    return {broadcast_lanes<C, L::vectors>(infinity), broadcast_lanes<C, L::vectors>(-infinity), zero, {}};
+    return {broadcast_lanes<C, L::vectors>(infinity), broadcast_lanes<C, L::vectors>(-infinity), zero, zero};
   }
   template <class C>
   NORMKIT_INLINE void add(int j, Masked<C> m) {
-    const Vec<C> v = m.value;
-    low.v[j] = select(m.valid & (v.raw < low.v[j].raw), v, low.v[j]);
-    high.v[j] = select(m.valid & (v.raw > high.v[j].raw), v, high.v[j]);
-    nan.v[j] = select(m.valid & (v.raw != v.raw), v, nan.v[j]);
-    count.recent.v[j] = count.recent.v[j] + select(m.valid, broadcast(C{1}), Vec<C>{});
+    low.v[j] = lesser(low.v[j], m.value);
+    high.v[j] = greater(high.v[j], m.value);
+    nan.v[j] = select(m.valid & (m.value.raw != m.value.raw), m.value, nan.v[j]);
+    count.v[j] = count.v[j] + select(m.valid, broadcast(C{1}), Vec<C>{});
   }
-  NORMKIT_INLINE void flush() { count.flush(); }
+  NORMKIT_INLINE void flush() {}
   template <class Collect>
   NORMKIT_INLINE void results(Collect collect) const {
     collect(0, or_nan(low, nan), Least{});
     collect(1, or_nan(high, nan), Greatest{});
-    collect(2, count.total, Add{});
+    collect(2, count, Add{});
   }
 };
 
@@ -207,8 +202,8 @@ struct Extremes {
   static NORMKIT_INLINE Extremes about(L start) { return {start, start, start, start}; }
   template <class V>
   NORMKIT_INLINE void add(int j, V v) {
-    low.v[j] = select(v.raw < low.v[j].raw, v, low.v[j]);
-    high.v[j] = select(v.raw > high.v[j].raw, v, high.v[j]);
+    low.v[j] = lesser(low.v[j], v);
+    high.v[j] = greater(high.v[j], v);
     nan.v[j] = select(v.raw != v.raw, v, nan.v[j]);
   }
   NORMKIT_INLINE auto fill(int j) const { return start.v[j]; }

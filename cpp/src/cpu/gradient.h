@@ -70,24 +70,19 @@ struct GradientRule {
   template <class C>
   static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes,
                                     int lane) {
-    if (column == Column::parameters || ending.given) return;
+    if constexpr (column == Column::parameters) return;
     const double rstd = static_cast<double>(lanes.of[lane_rstd][lane]);
-    GradientMeans means = {0.0, 0.0, 0.0};
-    if (count > 0.0) {
-      const double share = 1.0 / count;  // one division, for most often all lanes have as many values
-      means.projection = total[2] * share;
-      if (ending.centred) {
-        means = {total[0] * share, total[1] * share, means.projection};
-        means =
-            refined(means, static_cast<double>(lanes.of[lane_mean_high][lane]), rstd, mean_rounding(sizeof(C) == 8));
-        if (means.missing != 0.0) {
-          const double low = static_cast<double>(lanes.of[lane_mean_low][lane]) + means.missing;
-          lanes.of[lane_mean_low][lane] = static_cast<C>(low);
-          total[2] -= means.missing * rstd * total[1];
-        }
-      }
-    }
-    total[0] = means.missing;
+    const double mean = static_cast<double>(lanes.of[lane_mean_high][lane]);
+    const double low = static_cast<double>(lanes.of[lane_mean_low][lane]);
+    const double share = ending.given || count == 0.0 ? 0.0 : 1.0 / count;
+    const double mean_share = ending.centred ? share : 0.0;
+    GradientMeans means = {total[0] * mean_share, total[1] * mean_share, total[2] * share};
+    if (mean_share == 0.0) means.missing = means.gradient = 0.0;  // whatever else it was: it may be no number
+    if (share == 0.0) means.projection = 0.0;
+    means = refined(means, mean, rstd, mean_rounding(sizeof(C) == 8));
+    total[0] = share == 0.0 ? total[0] : means.missing;
+    total[2] = means.missing != 0.0 ? total[2] - means.missing * rstd * total[1] : total[2];
+    lanes.of[lane_mean_low][lane] = static_cast<C>(means.missing != 0.0 ? low + means.missing : low);
     lanes.of[lane_gradient][lane] = static_cast<C>(means.gradient);
     lanes.of[lane_projection][lane] = static_cast<C>(means.projection);
   }

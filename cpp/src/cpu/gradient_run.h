@@ -105,7 +105,9 @@ struct GradientCursor {
   GradientRun<C, S, fused, column, rows> run;
   const Job* job;
 
-  NORMKIT_INLINE GradientCursor(const Job& of, const Start& start) : job(&of) {
+  NORMKIT_INLINE GradientCursor(const Job& of, const Start& start) { go_to(of, start); }
+  NORMKIT_INLINE void go_to(const Job& of, const Start& start) {
+    job = &of;
     run.x = operand_at<const S>(of, start, operand_x);
     run.dy = operand_at<const S>(of, start, operand_second);
     run.y = operand_at<const S>(of, start, operand_third);
@@ -161,19 +163,28 @@ template <class C, class S, bool fused, Column column, bool rows>
 struct GradientReader {
   static constexpr int width = Vec<C>::width;
   static constexpr bool is_light = true;
-  GradientCursor<C, S, fused, column, rows> base, cursor;
+  // Rows alternate with their maps, which keeps the hardware from fetching ahead by itself. LayerNorm of 125000x32: 54
+  // cycles per 16 values without, 53 at 2 KB, 46 at 4 KB, 52 at 8 KB.
+  static constexpr std::int64_t ahead = 4096 / static_cast<std::int64_t>(sizeof(S));
+  Start start;
+  GradientCursor<C, S, fused, column, rows> cursor;
 
-  NORMKIT_INLINE GradientReader(const Job& job, const Start& start) : base(job, start), cursor(base) {
-    base.run.weighs = cursor.run.weighs = job.weighs && !job.weighs_lanes;
+  NORMKIT_INLINE GradientReader(const Job& job, const Start& first) : start(first), cursor(job, start) {
+    cursor.run.weighs = job.weighs && !job.weighs_lanes;
   }
-  NORMKIT_INLINE void seek(const Job&, const OuterIndex& index) {
-    cursor = base;
+  NORMKIT_INLINE void seek(const Job& job, const OuterIndex& index) {
+    cursor.go_to(job, start);
+    cursor.run.weighs = job.weighs && !job.weighs_lanes;
     cursor.go(index);
   }
   NORMKIT_INLINE void advance(std::int64_t n = 1) { cursor.advance(cursor.job->outer[2], 0, n); }
   NORMKIT_INLINE void next_lane(const Job& job) { cursor.advance(job.geometry.kept[1], 1); }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
+    if constexpr (rows) {
+      prefetch(cursor.run.x, i, ahead);
+      prefetch(cursor.run.dy, i, ahead);
+    }
     fold.add(j, cursor.run.template gradient<true>(At<C>{i}));
   }
   template <class Fold>

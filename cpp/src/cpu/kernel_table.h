@@ -41,6 +41,8 @@ struct Job {
   void* scratch = nullptr;
   std::int64_t tile_run = 1;  // within a tile: the positions of a run; else 1
 
+  std::int64_t side_by_side = 1;  // Task::moments: positions of narrow columns that are folded as if they were one
+
   void* operands[max_operands];  // null where absent; without the one at operand_out nothing is mapped
   // C. Weight and bias, both or neither, lie by the geometry's param strides, and what is known of statistics as
   // `lanes` do. In a gradient by parameters it is the other way round.

@@ -3,6 +3,7 @@
 
 #include "cpu/flat.h"
 #include "cpu/map.h"
+#include "cpu/narrow.h"
 #include "cpu/rules.h"
 #include "cpu/tile_block.h"
 
@@ -40,8 +41,8 @@ inline BlockRange blocks_of(const Grid& grid, std::int64_t chunk) {
   return {begin, smaller(begin + grid.blocks_per_chunk, grid.blocks)};
 }
 
-// How statistics meet lanes (blocks.h). Tiles are columns in all but how they are folded.
-enum class Kind { rows, columns, tiles };
+// How statistics meet lanes (blocks.h). Tiles and narrow columns are columns in all but how they are folded.
+enum class Kind { rows, columns, tiles, narrow };
 
 template <class S, class C, template <class, class> class Reader, Kind kind>
 struct BlockOf {
@@ -54,6 +55,10 @@ struct BlockOf<S, C, Reader, Kind::columns> {
 template <class S, class C, template <class, class> class Reader>
 struct BlockOf<S, C, Reader, Kind::tiles> {
   using Type = TileBlock<C, S, Reader>;
+};
+template <class S, class C, template <class, class> class Reader>
+struct BlockOf<S, C, Reader, Kind::narrow> {
+  using Type = NarrowBlock<C, S, Reader>;
 };
 
 // What becomes of x once a rule has been applied. `Map<C, S, lanes_vary, params_vary>` for runs along which the lanes'
@@ -167,12 +172,13 @@ struct Loops {
   // The block b, onto those before it.
   static void fold_block(const Job& job, const Slab& slab, std::int64_t b, Totals& totals) {
     if (job.before_block != nullptr && slab.lane == 0) job.before_block(job.context, b);
-    const Piece where = piece(job, job.grid, b);
-    const auto count = static_cast<double>(where.count());
+    // Made in its place: a copy would read as wide words what has just been written as narrow ones, which waits until
+    // all that the last map wrote is in memory.
+    const Block block{&job, {slab.k0, slab.lane, 0, 0}, slab.lanes, piece(job, job.grid, b)};
+    const auto count = static_cast<double>(block.piece.count());
     if constexpr (Then::adds) {
-      if (job.adds) map_piece<AddMap<C, S>, rows>(job, slab, where, LanesView<C>{}, 0);
+      if (job.adds) map_piece<AddMap<C, S>, rows>(job, slab, block.piece, LanesView<C>{}, 0);
     }
-    const Block block{&job, {slab.k0, slab.lane, 0, 0}, slab.lanes, where};
     if (totals.count == 0.0) {
       Rule::fold(block, nullptr, totals);
     } else {
@@ -247,9 +253,9 @@ struct Loops {
   static NORMKIT_INLINE void finish_lane(const Ending& ending, Totals& totals, double count, const LanesView<C>& lanes,
                                          int lane) {
     double total[terms];
-    for (int t = 0; t < terms; ++t) total[t] = totals.term[t][lane];
+    NORMKIT_UNROLL for (int t = 0; t < terms; ++t) total[t] = totals.term[t][lane];
     Rule::template finish<C>(ending, total, Rule::counts ? total[terms - 1] : count, lanes, lane);
-    for (int t = 0; t < terms; ++t) totals.term[t][lane] = total[t];
+    NORMKIT_UNROLL for (int t = 0; t < terms; ++t) totals.term[t][lane] = total[t];
   }
 
   // Lanes that share a statistic merge in order, and its results are spread over them again for the map.

@@ -4,6 +4,7 @@
     "-Wmaybe-uninitialized"  // GCC 12 does not see that as many lanes are read as are written
 #endif
 
+#include "cpu/range_rules.h"
 #include "cpu/scale.h"
 #include "cpu/task_kernels.h"
 

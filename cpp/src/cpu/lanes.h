@@ -109,6 +109,38 @@ NORMKIT_INLINE Vec<T> greatest(Vec<T> kept, Vec<T> next) {
   return select((next.raw > kept.raw) | (next.raw != next.raw), next, kept);
 }
 
+// `next` where it is less, or greater, than what is kept: a NaN never is.
+template <class T>
+NORMKIT_INLINE Vec<T> lesser(Vec<T> kept, Vec<T> next) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return {_mm512_min_ps(next.raw, kept.raw)};
+  if constexpr (sizeof(T) == 8) return {_mm512_min_pd(next.raw, kept.raw)};
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return {_mm256_min_ps(next.raw, kept.raw)};
+  if constexpr (sizeof(T) == 8) return {_mm256_min_pd(next.raw, kept.raw)};
+#elif defined(__SSE2__)
+  if constexpr (sizeof(T) == 4) return {_mm_min_ps(next.raw, kept.raw)};
+  if constexpr (sizeof(T) == 8) return {_mm_min_pd(next.raw, kept.raw)};
+#else
+  return select(next.raw < kept.raw, next, kept);
+#endif
+}
+template <class T>
+NORMKIT_INLINE Vec<T> greater(Vec<T> kept, Vec<T> next) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return {_mm512_max_ps(next.raw, kept.raw)};
+  if constexpr (sizeof(T) == 8) return {_mm512_max_pd(next.raw, kept.raw)};
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4) return {_mm256_max_ps(next.raw, kept.raw)};
+  if constexpr (sizeof(T) == 8) return {_mm256_max_pd(next.raw, kept.raw)};
+#elif defined(__SSE2__)
+  if constexpr (sizeof(T) == 4) return {_mm_max_ps(next.raw, kept.raw)};
+  if constexpr (sizeof(T) == 8) return {_mm_max_pd(next.raw, kept.raw)};
+#else
+  return select(next.raw > kept.raw, next, kept);
+#endif
+}
+
 // Where the instruction set has none: a call of the C library's for each. Not inlined, it is in very many places.
 template <class T>
 __attribute__((noinline, unused)) Vec<T> fma_each(Vec<T> a, Vec<T> b, Vec<T> c) {

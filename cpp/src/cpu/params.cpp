@@ -21,8 +21,16 @@ using Strides = std::array<std::int64_t, 5>;
 template <class C>
 void gather(const Param& param, const std::array<Axis*, 5>& axes, const Strides& from, const Strides& to, C* values) {
   std::array<std::int64_t, 5> extent;
-  for (std::size_t a = 0; a < 5; ++a) extent[a] = to[a] == 0 ? 1 : axes[a]->extent;
+  std::int64_t span = 1;
+  for (std::size_t a = 0; a < 5; ++a) {
+    extent[a] = to[a] == 0 ? 1 : axes[a]->extent;
+    span += (extent[a] - 1) * to[a];
+  }
   const auto fill = [&](auto value_at) {
+    if (from == to) {
+      for (std::int64_t i = 0; i < span; ++i) values[i] = value_at(i);
+      return;
+    }
     for (std::int64_t i = 0; i < extent[0]; ++i)
       for (std::int64_t j = 0; j < extent[1]; ++j)
         for (std::int64_t k = 0; k < extent[2]; ++k)

@@ -42,8 +42,31 @@ struct ValuesReader {
 
 template <class C>
 struct Masked {
-  Vec<C> value;
+  Vec<C> value;  // NaN where not valid
   typename Vec<C>::Bits valid;
+
+  static NORMKIT_INLINE Masked of(Vec<C> value, typename Vec<C>::Bits valid) {
+    return {select(valid, value, broadcast(static_cast<C>(__builtin_nan("")))), valid};
+  }
+};
+
+// The values of x but for NaN.
+template <class C, class S>
+struct PresentReader : ValuesReader<C, S> {
+  using Values = ValuesReader<C, S>;
+  static constexpr bool is_light = false;
+
+  using Values::Values;
+  static NORMKIT_INLINE Masked<C> present(Vec<C> value) { return {value, value.raw == value.raw}; }
+  template <class Fold>
+  NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
+    fold.add(j, present(load_as<C>(this->x + i)));
+  }
+  template <class Fold>
+  NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
+    fold.add(j, present(load_first<C>(this->x + i, n, broadcast(static_cast<C>(__builtin_nan(""))))));
+  }
+  NORMKIT_INLINE bool is_valid(std::int64_t i) const { return !__builtin_isnan(Values::value(i)); }
 };
 
 // The values of x that the mask leaves, or that are not NaN, or both.
@@ -75,7 +98,7 @@ struct MaskedReader {
   }
   NORMKIT_INLINE Masked<C> masked(Vec<C> value, typename Vec<C>::Bits valid) const {
     if (omits_nan) valid &= value.raw == value.raw;
-    return {value, valid};
+    return Masked<C>::of(value, valid);
   }
   NORMKIT_INLINE Masked<C> at(std::int64_t i) const {
     return masked(load_as<C>(values.x + i), valid_at<C>(mask, varies, i));
@@ -131,7 +154,7 @@ struct WeighedReader {
     weight += n * weight_step;
   }
   NORMKIT_INLINE Weighed<C> weighed(Masked<C> m, Vec<double> w) const {
-    m.valid &= w.raw > 0.0;
+    m = Masked<C>::of(m.value, m.valid & (w.raw > 0.0));
     return {m, select(m.valid, w, Vec<double>{})};
   }
   template <class Fold>

@@ -89,23 +89,45 @@ NORMKIT_INLINE void widen_where_needed(const Block& block, const PartsView<Rule:
   }
 }
 
-// Which values count, whether by their weights, and whether their range is wanted too.
-enum class Of { all, valid, valid_with_range, weighed_with_range };
+// Which values count, whether by their weights, and whether their range is wanted too. Where only NaN may not be valid,
+// those present are folded, and how many they are says whether there were others, which may propagate.
+enum class Of { all, valid, present_with_range, valid_with_range, weighed_with_range };
+
+template <Of of, class C, class S>
+struct ReaderOf {
+  using Type = MaskedReader<C, S>;
+};
+template <class C, class S>
+struct ReaderOf<Of::all, C, S> {
+  using Type = ValuesReader<C, S>;
+};
+template <class C, class S>
+struct ReaderOf<Of::present_with_range, C, S> {
+  using Type = PresentReader<C, S>;
+};
+template <class C, class S>
+struct ReaderOf<Of::weighed_with_range, C, S> {
+  using Type = WeighedReader<C, S>;
+};
+
+// How many of a block's values count, where `found` of `all` do.
+template <Of of>
+NORMKIT_INLINE double counted(double found, double all, bool omits_nan) {
+  return of == Of::present_with_range && !omits_nan ? all : found;
+}
 
 // Terms: mean, sum of squared deviations; then min and max with a range; then the count of valid values, or the sum of
 // their weights.
 template <Of of>
 struct VarianceRule {
   static constexpr bool counts = of != Of::all;
-  static constexpr bool weighed = of == Of::weighed_with_range;
-  static constexpr bool ranged = of == Of::valid_with_range || weighed;
+  static constexpr bool ranged = of != Of::all && of != Of::valid;
   static constexpr int terms = ranged ? 5 : counts ? 3 : 2;
   static constexpr int count_at = terms - 1;
   static constexpr bool weighs_lanes = false;
   static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
   template <class C, class S>
-  using Reader = typename Choose<weighed, WeighedReader<C, S>,
-                                 typename Choose<counts, MaskedReader<C, S>, ValuesReader<C, S>>::Type>::Type;
+  using Reader = typename ReaderOf<of, C, S>::Type;
   // Results: sum and sum of squares about the shift, the count, the range.
   template <class L>
   using Sums = typename Choose<counts, CountedSumAbout<L>, SumAbout<L>>::Type;
@@ -152,17 +174,39 @@ struct VarianceRule {
   static NORMKIT_INLINE void take(const Block& block, const C (&shift)[Block::width], C (&sums)[terms][Block::width],
                                   Parts<terms, Block::width>& parts) {
     const auto all = static_cast<double>(block.piece.count());
+    const bool omits_nan = block.job->omits_nan;
     block.template reduce<Squares>(shift, sums);
+    if constexpr (ranged && of != Of::present_with_range) {
+      if (!omits_nan) find_nan(block, sums);
+    }
     each_lane(block.computed(), [&](int l) {
-      const double n = counts ? static_cast<double>(sums[counts ? 2 : 0][l]) : all;
-      const Part part = !counts || n > 0.0 ? moments_about(shift[l], sums[0][l], sums[1][l], n) : Part{0.0, 0.0};
-      parts.term[0][l] = part.first;
+      const double found = counts ? static_cast<double>(sums[counts ? 2 : 0][l]) : all;
+      const double n = counted<of>(found, all, omits_nan);
+      const double unknown = found == n ? 0.0 : __builtin_nan("");
+      const Part part = moments_about(shift[l], sums[0][l] + unknown, sums[1][l], counts && n == 0.0 ? 1.0 : n);
+      parts.term[0][l] = counts && n == 0.0 ? 0.0 : part.first;
       parts.term[1][l] = part.second;
       if constexpr (ranged) {
-        parts.term[2][l] = sums[3][l];
-        parts.term[3][l] = sums[4][l];
+        parts.term[2][l] = found == n ? static_cast<double>(sums[3][l]) : unknown;
+        parts.term[3][l] = found == n ? static_cast<double>(sums[4][l]) : unknown;
       }
       if constexpr (counts) parts.term[count_at][l] = n;
+    });
+  }
+
+  // A sum that is NaN may be one of infinities.
+  template <class Block, class C>
+  static NORMKIT_INLINE void find_nan(const Block& block, C (&sums)[terms][Block::width]) {
+    int any = 0;
+    each_lane(block.in_use(), [&](int l) { any |= sums[0][l] != sums[0][l]; });
+    if (__builtin_expect(any == 0, 1)) return;
+    C zero[Block::width];
+    C range[3][Block::width];
+    each_lane(block.computed(), [&](int l) { zero[l] = C{0}; });
+    block.template reduce<ValidExtremes>(zero, range);
+    each_lane(block.computed(), [&](int l) {
+      sums[3][l] = range[0][l];
+      sums[4][l] = range[1][l];
     });
   }
 
@@ -266,102 +310,6 @@ struct MeanSquareRule {
   }
 };
 
-// The power of two that takes x to [1, 2); the nearest normal one where x is zero, denormal, huge, or no number.
-template <class C>
-NORMKIT_INLINE C reciprocal_power_of_two(C x) {
-  constexpr bool single = sizeof(C) == 4;
-  using Bits = typename Choose<single, std::int32_t, std::int64_t>::Type;
-  constexpr int mantissa = single ? 23 : 52;
-  constexpr Bits twice_bias = single ? 254 : 2046;
-  Bits bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  Bits exponent = twice_bias - ((bits >> mantissa) & (twice_bias + 1));
-  exponent = exponent < 1 ? 1 : exponent > twice_bias - 1 ? twice_bias - 1 : exponent;
-  bits = exponent << mantissa;
-  std::memcpy(&x, &bits, sizeof bits);
-  return x;
-}
-
-// Terms: min, max.
-struct RangeRule {
-  static constexpr bool counts = false;
-  static constexpr int terms = 2;
-  static constexpr bool weighs_lanes = false;
-  static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
-  template <class C, class S>
-  using Reader = ValuesReader<C, S>;
-
-  template <class Block>
-  static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
-    using C = typename Block::Work;
-    C start[Block::width];
-    C extremes[2][Block::width];
-    block.first(start);
-    block.template reduce<Extremes>(start, extremes);
-    each_lane(block.computed(), [&](int l) {
-      parts.term[0][l] = extremes[0][l];
-      parts.term[1][l] = extremes[1][l];
-    });
-  }
-
-  static NORMKIT_INLINE void merge(double* a, const double* b, double, double) {
-    a[0] = least_of(a[0], b[0]);
-    a[1] = greatest_of(a[1], b[1]);
-  }
-
-  // For y = (x * unit - min * unit) / range, `unit` a power of two that brings the range near 1, where the map may
-  // divide as it does. The range is subtracted as `map` will subtract, so that the largest value lands on 1 exactly.
-  template <class C>
-  static NORMKIT_INLINE void finish(const Ending&, double* total, double, const LanesView<C>& lanes, int lane) {
-    const auto low = static_cast<C>(total[0]);
-    const auto high = static_cast<C>(total[1]);
-    C unit = reciprocal_power_of_two(high * C{0.5} - low * C{0.5});
-    C minus_low = -low * unit;
-    C range = high * unit + minus_low;
-    if (high == low) {
-      unit = range = C{1};
-      minus_low = -low;
-    } else if (__builtin_isinf(high) || __builtin_isinf(low)) {  // all that is finite is at the end that is, if one is
-      unit = C{0};
-      minus_low = __builtin_isinf(low) ? static_cast<C>(__builtin_nan("")) : C{0};
-      range = C{1};
-    }
-    lanes.of[lane_mean_high][lane] = minus_low;
-    lanes.of[lane_mean_low][lane] = unit;
-    lanes.of[lane_scale][lane] = range;
-  }
-};
-
-// The same of valid values, for its own sake. Terms: min, max, the count of valid values.
-struct ValidRangeRule {
-  static constexpr bool counts = true;
-  static constexpr int terms = 3;
-  static constexpr bool weighs_lanes = false;
-  static constexpr LaneName slots[] = {lane_scale};
-  template <class C, class S>
-  using Reader = MaskedReader<C, S>;
-
-  template <class Block>
-  static void fold(const Block& block, const PartsView<terms>*, Parts<terms, Block::width>& parts) {
-    using C = typename Block::Work;
-    C zero[Block::width];
-    C found[terms][Block::width];
-    each_lane(block.computed(), [&](int l) { zero[l] = C{0}; });
-    block.template reduce<ValidExtremes>(zero, found);
-    each_lane(block.computed(), [&](int l) {
-      for (int t = 0; t < terms; ++t) parts.term[t][l] = found[t][l];
-    });
-  }
-
-  static NORMKIT_INLINE void merge(double* a, const double* b, double, double) { RangeRule::merge(a, b, 0.0, 0.0); }
-
-  // Nothing is mapped.
-  template <class C>
-  static NORMKIT_INLINE void finish(const Ending&, double*, double, const LanesView<C>& lanes, int lane) {
-    lanes.of[lane_scale][lane] = C{0};
-  }
-};
-
 // Merges the first `lanes` of b, of count_b values each, into those of a, of count_a. A rule that counts knows better.
 template <class Rule>
 NORMKIT_INLINE void merge_parts(const PartsView<Rule::terms>& a, double count_a, const PartsView<Rule::terms>& b,
@@ -380,7 +328,7 @@ NORMKIT_INLINE void merge_parts(const PartsView<Rule::terms>& a, double count_a,
     }
     if constexpr (Rule::counts) {
       const double count = of_a[terms - 1] + of_b[terms - 1];
-      weight = count > 0.0 ? of_b[terms - 1] / count : 0.0;
+      weight = of_b[terms - 1] / (count > 0.0 ? count : 1.0);
       cross = of_a[terms - 1] * weight;
       of_a[terms - 1] = count;
     }

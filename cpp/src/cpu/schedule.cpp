@@ -20,8 +20,6 @@ namespace {
 
 // Below about this much data per thread a parallel region costs more than it saves.
 constexpr std::int64_t bytes_per_thread = 64 << 10;
-// What of a slab a core's second-level cache (1 to 2 MB on current servers) holds between the statistics and the map.
-constexpr std::int64_t cached_bytes = 1 << 20;
 // Short rows go side by side, which hides the latency of one's fold behind the others', while they fit a first-level
 // cache from their fold to their map.
 constexpr std::int64_t rows_bytes = 16 << 10;
@@ -239,7 +237,8 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   Job job;
   std::copy(std::begin(request.operands), std::end(request.operands), std::begin(job.operands));
   job.geometry = g;
-  job.grid = grid(g);
+  job.side_by_side = task == Task::moments ? positions_side_by_side(g) : 1;
+  job.grid = grid(g, job.side_by_side);
   job.outer[0] = unit_axis;
   if (g.schedule == Schedule::rows) {
     job.outer[1] = g.reduced[0];

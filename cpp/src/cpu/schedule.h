@@ -10,6 +10,9 @@
 
 namespace normkit::detail {
 
+/// What of a slab a core's second-level cache (1 to 2 MB on current servers) holds between the statistics and the map.
+inline constexpr std::int64_t cached_bytes = 1 << 20;
+
 /// The request's work as kernels take it, but for what varies between requests: sources, lanes, results.
 Job make_job(const Request& request, const Geometry& geometry, Task task);
 

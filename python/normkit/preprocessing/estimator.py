@@ -165,8 +165,8 @@ class Scaler(Checks):
         >>> from normkit.preprocessing import StandardScaler
         >>> halves = np.split(np.arange(20.0).reshape(10, 2), 2)
         >>> a, b = (StandardScaler().fit(half) for half in halves)
-        >>> a.merge(b).n_samples_seen_, a.mean_
-        (np.int64(10), array([ 9., 10.]))
+        >>> int(a.merge(b).n_samples_seen_), a.mean_
+        (10, array([ 9., 10.]))
         """
         self._check_mergeable(other)
         with unchanged_on_error(self):
