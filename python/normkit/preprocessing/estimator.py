@@ -23,7 +23,7 @@ else:
     else:
         from normkit.preprocessing.with_sklearn import Checks, MinMaxBase, StandardBase, fitting
 
-__all__ = ["MinMaxBase", "Scaler", "StandardBase", "fitting", "own_memory", "unchanged_on_error"]
+__all__ = ["MinMaxBase", "Scaler", "StandardBase", "fitting", "is_dask", "own_memory", "unchanged_on_error"]
 
 Self = TypeVar("Self", bound="Scaler")
 
@@ -48,6 +48,11 @@ def own_memory(table: Array, X: Any) -> bool:
     if isinstance(X, np.ndarray):
         return not np.may_share_memory(table, X)
     return isinstance(X, (list, tuple))
+
+
+def is_dask(X: Any) -> bool:
+    """Tell a collection of Dask's, which may not be installed."""
+    return any(base.__module__.partition(".")[0] == "dask" for base in type(X).__mro__)
 
 
 class Scaler(Checks):
@@ -81,6 +86,18 @@ class Scaler(Checks):
     def _merged(self, details: dict[str, Any]) -> dict[str, Any]:
         """Join details of this and of another scaler's data."""
         raise NotImplementedError
+
+    def _learn_collection(self, X: Any, sample_weight: Any = None) -> None:
+        """Do the work of `partial_fit` on a Dask collection."""
+        from normkit import dask
+
+        dask.learn(self, X, sample_weight)
+
+    def _map_collection(self, X: Any, method: str) -> Any:
+        """Do the work of `transform` or `inverse_transform` on a Dask collection."""
+        from normkit import dask
+
+        return dask.mapped(self, X, method)
 
     def _settings(self) -> dict[str, Any]:
         """Name the class and the parameters that decide what is learned, as JSON would give them back."""

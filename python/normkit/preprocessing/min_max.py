@@ -9,7 +9,7 @@ import numpy as np
 import normkit
 from normkit.preprocessing import columns
 from normkit.preprocessing.columns import Array
-from normkit.preprocessing.estimator import MinMaxBase, Scaler, fitting, own_memory, unchanged_on_error
+from normkit.preprocessing.estimator import MinMaxBase, Scaler, fitting, is_dask, own_memory, unchanged_on_error
 
 
 class MinMaxScaler(Scaler, MinMaxBase):
@@ -68,8 +68,9 @@ class MinMaxScaler(Scaler, MinMaxBase):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            NaN is missing; float16, float32 and float64 are read as they are, anything else as float64.
+        X : array-like or Dask collection of shape (n_samples, n_features)
+            NaN is missing; float16, float32 and float64 are read as they are, anything else as float64. The chunks of a
+            Dask array or dataframe are learned from at once, with the bits of one `partial_fit` after the other.
         y : None
             Ignored.
 
@@ -110,7 +111,9 @@ class MinMaxScaler(Scaler, MinMaxBase):
             As for `fit`; the scaler is left as it was.
         """
         with unchanged_on_error(self):
-            if self._foreign(X):
+            if is_dask(X):
+                self._learn_collection(X)
+            elif self._foreign(X):
                 super().partial_fit(X, y)
                 self._take_attributes()
             else:
@@ -198,8 +201,9 @@ class MinMaxScaler(Scaler, MinMaxBase):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            NaN stays NaN.
+        X : array-like or Dask collection of shape (n_samples, n_features)
+            NaN stays NaN. Of a Dask array or dataframe the result is a Dask array, whose infinities are refused when it
+            is computed.
 
         Returns
         -------
@@ -211,6 +215,8 @@ class MinMaxScaler(Scaler, MinMaxBase):
         ValueError
             The scaler is not fitted, or X does not have its features or holds an infinity.
         """
+        if is_dask(X):
+            return self._map_collection(X, "transform")
         if self._foreign(X):
             return super().transform(X)
         self._check_fitted()
@@ -222,7 +228,7 @@ class MinMaxScaler(Scaler, MinMaxBase):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or Dask collection of shape (n_samples, n_features)
             What `transform` has returned.
 
         Returns
@@ -235,6 +241,8 @@ class MinMaxScaler(Scaler, MinMaxBase):
         ValueError
             As for `transform`.
         """
+        if is_dask(X):
+            return self._map_collection(X, "inverse_transform")
         if self._foreign(X):
             return super().inverse_transform(X)
         self._check_fitted()

@@ -9,7 +9,7 @@ import numpy as np
 import normkit
 from normkit.preprocessing import columns
 from normkit.preprocessing.columns import Array
-from normkit.preprocessing.estimator import Scaler, StandardBase, fitting, own_memory, unchanged_on_error
+from normkit.preprocessing.estimator import Scaler, StandardBase, fitting, is_dask, own_memory, unchanged_on_error
 
 
 class StandardScaler(Scaler, StandardBase):
@@ -116,7 +116,9 @@ class StandardScaler(Scaler, StandardBase):
             As for `fit`; the scaler is left as it was.
         """
         with unchanged_on_error(self):
-            if self._foreign(X):
+            if is_dask(X):
+                self._learn_collection(X, sample_weight)
+            elif self._foreign(X):
                 super().partial_fit(X, y, sample_weight)
                 self._take_attributes(weighted=sample_weight is not None)
             else:
@@ -178,8 +180,9 @@ class StandardScaler(Scaler, StandardBase):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            NaN stays NaN.
+        X : array-like, sparse matrix or Dask collection of shape (n_samples, n_features)
+            NaN stays NaN. Of a Dask array or dataframe the result is a Dask array, whose infinities are refused when it
+            is computed.
         copy : bool, optional
             Overrides the parameter of this name.
 
@@ -193,6 +196,8 @@ class StandardScaler(Scaler, StandardBase):
         ValueError
             The scaler is not fitted, or X does not have its features or holds an infinity.
         """
+        if is_dask(X):
+            return self._map_collection(X, "transform")
         if self._foreign(X):
             return super().transform(X, copy=copy)
         self._check_fitted()
@@ -205,7 +210,7 @@ class StandardScaler(Scaler, StandardBase):
 
         Parameters
         ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
+        X : array-like, sparse matrix or Dask collection of shape (n_samples, n_features)
             What `transform` has returned.
         copy : bool, optional
             Overrides the parameter of this name.
@@ -220,6 +225,8 @@ class StandardScaler(Scaler, StandardBase):
         ValueError
             As for `transform`.
         """
+        if is_dask(X):
+            return self._map_collection(X, "inverse_transform")
         if self._foreign(X):
             return super().inverse_transform(X, copy=copy)
         self._check_fitted()
