@@ -22,9 +22,9 @@ MPIEXEC = shutil.which("mpiexec", path=sysconfig.get_path("scripts")) or shutil.
 pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="needs mpiexec: pip install mpich")
 
 
-def mpiexec(what, ranks=RANKS):
+def mpiexec(*what, program=PROGRAM):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROGRAM.parent)}
-    command = [MPIEXEC, "-n", str(ranks), sys.executable, "-m", "mpi4py", str(PROGRAM), what]
+    command = [MPIEXEC, "-n", str(RANKS), sys.executable, "-m", "mpi4py", str(program), *what]
     return subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
     )
@@ -44,6 +44,15 @@ def test_an_error_on_one_rank_ends_all():
     assert result.returncode != 0
     assert "TypeError: batch_norm: weight must have the dtype of x" in result.stdout
     assert "done" not in result.stdout
+
+
+def test_example_program():
+    program = PROGRAM.parents[1] / "examples" / "sync_batch_norm.py"
+    result = mpiexec(program=program)
+    assert result.returncode == 0, result.stdout
+    assert "the same averages, bit for bit: True" in result.stdout
+    differences = [float(line.split(": ")[1]) for line in result.stdout.splitlines() if "difference" in line]
+    assert len(differences) == 4 and max(differences) < 1e-5
 
 
 def test_example():
