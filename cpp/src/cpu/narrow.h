@@ -99,7 +99,7 @@ struct NarrowBlock {
   void reduce_dense(const C (&shift)[width], C (&results)[count][width]) const {
     const int all = static_cast<int>(job->side_by_side) * lanes;
     C shifts[narrow_lanes];
-    for (int i = 0; i < narrow_lanes; ++i) shifts[i] = C{0};
+    for (C& one : shifts) one = C{0};
     for (int i = 0; i < all; ++i) shifts[i] = shift[i % lanes];
     C found[count][narrow_lanes + Vec<C>::width];
     for (int lane = 0; lane < all; lane += group) reduce_group<Fold>(lane, shifts, found);

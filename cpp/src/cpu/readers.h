@@ -164,10 +164,12 @@ struct WeighedReader {
   }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
+    // NOLINTNEXTLINE(cppcoreguidelines-slicing): some folds only ask which values there are
     fold.add(j, weighed(values.at(i), varies ? load(weight + i) : broadcast(*weight)));
   }
   template <class Fold>
   NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
+    // NOLINTNEXTLINE(cppcoreguidelines-slicing): some folds only ask which values there are
     fold.add(j, weighed(values.first(i, n), varies ? load_first(weight + i, n, Vec<double>{}) : broadcast(*weight)));
   }
   NORMKIT_INLINE bool is_valid(std::int64_t i) const { return weight[varies ? i : 0] > 0.0 && values.is_valid(i); }
