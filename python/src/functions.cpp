@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <shared_mutex>
@@ -112,7 +113,7 @@ class Weights {
   Weights(const char* operation, nb::handle given, const TensorView& x, const Axes& axes) {
     if (given.is_none()) return;
     const Argument argument = {operation, "weights"};
-    input_.emplace(argument, given, view);
+    input_ = std::make_unique<Input>(argument, given, view);
     if (view.rank == 1 && axes.span().size() == 1) along(argument, x, axes.span().front());
     broadcast_to(argument, view, x);
   }
@@ -130,7 +131,7 @@ class Weights {
     while (view.rank < x.rank - axis) insert_axis(view, view.rank, 1);
   }
 
-  std::optional<Input> input_;
+  std::unique_ptr<Input> input_;
 };
 
 /// What there is to know of the values over `axis`: all of it, or with Statistic::range their number and range.
