@@ -7,6 +7,7 @@
 #include <normkit/normkit.h>
 
 #include "arrays.h"
+#include "columns_docstrings.h"
 #include "docstrings.h"
 #include "functions.h"
 #include "state.h"
@@ -53,7 +54,7 @@ void bind_tables(nb::module_& module) {
                      "Moments"));
 }
 
-/// What normkit's own scalers are made of.
+/// What the package's own modules take, its scalers above all.
 void bind_for_scalers(nb::module_& module) {
   module.def("min_max", &min_max, "x"_a.none(), nb::kw_only(), "axis"_a.none() = 0, "mask"_a = nb::none(),
              "nan"_a = "propagate", docs::min_max,

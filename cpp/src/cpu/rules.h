@@ -182,13 +182,15 @@ struct VarianceRule {
     each_lane(block.computed(), [&](int l) {
       const double found = counts ? static_cast<double>(sums[counts ? 2 : 0][l]) : all;
       const double n = counted<of>(found, all, omits_nan);
-      const double unknown = found == n ? 0.0 : __builtin_nan("");
-      const Part part = moments_about(shift[l], sums[0][l] + unknown, sums[1][l], counts && n == 0.0 ? 1.0 : n);
+      const auto known = [&](double value) {
+        return of == Of::present_with_range && found != n ? __builtin_nan("") : value;
+      };
+      const Part part = moments_about(shift[l], known(sums[0][l]), sums[1][l], counts && n == 0.0 ? 1.0 : n);
       parts.term[0][l] = counts && n == 0.0 ? 0.0 : part.first;
       parts.term[1][l] = part.second;
       if constexpr (ranged) {
-        parts.term[2][l] = found == n ? static_cast<double>(sums[3][l]) : unknown;
-        parts.term[3][l] = found == n ? static_cast<double>(sums[4][l]) : unknown;
+        parts.term[2][l] = known(sums[3][l]);
+        parts.term[3][l] = known(sums[4][l]);
       }
       if constexpr (counts) parts.term[count_at][l] = n;
     });
