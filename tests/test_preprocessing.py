@@ -188,6 +188,25 @@ def test_infinities_are_refused_before_anything_is_written(scaler, bad):
         np.testing.assert_array_equal(X, before)
 
 
+@each("dtype", DTYPES)
+@each("shape", [(1, 1), (3, 5), (40, 16), (7, 100), (2000, 3), (30, 4000)], ids=str)
+@each("order", ["C", "F"])
+def test_infinities_are_found_wherever_they_are(dtype, shape, order):
+    X = np.array(table(dtype, *shape, missing=0.1), order=order)
+    scalers = [scaler.fit(np.nan_to_num(X)) for scaler in (StandardScaler(), MinMaxScaler(clip=True))]
+    rng = np.random.default_rng(0)
+    for bad in (np.inf, -np.inf, np.nan, np.finfo(dtype).max):
+        for row, column in {(0, 0), (-1, -1), *zip(*(rng.integers(0, n, 5).tolist() for n in shape), strict=True)}:
+            spoilt = X.copy(order)
+            spoilt[row, column] = bad
+            for scaler in scalers:
+                if np.isinf(bad):
+                    with pytest.raises(ValueError, match="contains infinity"):
+                        scaler.transform(spoilt)
+                else:
+                    scaler.transform(spoilt)
+
+
 def test_infinities_in_samples_of_no_weight_are_refused():
     X, weights = table(), np.ones(500)
     X[3, 2], weights[3] = np.inf, 0.0

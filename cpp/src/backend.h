@@ -36,6 +36,7 @@ struct Request {
   TensorView given_rstd;              // `backward` only; likewise
   TensorView given_scale;             // `scale` only, with the shift as given_mean; likewise, or null: 1 and 0
   bool inverse = false;               // `scale` only
+  bool* infinite = nullptr;           // out, `scale` only: set if x holds an infinity; null where not asked for
   std::int64_t channels_per_statistic = 1;  // `backward` by parameters: so many in a row share what is given
   void* mean = nullptr;                     // out, by stat strides, also of `apply`; null where not asked for
   void* rstd = nullptr;                     // likewise

@@ -25,6 +25,7 @@ void scale(const Normalizer& norm, const Scale& a) {
   check_apart(norm.name, a.y, "scale", a.scale);
   check_apart(norm.name, a.y, "shift", a.shift);
   const Backend& backend = backend_of(a.x);
+  if (a.infinite != nullptr) *a.infinite = false;
   if (a.x.size() == 0) return;
 
   const Dense factor(backend, a.scale);
@@ -33,6 +34,7 @@ void scale(const Normalizer& norm, const Scale& a) {
   request.given_scale = factor;
   request.given_mean = shift;
   request.inverse = a.inverse;
+  request.infinite = a.infinite;
   request.low = a.low;
   request.high = a.high;
   Operands operands;

@@ -64,10 +64,11 @@ void bind_for_scalers(nb::module_& module) {
              nb::sig("def has_infinity(x: typing.Any) -> bool"));
   module.def(
       "scale_columns", &scale_columns, "x"_a.none(), "scale"_a = nb::none(), "shift"_a = nb::none(), nb::kw_only(),
-      "inverse"_a = false, "clip"_a = nb::none(), "out"_a = nb::none(), docs::scale_columns,
+      "inverse"_a = false, "clip"_a = nb::none(), "refuse_infinity"_a = false, "out"_a = nb::none(),
+      docs::scale_columns,
       nb::sig("def scale_columns(x: ArrayT, scale: typing.Any | None = None, shift: typing.Any | None = None, *, "
-              "inverse: bool = False, clip: tuple[float, float] | None = None, out: ArrayT | None = None) -> "
-              "ArrayT"));
+              "inverse: bool = False, clip: tuple[float, float] | None = None, refuse_infinity: bool = False, "
+              "out: ArrayT | None = None) -> ArrayT"));
 }
 
 void bind_over_axes(nb::module_& module) {

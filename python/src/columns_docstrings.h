@@ -64,6 +64,8 @@ inverse : bool, default False
     ``(x - shift) / scale`` instead.
 clip : tuple of two floats, optional
     The least and the greatest result; what lies beyond is moved there, and NaN stays NaN.
+refuse_infinity : bool, default False
+    Whether an infinity in `x` is an error, which is raised when `out` has been written.
 out : array, optional
     Where to write the result: shape and dtype of `x`. It may be `x` itself.
 

@@ -203,7 +203,7 @@ bool has_infinity(nb::handle x) {
 }
 
 nb::object scale_columns(nb::handle x, nb::handle scale, nb::handle shift, bool inverse, nb::handle clip,
-                         nb::handle out) {
+                         bool refuse_infinity, nb::handle out) {
   const char* operation = "scale_columns";
   Scale arguments{.x = {}, .inverse = inverse};
   const Input input({operation, "x"}, x, arguments.x);
@@ -215,7 +215,10 @@ nb::object scale_columns(nb::handle x, nb::handle scale, nb::handle shift, bool 
   if (!clip.is_none()) std::tie(arguments.low, arguments.high) = nb::cast<std::pair<double, double>>(clip);
   Output y = out.is_none() ? Output::like(operation, input, arguments.x, arguments.y)
                            : Output::given({operation, "out"}, out, arguments.y);
+  bool infinite = false;
+  if (refuse_infinity) arguments.infinite = &infinite;
   compute(arguments.x, [&] { normkit::scale(norm, arguments); });
+  if (infinite) throw std::invalid_argument("scale_columns: x must not hold infinities");
   return y.finish();
 }
 

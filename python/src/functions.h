@@ -25,7 +25,7 @@ MomentsArray moments(nb::handle x, nb::handle axis, nb::handle mask, std::string
 MomentsArray min_max(nb::handle x, nb::handle axis, nb::handle mask, std::string_view nan);
 bool has_infinity(nb::handle x);
 nb::object scale_columns(nb::handle x, nb::handle scale, nb::handle shift, bool inverse, nb::handle clip,
-                         nb::handle out);
+                         bool refuse_infinity, nb::handle out);
 /// `state` may be nullptr.
 nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb::handle bias, bool training, int axis,
                       double eps, const Fused& fused, bool update_state, nb::handle sync, nb::handle out,

@@ -136,6 +136,7 @@ struct Scale {
   // What lies beyond is moved to the bounds; NaN stays.
   double low = -std::numeric_limits<double>::infinity();
   double high = std::numeric_limits<double>::infinity();
+  bool* infinite = nullptr;  // out, optional: whether x holds an infinity, which is found out in the same pass
 };
 
 /// y = x * scale + shift, or inversely y = (x - shift) / scale, with one scale and one shift for the values that share

@@ -77,6 +77,7 @@ struct Job {
   double ddof;
   double low, high;  // Statistic::range, Task::scale
   bool inverse;      // Task::scale
+  bool* infinite;    // out, Task::scale: set, by any thread, if x holds an infinity; may be null
 };
 
 inline constexpr std::int64_t most_columns = 1024;  // in a slab

@@ -109,6 +109,32 @@ NORMKIT_INLINE Vec<T> greatest(Vec<T> kept, Vec<T> next) {
   return select((next.raw > kept.raw) | (next.raw != next.raw), next, kept);
 }
 
+// Whether any lane is infinite.
+template <class T>
+NORMKIT_INLINE bool any_infinite(Vec<T> v) {
+  const auto infinity = broadcast(static_cast<T>(__builtin_inf()));
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return _mm512_cmp_ps_mask(_mm512_abs_ps(v.raw), infinity.raw, _CMP_EQ_OQ) != 0;
+  } else {
+    return _mm512_cmp_pd_mask(_mm512_abs_pd(v.raw), infinity.raw, _CMP_EQ_OQ) != 0;
+  }
+#else
+  const typename Vec<T>::Bits found = (v.raw == infinity.raw) | (v.raw == -infinity.raw);
+#if defined(__AVX2__)
+  return _mm256_movemask_epi8(reinterpret_cast<__m256i>(found)) != 0;
+#elif defined(__SSE2__)
+  return _mm_movemask_epi8(reinterpret_cast<__m128i>(found)) != 0;
+#elif defined(__ARM_NEON)
+  return vmaxvq_u32(reinterpret_cast<uint32x4_t>(found)) != 0;
+#else
+  bool any = false;
+  for (int i = 0; i < Vec<T>::width; ++i) any |= found[i] != 0;
+  return any;
+#endif
+#endif
+}
+
 // `next` where it is less, or greater, than what is kept: a NaN never is.
 template <class T>
 NORMKIT_INLINE Vec<T> lesser(Vec<T> kept, Vec<T> next) {

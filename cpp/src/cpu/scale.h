@@ -94,13 +94,15 @@ struct ScaleMap : Cursor<C, S> {
   const C* scale_upper;
   C low, high;
   bool inverse;
+  bool* infinite;
 
   NORMKIT_INLINE ScaleMap(const Job& job, const Start& start, const OuterIndex& index, const LanesView<C>& lanes)
       : Cursor<C, S>(job, start, index, lanes),
         scale_upper(lanes.of[lane_rstd] + start.in_slab),
         low(static_cast<C>(job.low)),
         high(static_cast<C>(job.high)),
-        inverse(job.inverse) {}
+        inverse(job.inverse),
+        infinite(job.infinite) {}
   NORMKIT_INLINE void advance(const Axis& axis, std::int64_t lane_step) {
     Cursor<C, S>::advance(axis, lane_step);
     scale_upper += lane_step;
@@ -111,6 +113,7 @@ struct ScaleMap : Cursor<C, S> {
     WideValues<C, lanes_vary> shift, scale;
     Vec<C> low, high;
     bool inverse;
+    bool* infinite;
 
     NORMKIT_INLINE Vec<double> scaled(Vec<double> v, Vec<double> by, Vec<double> about) const {
       if (!inverse) return v * by + about;
@@ -118,6 +121,7 @@ struct ScaleMap : Cursor<C, S> {
       return (v - about) * by;
     }
     NORMKIT_INLINE Vec<C> apply(Vec<C> v, const Doubles<C>& by, const Doubles<C>& about) const {
+      if (any_infinite(v) && infinite != nullptr) __atomic_store_n(infinite, true, __ATOMIC_RELAXED);
       Doubles<C> wide = as_doubles(v);
       NORMKIT_UNROLL for (int j = 0; j < wide.vectors; ++j) wide.v[j] = scaled(wide.v[j], by.v[j], about.v[j]);
       const Vec<C> mapped = rounded(wide);
@@ -135,7 +139,8 @@ struct ScaleMap : Cursor<C, S> {
             WideValues<C, lanes_vary>(this->scale, scale_upper),
             broadcast(low),
             broadcast(high),
-            inverse};
+            inverse,
+            infinite};
   }
 };
 

@@ -269,6 +269,7 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   job.low = request.low;
   job.high = request.high;
   job.inverse = request.inverse;
+  job.infinite = request.infinite;
   return job;
 }
 

@@ -61,13 +61,19 @@ def map_columns(
 ) -> Array:
     """Map each column by x * scale + shift, or by its inverse (x - shift) / scale; None stands for 1 and for 0.
 
-    With `in_place` the table itself is written, and only after it has been searched for infinities.
+    Infinities are refused unless `finite` says there are none: before anything is written if that is the table itself,
+    else in the pass that there is anyway.
     """
-    if not finite:
+    if in_place and not finite:
         refuse_infinity(table)
     scale, shift = (None if factor is None else np.asarray(factor, np.float64) for factor in (scale, shift))
-    out = table if in_place else None
-    return _core.scale_columns(table, scale, shift, inverse=inverse, clip=clip, out=out)
+    if in_place:
+        return _core.scale_columns(table, scale, shift, inverse=inverse, clip=clip, out=table)
+    try:
+        return _core.scale_columns(table, scale, shift, inverse=inverse, clip=clip, refuse_infinity=not finite)
+    except ValueError:
+        refuse_infinity(table)  # who raises the error that scikit-learn does
+        raise
 
 
 def near_constant(count: Floats, mean: Floats, variance: Floats) -> npt.NDArray[np.bool_]:

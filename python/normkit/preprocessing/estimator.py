@@ -122,7 +122,8 @@ class Scaler(Checks):
     def _check_mergeable(self, other: Any) -> None:
         name = f"{type(self).__name__}.merge"
         if not isinstance(other, Scaler) or self._settings()["class"] != other._settings()["class"]:
-            raise TypeError(f"{name}: other must be a {type(self).__name__}, got {type(other).__name__}")
+            got = f"{type(other).__module__}.{type(other).__name__}"
+            raise TypeError(f"{name}: other must be a {type(self).__name__} of normkit's, got {got}")
         for scaler in (self, other):
             scaler._check_fitted()
             if not hasattr(scaler, "moments_"):
