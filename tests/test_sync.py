@@ -44,6 +44,34 @@ def test_parts_are_the_whole(case):
     case.check(Threads(3).run(case.work))
 
 
+@each("momentum", [0.1, None])
+def test_pytorch_on_the_whole(momentum):
+    """SyncBatchNorm is for GPUs: its documented meaning is BatchNorm of the batch in one piece."""
+    torch = pytest.importorskip("torch")
+    module = torch.nn.BatchNorm1d(6, momentum=momentum)
+    layers = [normkit.BatchNorm(6, momentum=momentum) for _ in range(2)]
+    for step in range(3):
+        x, dy = (cases.sample((9, 6, 5), f32, step, which) for which in ("x", "dy"))
+        own = [(x[: 2 + step], dy[: 2 + step]), (x[2 + step :], dy[2 + step :])]
+
+        def work(rank, sync, own=own):
+            layers[rank].sync = sync
+            return layers[rank](own[rank][0]), layers[rank].backward(own[rank][1])
+
+        parts = Threads(2).run(work)
+        tensor = torch.tensor(x, requires_grad=True)
+        y = module(tensor)
+        y.backward(torch.tensor(dy))
+        for joined, expected in zip(zip(*parts, strict=True), (y, tensor.grad), strict=True):
+            np.testing.assert_allclose(np.concatenate(joined), expected.detach().numpy(), rtol=1e-5, atol=2e-6)
+    for layer in layers:
+        for key, value in layer.state_dict().items():
+            np.testing.assert_allclose(value, module.state_dict()[key].numpy(), rtol=1e-6, err_msg=key)
+    for key, gradient in layers[0].gradients().items():
+        total = gradient + layers[1].gradients()[key]
+        np.testing.assert_allclose(total, getattr(module, key).grad.numpy(), rtol=1e-4, atol=1e-4, err_msg=key)
+
+
 @each("activation", [None, "relu", "silu"])
 @each("masked", [False, True])
 @each("dtype", cases.DTYPES)
