@@ -48,8 +48,8 @@ NORMKIT_MATH Part merge_moments(Part a, Part b, double weight, double cross) {
 }
 
 // NaN stays: it compares false with everything, so it is asked for by name.
-NORMKIT_MATH double least_of(double a, double b) { return (b < a) | (b != b) ? b : a; }
-NORMKIT_MATH double greatest_of(double a, double b) { return (b > a) | (b != b) ? b : a; }
+NORMKIT_MATH double least_of(double a, double b) { return ((b < a) | (b != b)) ? b : a; }
+NORMKIT_MATH double greatest_of(double a, double b) { return ((b > a) | (b != b)) ? b : a; }
 
 // 1 / sqrt(variance + eps); 0 where that is infinite: a constant slice has no deviations to scale.
 NORMKIT_MATH double reciprocal_std(double variance, double eps) {

@@ -36,7 +36,7 @@ void check_equal(const Moments& a, const Moments& b) {
   CHECK(a.max == b.max);
 }
 
-const Normalizer columns = standardize(2, {0});
+const Normalizer columns = standardize(2, {0});  // NOLINT(bugprone-throwing-static-initialization): a test may end so
 
 }  // namespace
 

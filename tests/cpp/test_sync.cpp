@@ -86,6 +86,7 @@ TEST_CASE("the parts of a batch give what it gives whole") {
   Rows parts[] = {{0, 3}, {3, 3}, {3, 10}};
   Group group(3);
   std::vector<std::thread> members;
+  members.reserve(3);
   for (std::size_t m = 0; m < 3; ++m) members.emplace_back([&, m] { parts[m].pass(group.sync(m)); });
   for (std::thread& member : members) member.join();
 

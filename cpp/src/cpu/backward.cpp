@@ -117,11 +117,13 @@ void with_work_type(DType dtype, Take take) {
 // The given statistics of each sample and channel, the mean as two parts as wide as the kernels' words: what varies
 // along a reduction by parameters. As they are where they serve.
 struct Given {
-  Param along[3];
+  Param along[3] = {{{}, 0.0}, {{}, 0.0}, {{}, 1.0}};
   std::vector<double> high, low, rstd;
 
-  explicit Given(const Request& request)
-      : along{{request.given_mean, 0.0}, {request.given_mean_error, 0.0}, {request.given_rstd, 1.0}} {
+  explicit Given(const Request& request) {
+    along[0].given = request.given_mean;
+    along[1].given = request.given_mean_error;
+    along[2].given = request.given_rstd;
     const bool has_word = !request.given_mean || request.given_mean.dtype == work_dtype(request.dtype);
     if (has_word && request.channels_per_statistic == 1) return;
     const double* error = mean_errors(request);

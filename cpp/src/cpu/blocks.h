@@ -189,6 +189,13 @@ void first_of_lanes(const Job& job, Reader reader, const Piece& piece, int lanes
   }
 }
 
+// For readers of data that is larger than the caches: their loads are not in the order of memory, which the processor
+// would otherwise foresee.
+template <class Reader>
+NORMKIT_INLINE void ask_ahead(const Reader& reader, std::int64_t i, std::int64_t n, std::int64_t positions) {
+  if constexpr (requires { reader.ask(i, n, positions); }) reader.ask(i, n, positions);
+}
+
 template <class C, class S, template <class, class> class ReaderOf>
 struct ColumnBlock {
   static constexpr int width = static_cast<int>(most_columns);
@@ -246,6 +253,7 @@ struct ColumnBlock {
       positions -= steps;
       if (lanes - lane >= group) {
         for (; steps > 0; --steps, reader.advance()) {
+          ask_ahead(reader, lane, group, flush_every);
           NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) reader.add(j, lane + j * Vec<C>::width, fold);
         }
       } else {

@@ -12,8 +12,8 @@ namespace normkit::detail {
 namespace {
 
 struct ScaleBy {
-  static constexpr bool lanes_given = true;
-  static constexpr bool adds = false;
+  [[maybe_unused]] static constexpr bool lanes_given = true;
+  [[maybe_unused]] static constexpr bool adds = false;
   static constexpr bool splits_params = false;
   template <class C, class S, bool lanes_vary, bool>
   using Map = ScaleMap<C, S, lanes_vary>;

@@ -44,14 +44,6 @@ inline std::int64_t param_offset(const Job& job, const Start& start, const Outer
   return offset;
 }
 
-// Asks the second-level cache for what will be folded `next` elements after x + i, which may lie beyond the array:
-// hence no pointer to it.
-template <class S>
-NORMKIT_INLINE void prefetch(const S* x, std::int64_t i, std::int64_t next) {
-  const auto address = reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(i + next) * sizeof(S);
-  __builtin_prefetch(reinterpret_cast<const void*>(address), 0, 2);  // NOLINT(performance-no-int-to-ptr)
-}
-
 // How many elements lie between p and the next place where a whole vector may be streamed to; very many where there is
 // none.
 template <class C, class S>

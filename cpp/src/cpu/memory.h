@@ -152,6 +152,16 @@ NORMKIT_INLINE void fence() {
 #endif
 }
 
+// --- ahead ----------------------------------------------------------------------------------------------------------
+
+// Asks the second-level cache for what will be folded `next` elements after x + i, which may lie beyond the array:
+// hence no pointer to it.
+template <class S>
+NORMKIT_INLINE void prefetch(const S* x, std::int64_t i, std::int64_t next) {
+  const auto address = reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(i + next) * sizeof(S);
+  __builtin_prefetch(reinterpret_cast<const void*>(address), 0, 2);  // NOLINT(performance-no-int-to-ptr)
+}
+
 // --- the first n < width elements: the rest is not touched ----------------------------------------------------------
 
 // Before what serves the ends of runs, in very many places: a few masked instructions, or a call.

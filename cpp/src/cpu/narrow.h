@@ -54,7 +54,7 @@ class Gapless {
 template <class C, class S, template <class, class> class ReaderOf>
 struct NarrowBlock {
   static constexpr int width = narrow_lanes / 2;
-  static constexpr int vectors = 2;
+  static constexpr int vectors = vector_bytes == 64 ? 4 : 2;  // what a fold of them holds fits the registers
   static constexpr int group = vectors * Vec<C>::width;
   using Work = C;
   using Reader = ReaderOf<C, S>;
@@ -99,7 +99,7 @@ struct NarrowBlock {
   void reduce_dense(const C (&shift)[width], C (&results)[count][width]) const {
     const int all = static_cast<int>(job->side_by_side) * lanes;
     C shifts[narrow_lanes];
-    for (int i = 0; i < narrow_lanes; ++i) shifts[i] = C{0};
+    for (C& one : shifts) one = C{0};
     for (int i = 0; i < all; ++i) shifts[i] = shift[i % lanes];
     C found[count][narrow_lanes + Vec<C>::width];
     for (int lane = 0; lane < all; lane += group) reduce_group<Fold>(lane, shifts, found);
@@ -123,6 +123,7 @@ struct NarrowBlock {
     while (left > 0) {
       int k = 0;
       for (; k < flush_every && left >= group; ++k, left -= step, reader.advance(job->side_by_side)) {
+        if (lane == 0) ask_ahead(reader, 0, step, column_block * job->side_by_side);
         NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) reader.add(j, lane + j * vector, fold);
       }
       for (; k < flush_every && left > 0; ++k, left -= step, reader.advance(job->side_by_side)) {

@@ -5,7 +5,8 @@
 //   next_lane(job)           the same run of the next statistic, where it is light
 //   add(j, i, fold)          the vector from element i on, given to vector j of the fold's lanes,
 //   add_first(j, i, n, fold) the same of n elements only,
-//   is_valid(i), value(i)    a single element.
+//   is_valid(i), value(i)    a single element,
+//   ask(i, n, positions)     perhaps: has n elements from i on fetched, of the run so many positions further on.
 #pragma once
 
 #include "cpu/walk.h"
@@ -67,6 +68,10 @@ struct PresentReader : ValuesReader<C, S> {
     fold.add(j, present(load_first<C>(this->x + i, n, broadcast(static_cast<C>(__builtin_nan(""))))));
   }
   NORMKIT_INLINE bool is_valid(std::int64_t i) const { return !__builtin_isnan(Values::value(i)); }
+  NORMKIT_INLINE void ask(std::int64_t i, std::int64_t n, std::int64_t positions) const {
+    constexpr std::int64_t line = 64 / sizeof(S);
+    for (std::int64_t end = i + n; i < end; i += line) prefetch(this->x, i, positions * this->step);
+  }
 };
 
 // The values of x that the mask leaves, or that are not NaN, or both.
@@ -159,10 +164,12 @@ struct WeighedReader {
   }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {
+    // NOLINTNEXTLINE(cppcoreguidelines-slicing): some folds only ask which values there are
     fold.add(j, weighed(values.at(i), varies ? load(weight + i) : broadcast(*weight)));
   }
   template <class Fold>
   NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
+    // NOLINTNEXTLINE(cppcoreguidelines-slicing): some folds only ask which values there are
     fold.add(j, weighed(values.first(i, n), varies ? load_first(weight + i, n, Vec<double>{}) : broadcast(*weight)));
   }
   NORMKIT_INLINE bool is_valid(std::int64_t i) const { return weight[varies ? i : 0] > 0.0 && values.is_valid(i); }
