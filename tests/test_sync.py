@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from functools import partial
 
 import numpy as np
@@ -17,7 +15,6 @@ import training
 from calls import bits
 from groups import GRID, NAMES, Case, Threads
 from normkit import Moments
-from normkit.mpi import sync as mpi_sync
 from test_errors import check_refusal
 
 each = pytest.mark.parametrize
@@ -42,6 +39,34 @@ def two_passes(x, dy, sync, state=None, **options):
 @each("case", GRID.values(), ids=GRID)
 def test_parts_are_the_whole(case):
     case.check(Threads(3).run(case.work))
+
+
+@each("momentum", [0.1, None])
+def test_pytorch_on_the_whole(momentum):
+    """SyncBatchNorm is for GPUs: its documented meaning is BatchNorm of the batch in one piece."""
+    torch = pytest.importorskip("torch")
+    module = torch.nn.BatchNorm1d(6, momentum=momentum)
+    layers = [normkit.BatchNorm(6, momentum=momentum) for _ in range(2)]
+    for step in range(3):
+        x, dy = (cases.sample((9, 6, 5), f32, step, which) for which in ("x", "dy"))
+        own = [(x[: 2 + step], dy[: 2 + step]), (x[2 + step :], dy[2 + step :])]
+
+        def work(rank, sync, own=own):
+            layers[rank].sync = sync
+            return layers[rank](own[rank][0]), layers[rank].backward(own[rank][1])
+
+        parts = Threads(2).run(work)
+        tensor = torch.tensor(x, requires_grad=True)
+        y = module(tensor)
+        y.backward(torch.tensor(dy))
+        for joined, expected in zip(zip(*parts, strict=True), (y, tensor.grad), strict=True):
+            np.testing.assert_allclose(np.concatenate(joined), expected.detach().numpy(), rtol=1e-5, atol=2e-6)
+    for layer in layers:
+        for key, value in layer.state_dict().items():
+            np.testing.assert_allclose(value, module.state_dict()[key].numpy(), rtol=1e-6, err_msg=key)
+    for key, gradient in layers[0].gradients().items():
+        total = gradient + layers[1].gradients()[key]
+        np.testing.assert_allclose(total, getattr(module, key).grad.numpy(), rtol=1e-4, atol=1e-4, err_msg=key)
 
 
 @each("activation", [None, "relu", "silu"])
@@ -308,94 +333,3 @@ def test_bad_arguments_come_first(wrong):
     with pytest.raises(ValueError, match="num_features=5"):
         normkit.batch_norm(X, normkit.BatchNormState(5), training=True, sync=called.append)
     assert not called
-
-
-# ------------------------------------------------------------------------------------------------------- the layer
-
-
-def test_layer():
-    """Members of a group end with one another's averages, and with gradients that add up to those of the batch."""
-    whole = normkit.BatchNorm(6, activation="relu")
-    expected = whole(X, residual=DY), *whole.backward(DY)
-    layers = [normkit.BatchNorm(6, activation="relu") for _ in range(2)]
-
-    def work(rank, sync):
-        layer, part = layers[rank], slice(0, 1) if rank == 0 else slice(1, 4)
-        layer.sync = sync
-        return layer(X[part], residual=DY[part]), *layer.backward(DY[part])
-
-    parts = Threads(2).run(work)
-    for own, other in zip(zip(*parts, strict=True), expected, strict=True):
-        np.testing.assert_allclose(np.concatenate(own), other, atol=1e-5)
-    for name, gradient in whole.gradients().items():
-        np.testing.assert_allclose(sum(layer.gradients()[name] for layer in layers), gradient, rtol=1e-5, atol=1e-5)
-    averages = [{k: v.tolist() for k, v in layer.state_dict().items()} for layer in layers]
-    assert averages[0] == averages[1]
-    np.testing.assert_allclose(layers[0].state.running_var, whole.state.running_var, rtol=1e-6)
-
-
-def test_layer_syncs_where_statistics_are_the_batchs():
-    called = []
-
-    def watch(moments):
-        called.append(moments.count.shape)
-        return moments
-
-    layer = normkit.BatchNorm(6, sync=watch)
-    layer.eval()(X)
-    layer.backward(DY)
-    assert not called
-    layer.train()(X)
-    layer.eval()
-    layer.backward(DY)  # of the call in training
-    assert called == [(6,), (3, 6)]
-    normkit.BatchNorm(6, track_running_stats=False, sync=watch).eval()(X)
-    assert called[2:] == [(6,)]
-
-
-def test_layer_refuses():
-    with pytest.raises(TypeError, match=r"^BatchNorm: sync must be a function from Moments to Moments, .* got str$"):
-        normkit.BatchNorm(6, sync="mpi")
-
-
-class Comm:
-    """A communicator of `size` ranks that all have what this one has."""
-
-    def __init__(self, size=1):
-        self.size = size
-
-    def allgather(self, value):
-        return [value] * self.size
-
-    def __deepcopy__(self, memo):
-        raise AssertionError("a communicator cannot be copied")
-
-
-# ------------------------------------------------------------------------------------------------------ normkit.mpi
-
-
-def test_mpi_merges_in_the_order_of_ranks():
-    own = normkit.moments(X, axis=(0, 2))
-    others = [Moments(3, np.arange(6.0) ** 3, 0.1), Moments(0, np.zeros(6), 0)]
-    comm = Comm()
-    comm.allgather = lambda data: [data, *(m.to_bytes() for m in others)]
-    assert mpi_sync(comm)(own) == own.merge(others[0]).merge(others[1])
-    comm.allgather = lambda data: [others[0].to_bytes(), data]
-    assert mpi_sync(comm)(own) == others[0].merge(own)
-
-
-def test_mpi_refuses():
-    with pytest.raises(TypeError, match=r"^normkit.mpi: comm must be a communicator of mpi4py; got int$"):
-        mpi_sync(3)
-    comm = Comm()
-    comm.allgather = lambda data: [data, Moments(1, [0.0], 0.0).to_bytes()]
-    with pytest.raises(ValueError, match=r"^normkit.mpi: .* one shape on every rank; got, .* \[\(6,\), \(1,\)\]$"):
-        normkit.batch_norm(X, None, training=True, sync=mpi_sync(comm))
-
-
-def test_copies_of_a_layer_stay_in_its_group():
-    layer = normkit.BatchNorm(6, sync=mpi_sync(Comm(3)))
-    clone = copy.deepcopy(layer)
-    assert clone.sync.comm is layer.sync.comm
-    assert pickle.loads(pickle.dumps(layer)).sync.comm.size == 3
-    assert "sync=" in repr(layer) and "sync=" not in repr(normkit.BatchNorm(6))
