@@ -517,7 +517,7 @@ def has_infinity(x: Any) -> bool:
     (False, True)
     """
 
-def scale_columns(x: ArrayT, scale: Any | None = None, shift: Any | None = None, *, inverse: bool = False, clip: tuple[float, float] | None = None, out: ArrayT | None = None) -> ArrayT:
+def scale_columns(x: ArrayT, scale: Any | None = None, shift: Any | None = None, *, inverse: bool = False, clip: tuple[float, float] | None = None, refuse_infinity: bool = False, out: ArrayT | None = None) -> ArrayT:
     """
     Scale and shift each column: ``x * scale + shift``, or ``(x - shift) / scale``.
 
@@ -533,6 +533,8 @@ def scale_columns(x: ArrayT, scale: Any | None = None, shift: Any | None = None,
         ``(x - shift) / scale`` instead.
     clip : tuple of two floats, optional
         The least and the greatest result; what lies beyond is moved there, and NaN stays NaN.
+    refuse_infinity : bool, default False
+        Whether an infinity in `x` is an error, which is raised when `out` has been written.
     out : array, optional
         Where to write the result: shape and dtype of `x`. It may be `x` itself.
 
