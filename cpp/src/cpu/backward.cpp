@@ -45,11 +45,7 @@ void take_given(const Request& request, const Job& job, std::int64_t offset) {
     clear(lane_mean_high);
     clear(lane_mean_low);
   } else {
-    const double* error = mean_errors(request);
-    fill_lanes(g, offset, request.given_mean, lane(lane_mean_high), as_it_is);
-    fill_lanes(g, offset, request.given_mean, lane(lane_mean_low), [&](double mean, std::int64_t s) {
-      return (mean - static_cast<double>(static_cast<C>(mean))) + (error == nullptr ? 0.0 : error[s]);
-    });
+    fill_means(g, offset, request.given_mean, mean_errors(request), lane(lane_mean_high), lane(lane_mean_low));
   }
   fill_lanes(g, offset, request.given_rstd, lane(lane_rstd), as_it_is);
   const bool weighs = request.weight_is_constant && request.weight;

@@ -35,16 +35,15 @@ std::unique_ptr<double[]> run_for_totals(Job& job, const Request& request) {
 // Shift and scale from given statistics.
 template <class C>
 void take_given(const Request& request, const Job& job, std::int64_t offset) {
-  const auto lane = [&](LaneName name) { return static_cast<C*>(job.lanes[name]); };
-  for_lanes(job.geometry, offset, [&](std::int64_t l, std::int64_t s) {
-    const double mean = element(request.given_mean, s);
-    const auto high = static_cast<C>(mean);
-    const auto rstd = narrowed<C>(reciprocal_std(element(request.given_variance, s), request.eps));
-    lane(lane_mean_high)[l] = high;
-    lane(lane_mean_low)[l] = static_cast<C>(mean - static_cast<double>(high));
-    lane(lane_scale)[l] = rstd;
-    if (job.mean != nullptr) static_cast<C*>(job.mean)[s - offset] = high;
-    if (job.rstd != nullptr) static_cast<C*>(job.rstd)[s - offset] = rstd;
+  const Geometry& g = job.geometry;
+  auto* const mean = static_cast<C*>(job.lanes[lane_mean_high]);
+  auto* const rstd = static_cast<C*>(job.lanes[lane_scale]);
+  fill_means(g, offset, request.given_mean, nullptr, mean, static_cast<C*>(job.lanes[lane_mean_low]));
+  fill_lanes(g, offset, request.given_variance, rstd,
+             [&](double variance, std::int64_t) { return narrowed<C>(reciprocal_std(variance, request.eps)); });
+  for_lanes(g, offset, [&](std::int64_t l, std::int64_t s) {
+    if (job.mean != nullptr) static_cast<C*>(job.mean)[s - offset] = mean[l];
+    if (job.rstd != nullptr) static_cast<C*>(job.rstd)[s - offset] = rstd[l];
   });
 }
 

@@ -38,4 +38,13 @@ void fill_lanes(const Geometry& g, std::int64_t offset, const TensorView& view, 
   });
 }
 
+/// The lanes of given means, each in two words. `error`: what is known to be missing from them, or null.
+template <class C>
+void fill_means(const Geometry& g, std::int64_t offset, const TensorView& means, const double* error, C* high, C* low) {
+  fill_lanes(g, offset, means, high, [](double mean, std::int64_t) { return mean; });
+  fill_lanes(g, offset, means, low, [=](double mean, std::int64_t s) {
+    return (mean - static_cast<double>(static_cast<C>(mean))) + (error == nullptr ? 0.0 : error[s]);
+  });
+}
+
 }  // namespace normkit::detail

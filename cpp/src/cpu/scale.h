@@ -121,7 +121,7 @@ struct ScaleMap : Cursor<C, S> {
       return (v - about) * by;
     }
     NORMKIT_INLINE Vec<C> apply(Vec<C> v, const Doubles<C>& by, const Doubles<C>& about) const {
-      if (any_infinite(v) && infinite != nullptr) __atomic_store_n(infinite, true, __ATOMIC_RELAXED);
+      if (infinite != nullptr && any_infinite(v)) __atomic_store_n(infinite, true, __ATOMIC_RELAXED);
       Doubles<C> wide = as_doubles(v);
       NORMKIT_UNROLL for (int j = 0; j < wide.vectors; ++j) wide.v[j] = scaled(wide.v[j], by.v[j], about.v[j]);
       const Vec<C> mapped = rounded(wide);
