@@ -12,7 +12,7 @@ class Gapless {
  public:
   Gapless(const Job& of, const Start& start, const Piece& piece, int lanes) : job(of) {
     const std::int64_t positions = piece.outer_end - piece.outer_begin;
-    for (Axis& axis : job.outer) axis = unit_axis;
+    for (Axis& axis : job.outer) axis = {1, {}, 0, 0};  // unit_axis would be a shared symbol
     job.outer[2].extent = positions;
     for (std::int64_t& stride : job.outer[2].data_stride) stride = lanes;
     for (std::int64_t& stride : job.geometry.kept[1].data_stride) stride = 1;
