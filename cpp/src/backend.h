@@ -17,8 +17,18 @@ struct GradientTotals {
   double projection = 0.0;  // g * w * unit
 };
 
+/// Moving averages in the device's memory: two counts, of batches tracked and skipped, then means and variances.
+struct RunningUpdate {
+  void* memory = nullptr;  // null where there are none to be moved
+  std::int64_t features = 0;
+  double momentum = 0.0;  // NaN: the cumulative average
+  double ddof = 0.0;
+  bool propagates = false;  // what is not finite
+  DType dtype = DType::float32;
+};
+
 /// A checked and planned call. Not to be made with {}, which would clear what nobody reads. Pointers are to the
-/// device's memory, but for `moments` and what is of double.
+/// device's memory, but for spans and for views that say so.
 struct Request {
   Plan plan;
   Column column = Column::statistics;  // what it reduces by: parameters in the second half of some backward passes
@@ -44,7 +54,7 @@ struct Request {
   bool statistics_given = false;            // `backward`: the statistics do not depend on x
   bool weight_is_constant = false;          // `backward`: over each statistic
   TensorView dweight, dbias;                // out, dense; null where not asked for
-  std::span<double> mean_error;  // out, by stat strides: what rounding took from the given means; may be empty
+  double* mean_error = nullptr;  // out, by stat strides: what rounding took from the given means; may be null
   TensorView given_mean_error;   // the same, given; `backward` only
   // `backward` by statistics in two steps, between which the sums of others come in. The first leaves its sums here and
   // nothing else. The second is told by what dx takes of them all, and makes dweight and dbias of the sums.
@@ -52,6 +62,7 @@ struct Request {
   TensorView given_gradient, given_projection;  // the second step: means; dense, by stat strides
   // `backward` by statistics: what is to follow by parameters, given the mean_error of this; may be null.
   const Request* by_parameters = nullptr;
+  RunningUpdate running;  // `forward` on a device whose results the host does not wait for
 };
 
 /// Numbers of ours as a request takes them; null where there are none.
@@ -80,6 +91,16 @@ struct Backend {
   void (*copy)(const TensorView& from, const TensorView& to);
   void* (*allocate)(std::size_t bytes);
   void (*release)(void* memory) noexcept;
+
+  // For a device of its own; null for the CPU.
+  /// Makes it the current one of this thread, and returns which one was.
+  int (*enter)(int device) = nullptr;
+  void (*upload)(void* to, const void* from, std::size_t bytes) = nullptr;
+  /// Waits for what was queued before.
+  void (*download)(void* to, const void* from, std::size_t bytes) = nullptr;
+  /// Memory that outlives a call.
+  void* (*keep)(std::size_t bytes) = nullptr;
+  void (*drop)(void* memory) noexcept = nullptr;
 };
 
 const Backend& cpu_backend();

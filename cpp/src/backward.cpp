@@ -95,16 +95,22 @@ void run_backward(const Normalizer& norm, const Backward& a, const Operands& ope
   const bool refines = wants_params && !request.weight_is_constant && !a.statistics_given && a.mean;
   // silu's own gradient depends on the mean, so that its rounding must be known before anything is summed.
   const bool refines_first = a.activation == Activation::silu && !a.statistics_given && a.mean;
-  std::vector<double> error(refines || refines_first ? static_cast<std::size_t>(a.mean.size()) : 0);
-  request.mean_error = error;
+  const std::int64_t statistics[] = {refines || refines_first ? a.mean.size() : 0};
+  TensorView error = make_view(nullptr, DType::float64, statistics, {}, a.x.device);
+  const Scratch memory(backend, error);
+  if (refines || refines_first) {
+    error.data = memory.data();
+    backend.clear(error);  // it may be asked for before it is known
+    request.mean_error = static_cast<double*>(error.data);
+  }
   if (refines_first) {
     Request first = request;
     first.dweight = first.dbias = {};
     Operands inputs = operands;
     inputs.view[operand_out] = inputs.view[operand_extra] = {};
     run_planned(norm, inputs, backend, backend.backward, first);
-    request.mean_error = {};
-    request.given_mean_error = vector_view(error);
+    request.mean_error = nullptr;
+    request.given_mean_error = error;
   }
   const bool by_statistics =
       a.dx || a.dresidual || (refines && !refines_first) || (wants_params && request.weight_is_constant);
@@ -116,11 +122,11 @@ void run_backward(const Normalizer& norm, const Backward& a, const Operands& ope
 
   Request following = request;
   following.column = Column::parameters;
-  following.mean_error = {};
+  following.mean_error = nullptr;
   Operands inputs = operands;
   inputs.view[operand_out] = inputs.view[operand_extra] = {};
   if (norm.split_axis >= 0) following.channels_per_statistic = a.x.shape[norm.split_axis] / norm.groups;
-  if (!error.empty()) following.given_mean_error = vector_view(error);
+  following.given_mean_error = error;
   if (!by_statistics) return run_planned(norm, inputs, backend, backend.backward, following);
   // Planned both before either runs, so that the backend may let them go through x and dy together.
   const auto run_both = [&](const Request& planned) {
@@ -210,7 +216,8 @@ void backward(const Normalizer& norm, const Backward& a) {
   named.name = operation.c_str();
   check_x(named, a.x);
   check_backward(named, a);
-  const Backend& backend = backend_of(a.x);
+  const BackendOf device(a.x);
+  const Backend& backend = device;
   if (a.x.size() == 0) {
     for (const TensorView* sum : {&a.dweight, &a.dbias}) {
       if (*sum) backend.clear(*sum);

@@ -177,10 +177,13 @@ void check_apart(const char* op, const TensorView& written, const char* argument
 }
 
 void check_device(const char* op, const TensorView& x, std::initializer_list<const TensorView*> others) {
+  const auto place = [](const TensorView& view) {
+    return view.device == Device::cpu ? std::string("the CPU") : "GPU " + std::to_string(view.device_index);
+  };
   for (const TensorView* other : others) {
-    if (*other && other->device != x.device) {
-      fail<dtype_error>(op, "all arrays must be on one device; got one on the CPU and one on a GPU");
-    }
+    if (!*other || (other->device == x.device && other->device_index == x.device_index)) continue;
+    fail<dtype_error>(op, "all arrays must be on one device; got x on " + place(x) + " and another on " +
+                              place(*other) + "; move them to one");
   }
 }
 

@@ -66,7 +66,8 @@ void moments(const Normalizer& norm, const TensorView& x, std::span<Moments> out
   check_device(norm.name, x, {&mask, &weights});
   check_mask(norm, mask, x);
   check_weights(norm, weights, x);
-  const Backend& backend = backend_of(x);
+  const BackendOf device(x);
+  const Backend& backend = device;
   if (x.size() == 0) {
     std::ranges::fill(out, Moments{});  // those of no values at all
     return;

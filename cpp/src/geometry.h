@@ -58,7 +58,7 @@ struct Geometry {
   // which spares GroupNorm with channels last the short reduced runs that rows would give it.
   std::int64_t pooled = 1;
 
-  [[nodiscard]] std::int64_t kept_count() const noexcept { return kept[0].extent * kept[1].extent; }
+  [[nodiscard]] constexpr std::int64_t kept_count() const noexcept { return kept[0].extent * kept[1].extent; }
   [[nodiscard]] std::int64_t statistics() const noexcept { return kept_count() / pooled; }
   [[nodiscard]] std::int64_t size() const noexcept { return statistics() * count; }
 };

@@ -83,6 +83,41 @@ NORMKIT_MATH C narrowed(double value) {
   return static_cast<C>(value);
 }
 
+// The power of two that takes x to [1, 2); the nearest normal one where x is zero, denormal, huge, or no number.
+template <class Bits, int mantissa, class C>
+NORMKIT_MATH C reciprocal_power_of_two(C x) {
+  constexpr Bits twice_bias = (Bits{1} << (sizeof(Bits) * 8 - 1 - mantissa)) - 2;
+  Bits bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  Bits exponent = twice_bias - ((bits >> mantissa) & (twice_bias + 1));
+  exponent = exponent < 1 ? 1 : exponent > twice_bias - 1 ? twice_bias - 1 : exponent;
+  bits = exponent << mantissa;
+  __builtin_memcpy(&x, &bits, sizeof bits);
+  return x;
+}
+NORMKIT_MATH float reciprocal_power_of_two(float x) { return reciprocal_power_of_two<int, 23>(x); }
+NORMKIT_MATH double reciprocal_power_of_two(double x) { return reciprocal_power_of_two<long long, 52>(x); }
+
+// For y = (x * unit + minus_low) / range: `unit` is a power of two that brings the range near 1, where a division by
+// way of a reciprocal is exact.
+template <class C>
+struct RangeMapping {
+  C minus_low, unit, range;
+};
+
+// The range is subtracted as the map will subtract, so that the largest value lands on 1 exactly.
+template <class C>
+NORMKIT_MATH RangeMapping<C> range_mapping(C low, C high) {
+  if (high == low) return {-low, C{1}, C{1}};
+  const bool endless = __builtin_isinf(low);
+  if (endless || __builtin_isinf(high)) {  // all that is finite is at the end that is, if one is
+    return {endless ? static_cast<C>(__builtin_nan("")) : C{0}, C{0}, C{1}};
+  }
+  const C unit = reciprocal_power_of_two(high * C{0.5} - low * C{0.5});
+  const C minus_low = -low * unit;
+  return {minus_low, unit, high * unit + minus_low};
+}
+
 // ((x - mean) * rstd) * weight + bias, the mean in two words so that a large one costs no digits, and never folded
 // into the bias.
 template <class V>

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "backend.h"
 #include "error.h"
 #include "math.h"
+#include "request.h"
 
 namespace normkit {
 namespace {
@@ -57,10 +60,88 @@ RunningStats::RunningStats(std::int64_t num_features, const Options& options)
   reset();
 }
 
+RunningStats::RunningStats(const RunningStats& other)
+    : num_features_(other.num_features_), options_(other.options_), averages_(other.averages_), counts_(other.counts_) {
+  if (other.on_device_ == nullptr) return;
+  const detail::BackendOf device(other.device_, other.device_index_);
+  const detail::Backend& backend = device;
+  counts_ = other.read_counts();
+  backend.download(averages_.data(), static_cast<std::byte*>(other.on_device_) + sizeof(Counts), averages_.size());
+}
+
+RunningStats::RunningStats(RunningStats&& other) noexcept
+    : num_features_(other.num_features_),
+      options_(other.options_),
+      averages_(std::move(other.averages_)),
+      counts_(other.counts_),
+      device_(std::exchange(other.device_, Device::cpu)),
+      device_index_(other.device_index_),
+      on_device_(std::exchange(other.on_device_, nullptr)) {}
+
+RunningStats& RunningStats::operator=(RunningStats other) noexcept {
+  num_features_ = other.num_features_;
+  options_ = other.options_;
+  averages_.swap(other.averages_);
+  counts_ = other.counts_;
+  std::swap(device_, other.device_);
+  std::swap(device_index_, other.device_index_);
+  std::swap(on_device_, other.on_device_);
+  return *this;
+}
+
+RunningStats::~RunningStats() {
+  if (on_device_ != nullptr) static_cast<const detail::Backend&>(detail::cuda_backend()).drop(on_device_);
+}
+
+void RunningStats::move_to(Device device, int index) {
+  if (device == device_ && (device == Device::cpu || index == device_index_)) return;
+  move_to_host();
+  if (device != Device::cpu) move_from_host(device, index);
+}
+
+void RunningStats::move_to_host() {
+  if (on_device_ == nullptr) return;
+  *this = RunningStats(*this);
+}
+
+void RunningStats::move_from_host(Device device, int index) {
+  const detail::BackendOf scope(device, index);
+  const detail::Backend& backend = scope;
+  void* memory = backend.keep(sizeof(Counts) + averages_.size());
+  try {
+    backend.upload(memory, &counts_, sizeof(Counts));
+    backend.upload(static_cast<std::byte*>(memory) + sizeof(Counts), averages_.data(), averages_.size());
+  } catch (...) {
+    backend.drop(memory);
+    throw;
+  }
+  on_device_ = memory;
+  device_ = device;
+  device_index_ = index;
+}
+
+RunningStats::Counts RunningStats::read_counts() const {
+  if (on_device_ == nullptr) return counts_;
+  const detail::BackendOf device(device_, device_index_);
+  Counts counts;
+  static_cast<const detail::Backend&>(device).download(&counts, on_device_, sizeof counts);
+  return counts;
+}
+
+void RunningStats::write_counts(const Counts& counts) {
+  counts_ = counts;
+  if (on_device_ == nullptr) return;
+  const detail::BackendOf device(device_, device_index_);
+  static_cast<const detail::Backend&>(device).upload(on_device_, &counts, sizeof counts);
+}
+
 TensorView RunningStats::average(int which) noexcept {
+  std::byte* averages = on_device_ == nullptr ? averages_.data() : static_cast<std::byte*>(on_device_) + sizeof(Counts);
   TensorView view;
-  view.data = averages_.data() + which * num_features_ * item_size(options_.dtype);
+  view.data = averages + which * num_features_ * item_size(options_.dtype);
   view.dtype = options_.dtype;
+  view.device = device_;
+  view.device_index = static_cast<std::int16_t>(device_index_);
   view.rank = 1;
   view.shape[0] = num_features_;
   view.strides[0] = 1;
@@ -68,6 +149,10 @@ TensorView RunningStats::average(int which) noexcept {
 }
 
 void RunningStats::reset() noexcept {
+  if (on_device_ != nullptr) {
+    static_cast<const detail::Backend&>(detail::cuda_backend()).drop(std::exchange(on_device_, nullptr));
+    device_ = Device::cpu;
+  }
   const auto fill = [&](auto one) {
     auto* values = reinterpret_cast<decltype(one)*>(averages_.data());
     std::fill_n(values, num_features_, decltype(one){0});
@@ -78,11 +163,10 @@ void RunningStats::reset() noexcept {
   } else {
     fill(1.0f);
   }
-  num_batches_tracked_ = 0;
-  skipped_ = 0;
+  counts_ = {0, 0};
 }
 
-void RunningStats::update(std::span<const Moments> batch) {
+void RunningStats::check_batch(std::span<const Moments> batch) const {
   using detail::fail;
   if (static_cast<std::int64_t>(batch.size()) != num_features_) {
     fail("RunningStats.update", "one Moments per feature is needed; got " + std::to_string(batch.size()) +
@@ -95,6 +179,13 @@ void RunningStats::update(std::span<const Moments> batch) {
     fail("RunningStats.update", "each feature needs more than " + detail::text(ddof) + " values; got " +
                                     detail::text(batch[i].count) + " for feature " + std::to_string(i));
   }
+}
+
+void RunningStats::update(std::span<const Moments> batch) {
+  using detail::fail;
+  check_batch(batch);
+  if (std::ranges::all_of(batch, [](const Moments& m) { return m.count == 0.0; })) return;
+  const double ddof = options_.unbiased ? 1.0 : 0.0;
   if (options_.on_nonfinite != NonFinite::propagate) {
     const auto bad =
         std::ranges::find_if_not(batch, [&](const Moments& m) { return is_finite(m, ddof, options_.dtype); });
@@ -103,12 +194,19 @@ void RunningStats::update(std::span<const Moments> batch) {
         fail("RunningStats.update", "the batch's statistics must be finite; got NaN or infinity for feature " +
                                         std::to_string(bad - batch.begin()) + "; the averages were left as they are");
       }
-      ++skipped_;
-      return;
+      Counts counts = read_counts();
+      ++counts.skipped;
+      return write_counts(counts);
     }
   }
-  ++num_batches_tracked_;
-  const double weight = options_.momentum.value_or(1.0 / static_cast<double>(num_batches_tracked_));
+  if (on_device_ != nullptr) {
+    const int index = device_index_;
+    move_to_host();
+    update(batch);
+    return move_from_host(Device::cuda, index);
+  }
+  ++counts_.tracked;
+  const double weight = options_.momentum.value_or(1.0 / static_cast<double>(counts_.tracked));
   const auto blend_all = [&](auto* means) {
     auto* variances = means + num_features_;
     for (const Moments& m : batch) {
@@ -123,16 +221,19 @@ void RunningStats::update(std::span<const Moments> batch) {
   }
 }
 
+std::int64_t RunningStats::num_batches_tracked() const { return read_counts().tracked; }
+std::int64_t RunningStats::skipped() const { return read_counts().skipped; }
+
 void RunningStats::set_num_batches_tracked(std::int64_t count) {
   if (count < 0) {
     detail::fail("RunningStats", "num_batches_tracked must not be negative; got " + std::to_string(count));
   }
-  num_batches_tracked_ = count;
+  write_counts({count, skipped()});
 }
 
 void RunningStats::set_skipped(std::int64_t count) {
   if (count < 0) detail::fail("RunningStats", "skipped must not be negative; got " + std::to_string(count));
-  skipped_ = count;
+  write_counts({num_batches_tracked(), count});
 }
 
 }  // namespace normkit

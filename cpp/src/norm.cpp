@@ -2,6 +2,7 @@
 #include <normkit/norm.h>
 
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -78,9 +79,10 @@ void check_forward(const Normalizer& norm, const Forward& a, std::int64_t statis
   check_apart(norm.name, a.rstd, "sum", a.sum);
 }
 
-// Where a mask leaves a single value, there is nothing to train on; where it leaves none, there is nothing to do.
+// Where a mask leaves a single value, there is nothing to train on; where it leaves none, there is nothing to do. Of a
+// mask on a GPU nobody waits to know: moving averages there leave out what they cannot take.
 void check_masked_counts(const Normalizer& norm, const Forward& a, const Backend& backend) {
-  if (!a.mask || norm.least_count < 2) return;
+  if (!a.mask || norm.least_count < 2 || a.mask.device == Device::cuda) return;
   const Dense mask(backend, distinct(a.mask));
   const TensorView& dense = mask;
   std::int64_t count = backend.count(dense);
@@ -105,6 +107,20 @@ void run_apply(const Normalizer& norm, const Operands& operands, const Backend& 
   stand_in.view[operand_x] = make_view(nullptr, x.dtype, {one, static_cast<std::size_t>(x.rank)}, {}, x.device);
   request.weight = request.bias = {};
   run_planned(norm, stand_in, backend, backend.apply, request);
+}
+
+// What the device wants to know of moving averages.
+RunningUpdate running_update(RunningStats& running) {
+  const RunningStats::Options& options = running.options();
+  if (options.on_nonfinite == NonFinite::raise) {
+    fail("RunningStats", "on_nonfinite=raise would have to wait for the GPU; use skip, or propagate");
+  }
+  return {.memory = running.counts(),
+          .features = running.num_features(),
+          .momentum = options.momentum.value_or(std::numeric_limits<double>::quiet_NaN()),
+          .ddof = options.unbiased ? 1.0 : 0.0,
+          .propagates = options.on_nonfinite == NonFinite::propagate,
+          .dtype = options.dtype};
 }
 
 // The moments of x, of none where it is empty, become the group's; what is done with those is `apply`.
@@ -152,7 +168,8 @@ void forward(const Normalizer& norm, const Forward& a) {
   check_x(norm, a.x);
   const std::int64_t statistics = kept_shape(norm, shape_of(a.x)).size();
   check_forward(norm, a, statistics);
-  const Backend& backend = backend_of(a.x);
+  const BackendOf device(a.x);
+  const Backend& backend = device;
   if (a.x.size() == 0 && !a.sync) return;
   if (!a.sync) check_masked_counts(norm, a, backend);
 
@@ -162,7 +179,9 @@ void forward(const Normalizer& norm, const Forward& a) {
   request.activation = a.activation;
   std::vector<Moments> batch;
   std::span<Moments> moments = a.moments;
-  if ((a.running != nullptr || a.sync) && moments.empty()) {
+  const bool runs_on_device = a.running != nullptr && a.x.device == Device::cuda;
+  if (runs_on_device) a.running->move_to(a.x.device, a.x.device_index);
+  if (((a.running != nullptr && !runs_on_device) || a.sync) && moments.empty()) {
     batch.resize(static_cast<std::size_t>(statistics));
     moments = batch;
   }
@@ -182,8 +201,9 @@ void forward(const Normalizer& norm, const Forward& a) {
     operands.written |= 1u << operand_x;
     request.adds = true;
   }
+  if (runs_on_device) request.running = running_update(*a.running);
   run_planned(norm, operands, backend, backend.forward, request);
-  if (a.running != nullptr) a.running->update(moments);
+  if (a.running != nullptr && !runs_on_device) a.running->update(moments);
 }
 
 void apply(const Normalizer& norm, const Apply& a) {
@@ -195,18 +215,20 @@ void apply(const Normalizer& norm, const Apply& a) {
   for (const auto& [argument, view] : {std::pair{"y", &a.y}, {"mean", &a.mean}, {"variance", &a.variance}}) {
     if (!*view && a.x.size() != 0) fail(norm.name, std::string(argument) + " is required; got none");
   }
-  check_device(norm.name, a.x, {&a.weight, &a.bias, &a.y, &a.mean, &a.variance, &a.rstd, &a.mask, &a.residual});
+  check_device(norm.name, a.x,
+               {&a.weight, &a.bias, &a.y, &a.mean, &a.variance, &a.mean_used, &a.rstd, &a.mask, &a.residual});
   check_param(norm, "weight", a.weight, a.x);
   check_param(norm, "bias", a.bias, a.x);
   check_statistic(norm, "mean", a.mean, a.x, true);
   check_statistic(norm, "variance", a.variance, a.x, true);
+  check_statistic(norm, "mean_used", a.mean_used, a.x, false);
   check_statistic(norm, "rstd", a.rstd, a.x, false);
   check_mask(norm, a.mask, a.x);
   check_like_x(norm.name, "residual", a.residual, a.x);
   if (a.y) check_output(norm.name, "out", a.x, a.y);
   check_in_place(norm.name, "out", a.y, "x", a.x);
   check_in_place(norm.name, "out", a.y, "residual", a.residual);
-  for (const TensorView* written : {&a.y, &a.rstd}) {
+  for (const TensorView* written : {&a.y, &a.mean_used, &a.rstd}) {
     if (!*written) continue;
     check_apart(norm.name, *written, "weight", a.weight);
     check_apart(norm.name, *written, "bias", a.bias);
@@ -214,8 +236,9 @@ void apply(const Normalizer& norm, const Apply& a) {
     check_apart(norm.name, *written, "variance", a.variance);
     check_apart(norm.name, *written, "mask", a.mask);
   }
-  const Backend& backend = backend_of(a.x);
-  if (a.x.size() == 0 && (!a.rstd || a.rstd.size() == 0)) return;
+  const BackendOf device(a.x);
+  const Backend& backend = device;
+  if (a.x.size() == 0 && (!a.rstd || a.rstd.size() == 0) && (!a.mean_used || a.mean_used.size() == 0)) return;
 
   const Dense weight(backend, a.weight);
   const Dense bias(backend, a.bias);
@@ -224,6 +247,7 @@ void apply(const Normalizer& norm, const Apply& a) {
   const Dense variance(backend, a.variance);
   request.given_mean = mean;
   request.given_variance = variance;
+  request.mean = a.mean_used.data;
   request.rstd = a.rstd.data;
   request.activation = a.activation;
   Operands operands;

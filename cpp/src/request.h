@@ -21,8 +21,28 @@ inline Request request_for(const Normalizer& norm, const TensorView& x, const Te
   return request;
 }
 
-inline const Backend& backend_of(const TensorView& x) {
-  return x.device == Device::cuda ? cuda_backend() : cpu_backend();
-}
+/// The backend of the device that x lies on, which is the thread's current one meanwhile.
+class BackendOf {
+ public:
+  explicit BackendOf(const TensorView& x) : BackendOf(x.device, x.device_index) {}
+  BackendOf(Device device, int index) : backend_(device == Device::cuda ? cuda_backend() : cpu_backend()) {
+    if (backend_.enter == nullptr) return;
+    const int before = backend_.enter(index);
+    if (before != index) before_ = before;
+  }
+  BackendOf(const BackendOf&) = delete;
+  BackendOf& operator=(const BackendOf&) = delete;
+  ~BackendOf() {
+    if (before_ >= 0) leave();
+  }
+  operator const Backend&() const noexcept { return backend_; }
+
+ private:
+  // It was the current one before: going back to it cannot fail.
+  void leave() noexcept { backend_.enter(before_); }
+
+  const Backend& backend_;
+  int before_ = -1;
+};
 
 }  // namespace normkit::detail

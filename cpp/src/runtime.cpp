@@ -1,5 +1,6 @@
 #include <normkit/runtime.h>
 
+#include <normkit/cuda.h>
 #include <normkit/normkit.h>
 
 #include "cpu/isa.h"
@@ -24,11 +25,7 @@ BuildInfo build_info() {
   for (const auto* table : detail::usable_kernel_tables()) info.isas.emplace_back(table->isa);
   info.threads = get_num_threads();
   info.openmp = true;
-#if defined(NORMKIT_CUDA)
-  info.cuda = true;
-#else
-  info.cuda = false;
-#endif
+  info.cuda = built_with_cuda();
 #if defined(__clang__)
   info.compiler = "Clang " __clang_version__;
 #elif defined(__GNUC__)

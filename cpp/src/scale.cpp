@@ -24,7 +24,8 @@ void scale(const Normalizer& norm, const Scale& a) {
   check_in_place(norm.name, "out", a.y, "x", a.x);
   check_apart(norm.name, a.y, "scale", a.scale);
   check_apart(norm.name, a.y, "shift", a.shift);
-  const Backend& backend = backend_of(a.x);
+  const BackendOf device(a.x);
+  const Backend& backend = device;
   if (a.infinite != nullptr) *a.infinite = false;
   if (a.x.size() == 0) return;
 

@@ -1,6 +1,7 @@
 #include "arrays.h"
 
 #include <nanobind/stl/string.h>
+#include <normkit/cuda.h>
 #include <numpy/arrayobject.h>
 
 #include <algorithm>
@@ -42,6 +43,10 @@ void refuse_dtype(Argument argument, nb::handle array) {
          std::string("convert it with ") + argument.name + (astype ? ".astype('float32')" : ".float()"));
 }
 
+void refuse_mask_dtype(Argument argument, nb::handle array) {
+  refuse(PyExc_TypeError, argument, "must be bool, True where x is valid", dtype_text(array),
+         std::string("compare, as in ") + argument.name + " != 0");
+}
 void refuse_rank(Argument argument, int rank) {
   refuse(PyExc_ValueError, argument, "must have at most " + std::to_string(max_rank) + " axes", std::to_string(rank));
 }
@@ -195,13 +200,15 @@ nb::object view_mask(Argument argument, nb::handle given, TensorView& view) {
   nb::object owner = nb::borrow(given);
   if (!PyArray_Check(given.ptr())) {
     if (!nb::hasattr(given, "__dlpack__")) refuse_kind(argument, given);
+    if (is_on_gpu(given)) {
+      owner = view_exported_mask(argument, given, view);
+      if (view.rank >= max_rank) refuse_rank(argument, view.rank);
+      return owner;
+    }
     owner = nb::module_::import_("numpy").attr("from_dlpack")(given);
   }
   PyArrayObject* array = as_array(owner);
-  if (PyArray_TYPE(array) != NPY_BOOL) {
-    refuse(PyExc_TypeError, argument, "must be bool, True where x is valid", dtype_text(given),
-           std::string("compare, as in ") + argument.name + " != 0");
-  }
+  if (PyArray_TYPE(array) != NPY_BOOL) refuse_mask_dtype(argument, given);
   view.rank = PyArray_NDIM(array);
   if (view.rank >= max_rank) refuse_rank(argument, view.rank);
   view.data = PyArray_DATA(array);
@@ -232,6 +239,12 @@ std::vector<std::int64_t> integers(Argument argument, nb::handle given) {
 
 // ---- Arrays of any library ----
 
+namespace {
+
+thread_local void* last_stream = nullptr;
+
+}  // namespace
+
 Input::Input(Argument argument, nb::handle given, TensorView& view) : array(given) {
   if (PyArray_Check(array.ptr())) {
     library = Library::numpy;
@@ -247,6 +260,21 @@ Input::Input(Argument argument, nb::handle given, TensorView& view) : array(give
     library = Library::other;
     owner_ = view_exporter(argument, array, view, /*for_writing=*/false);
   }
+  if (view.device != Device::cuda) return;
+  if (!built_with_cuda()) {
+    refuse(PyExc_RuntimeError, argument, "must be in CPU memory, since this build has no CUDA backend", "a CUDA array",
+           "copy it to the CPU, or install a build with NORMKIT_CUDA=ON");
+  }
+  last_stream = stream_of(array, view.device_index);
+}
+
+void* queued_stream() noexcept { return last_stream; }
+
+nb::object numpy_to_device(nb::handle array, nb::handle like) {
+  if (torch_of(like) != nullptr) {
+    return nb::module_::import_("torch").attr("as_tensor")(array, nb::arg("device") = like.attr("device"));
+  }
+  return namespace_of(like).attr("asarray")(array);
 }
 
 Output Output::given(Argument argument, nb::handle array, TensorView& view) {
@@ -283,6 +311,7 @@ Output Output::like(const char* operation, const Input& x, const TensorView& x_v
     }
     case Library::other: break;
   }
+  if (x_view.device == Device::cuda) return given(result, namespace_of(x.array).attr("empty_like")(x.array), view);
   return dense(operation, x, x_view.dtype, {x_view.shape, static_cast<std::size_t>(x_view.rank)}, view);
 }
 
@@ -304,6 +333,12 @@ Output Output::dense(const char* operation, const Input& x, DType dtype, std::sp
       return {Finish::nothing, std::move(tensor), std::move(owner)};
     }
     case Library::other: break;
+  }
+  if (is_on_gpu(x.array)) {
+    const nb::object library = namespace_of(x.array);
+    nb::list extents;
+    for (const std::int64_t extent : shape) extents.append(extent);
+    return given(result, library.attr("empty")(nb::tuple(extents), nb::arg("dtype") = library.attr(name(dtype))), view);
   }
   nb::object importer = importer_of(operation, x.array);
   return {Finish::hand_over, std::move(importer), new_exporter(dtype, shape, view)};

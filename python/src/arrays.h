@@ -26,6 +26,7 @@ struct Argument {
                          std::string_view remedy = {});
 [[noreturn]] void refuse_kind(Argument argument, nb::handle array);
 [[noreturn]] void refuse_dtype(Argument argument, nb::handle array);
+[[noreturn]] void refuse_mask_dtype(Argument argument, nb::handle array);
 [[noreturn]] void refuse_rank(Argument argument, int rank);
 [[noreturn]] void refuse_read_only(Argument argument, nb::handle array);
 /// The name of an object's type, with that of its module: "numpy.ma.MaskedArray", "list".
@@ -80,8 +81,13 @@ class Output {
 /// Loads NumPy's C API; to be called once, before anything else here.
 void import_numpy();
 
-/// Fills `view` with an array of bool in CPU memory, of any library; returns the owner of the viewed memory. TypeError
-/// for anything else.
+/// The stream for work on the array on a GPU that this thread has last made an Input of.
+void* queued_stream() noexcept;
+
+/// An array of the library and on the GPU of `like` with the elements of a NumPy array.
+nb::object numpy_to_device(nb::handle array, nb::handle like);
+/// Fills `view` with an array of bool, of any library; returns the owner of the viewed memory. TypeError for anything
+/// else.
 nb::object view_mask(Argument argument, nb::handle given, TensorView& view);
 /// A sequence or a one-dimensional array of integers; TypeError or ValueError for anything else.
 std::vector<std::int64_t> integers(Argument argument, nb::handle given);

@@ -38,7 +38,7 @@ class BackwardCall {
   [[nodiscard]] int rank() const { return arguments.x.rank; }
 
   void prepare(const Undo& undo, int channel_axis) {
-    mask_.emplace(operation_, undo.valid, arguments.x, channel_axis);
+    mask_.emplace(operation_, undo.valid, x_.array, arguments.x, channel_axis);
     arguments.mask = mask_->view;
     arguments.activation = activation_of(operation_, undo.activation);
     if (!undo.bias.is_none()) take(undo.bias, "bias", arguments.bias);

@@ -75,14 +75,14 @@ void broadcast_to(Argument argument, TensorView& view, const TensorView& x) {
   }
 }
 
-Mask::Mask(const char* operation, const Validity& given, const TensorView& x, int channel_axis) {
+Mask::Mask(const char* operation, const Validity& given, nb::handle x_array, const TensorView& x, int channel_axis) {
   if (given.mask.is_none() && given.lengths.is_none()) return;
   if (!given.mask.is_none() && !given.lengths.is_none()) {
     refuse(PyExc_ValueError, {operation, "mask"}, "and lengths say the same, so give one of them", "both");
   }
   const int channel = from_front(channel_axis, x.rank);
   if (!given.lengths.is_none()) {
-    from_lengths(operation, given.lengths, x, channel);
+    from_lengths(operation, given.lengths, x_array, x, channel);
     return;
   }
   owner_ = view_mask({operation, "mask"}, given.mask, view);
@@ -102,7 +102,7 @@ Mask::Mask(const char* operation, nb::handle given, const TensorView& x) {
   broadcast_to({operation, "mask"}, view, x);
 }
 
-void Mask::from_lengths(const char* operation, nb::handle given, const TensorView& x, int channel) {
+void Mask::from_lengths(const char* operation, nb::handle given, nb::handle x_array, const TensorView& x, int channel) {
   const Argument argument = {operation, "lengths"};
   if (x.rank != 3) {
     refuse(PyExc_ValueError, argument, "goes with sequences, (B, C, T) or with axis=-1 (B, T, C)",
@@ -126,6 +126,8 @@ void Mask::from_lengths(const char* operation, nb::handle given, const TensorVie
   }
   const std::int64_t positions[] = {batch, extent};
   view = normkit::view(bytes_.data(), DType::boolean, positions);
+  if (x.device == Device::cuda)
+    owner_ = view_mask(argument, numpy_to_device(numpy_view(view, nb::none(), false), x_array), view);
   insert_axis(view, channel, x.shape[channel]);
 }
 

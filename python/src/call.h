@@ -2,6 +2,7 @@
 #pragma once
 
 #include <nanobind/nanobind.h>
+#include <normkit/cuda.h>
 #include <normkit/norm.h>
 
 #include <algorithm>
@@ -20,6 +21,10 @@ namespace normkit::python {
 /// worth.
 template <class Work>
 void compute(const TensorView& x, Work&& work) {
+  if (x.device == Device::cuda) {  // queued, and soon back
+    const CudaStream queue(queued_stream());
+    return work();
+  }
   if (x.size() > 32768) {
     nb::gil_scoped_release released;
     work();
@@ -65,14 +70,14 @@ class Mask {
   /// No mask: all are.
   Mask() = default;
   /// mask: x's shape without its channel axis; or lengths, for sequences. Neither may be given.
-  Mask(const char* operation, const Validity& given, const TensorView& x, int channel_axis);
+  Mask(const char* operation, const Validity& given, nb::handle x_array, const TensorView& x, int channel_axis);
   /// mask: any shape that broadcasts to x's; or None.
   Mask(const char* operation, nb::handle given, const TensorView& x);
 
   TensorView view;
 
  private:
-  void from_lengths(const char* operation, nb::handle given, const TensorView& x, int channel_axis);
+  void from_lengths(const char* operation, nb::handle given, nb::handle x_array, const TensorView& x, int channel_axis);
 
   nb::object owner_;
   std::vector<std::uint8_t> bytes_;

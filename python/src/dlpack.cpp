@@ -45,16 +45,22 @@ bool dtype_of(dlpack::DataType from, DType& to) noexcept {
   if (from.code == dlpack::floating && from.bits == 64) return to = DType::float64, true;
   if (from.code == dlpack::floating && from.bits == 16) return to = DType::float16, true;
   if (from.code == dlpack::brain_floating && from.bits == 16) return to = DType::bfloat16, true;
+  if (from.code == dlpack::boolean && from.bits == 8) return to = DType::boolean, true;
   return false;
 }
 
-void view_tensor(Argument argument, nb::handle array, const dlpack::Tensor& tensor, TensorView& view) {
-  if (!dtype_of(tensor.dtype, view.dtype)) refuse_dtype(argument, array);
+void view_tensor(Argument argument, nb::handle array, const dlpack::Tensor& tensor, TensorView& view,
+                 bool is_mask = false) {
+  if (!dtype_of(tensor.dtype, view.dtype) || (view.dtype == DType::boolean) != is_mask) {
+    if (is_mask) refuse_mask_dtype(argument, array);
+    refuse_dtype(argument, array);
+  }
   const auto device = tensor.device.type;
   if (device == dlpack::cpu || device == dlpack::cuda_host) {
     view.device = Device::cpu;
   } else if (device == dlpack::cuda || device == dlpack::cuda_managed) {
     view.device = Device::cuda;
+    view.device_index = static_cast<std::int16_t>(tensor.device.id);
   } else {
     refuse(PyExc_TypeError, argument, "must be in CPU or CUDA memory", "DLPack device type " + std::to_string(device));
   }
@@ -77,13 +83,16 @@ void view_tensor(Argument argument, nb::handle array, const dlpack::Tensor& tens
 
 constexpr const char* failed_export = "%s: %s must be a dense array that DLPack can describe; got %s";
 
-nb::object export_capsule(nb::handle array) {
+// Of a GPU's array nobody need wait for anything: our work is queued where its library queues its own.
+nb::object export_capsule(nb::handle array, bool on_gpu) {
   nb::object exporter = array.attr("__dlpack__");
+  const nb::tuple newest = nb::make_tuple(dlpack::version.major, dlpack::version.minor);
   try {
-    return exporter(nb::arg("max_version") = nb::make_tuple(dlpack::version.major, dlpack::version.minor));
+    if (on_gpu) return exporter(nb::arg("stream") = -1, nb::arg("max_version") = newest);
+    return exporter(nb::arg("max_version") = newest);
   } catch (nb::python_error& error) {
     if (!error.matches(PyExc_TypeError)) throw;
-    return exporter();  // of the time before versions
+    return on_gpu ? exporter(nb::arg("stream") = -1) : exporter();  // of the time before versions
   }
 }
 
@@ -133,18 +142,54 @@ nb::object view_torch(const Torch& torch, Argument argument, nb::handle tensor, 
   return {};
 }
 
-nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, bool for_writing) {
+namespace {
+
+bool is_gpu(int device) { return device == dlpack::cuda || device == dlpack::cuda_managed; }
+
+}  // namespace
+
+bool is_on_gpu(nb::handle array) {
+  return nb::hasattr(array, "__dlpack_device__") &&
+         is_gpu(nb::cast<int>(nb::int_(array.attr("__dlpack_device__")()[0])));
+}
+
+void* stream_of(nb::handle array, int device_index) {
+  if (const Torch* torch = torch_of(array)) {
+    void* stream = nullptr;
+    if (torch->exchange != nullptr && torch->exchange->current_stream != nullptr) {
+      if (torch->exchange->current_stream(dlpack::cuda, device_index, &stream) != 0) throw nb::python_error();
+      return stream;
+    }
+    const nb::object current = nb::module_::import_("torch").attr("cuda").attr("current_stream")(array.attr("device"));
+    return reinterpret_cast<void*>(nb::cast<std::uintptr_t>(current.attr("cuda_stream")));
+  }
+  const nb::object module = namespace_of(array);
+  if (!nb::hasattr(module, "cuda") || !nb::hasattr(module.attr("cuda"), "get_current_stream")) return nullptr;
+  return reinterpret_cast<void*>(
+      nb::cast<std::uintptr_t>(module.attr("cuda").attr("get_current_stream")().attr("ptr")));
+}
+
+namespace {
+
+nb::object view_any(Argument argument, nb::handle array, TensorView& view, bool for_writing, bool is_mask) {
   if (!nb::hasattr(array, "__dlpack__") || PyType_Check(array.ptr())) refuse_kind(argument, array);
-  nb::object capsule;
-  int device;
+  const auto refuse_export = [&](nb::python_error& error) {
+    nb::raise_from(error, PyExc_TypeError, failed_export, argument.operation, argument.name, type_text(array).c_str());
+  };
+  int device = 0;
   try {
     device = nb::cast<int>(nb::int_(array.attr("__dlpack_device__")()[0]));
-    capsule = export_capsule(array);
   } catch (nb::python_error& error) {
-    nb::raise_from(error, PyExc_TypeError, failed_export, argument.operation, argument.name, type_text(array).c_str());
+    refuse_export(error);
   }
-  if (device != dlpack::cpu && device != dlpack::cuda_host) {
-    refuse(PyExc_TypeError, argument, "must be in CPU memory", "DLPack device type " + std::to_string(device));
+  if (device != dlpack::cpu && device != dlpack::cuda_host && !is_gpu(device)) {
+    refuse(PyExc_TypeError, argument, "must be in CPU or CUDA memory", "DLPack device type " + std::to_string(device));
+  }
+  nb::object capsule;
+  try {
+    capsule = export_capsule(array, is_gpu(device));
+  } catch (nb::python_error& error) {
+    refuse_export(error);
   }
 
   // The capsule stays what it is, an unused one: with it goes the export.
@@ -165,18 +210,28 @@ nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, 
     refuse_kind(argument, array);
   }
   if (for_writing && !writeable) refuse_read_only(argument, array);
-  view_tensor(argument, array, *tensor, view);
+  view_tensor(argument, array, *tensor, view, is_mask);
   return capsule;
 }
 
+}  // namespace
+
+nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, bool for_writing) {
+  return view_any(argument, array, view, for_writing, /*is_mask=*/false);
+}
+
+nb::object view_exported_mask(Argument argument, nb::handle array, TensorView& view) {
+  return view_any(argument, array, view, /*for_writing=*/false, /*is_mask=*/true);
+}
+
+nb::object namespace_of(nb::handle array) {
+  if (nb::hasattr(array, "__array_namespace__")) return array.attr("__array_namespace__")();
+  const nb::object name = array.type().attr("__module__").attr("partition")(".")[0];
+  return nb::borrow<nb::dict>(PyImport_GetModuleDict())[name];
+}
+
 nb::object importer_of(const char* operation, nb::handle array) {
-  nb::object library;
-  if (nb::hasattr(array, "__array_namespace__")) {
-    library = array.attr("__array_namespace__")();
-  } else {
-    nb::object name = array.type().attr("__module__").attr("partition")(".")[0];
-    library = nb::borrow<nb::dict>(PyImport_GetModuleDict())[name];
-  }
+  const nb::object library = namespace_of(array);
   if (!nb::hasattr(library, "from_dlpack")) {
     refuse(PyExc_TypeError, {operation, "x"}, "must come from a library that takes results through from_dlpack",
            type_text(array), "pass numpy.from_dlpack(x)");

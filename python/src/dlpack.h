@@ -25,9 +25,18 @@ void mark_modified(nb::handle tensor);
 /// Returns the owner of the viewed memory, empty where that is the tensor.
 nb::object view_torch(const Torch& torch, Argument argument, nb::handle tensor, TensorView& view);
 
-/// Views any array in CPU memory through __dlpack__; returns the capsule, which owns the view. `for_writing`: refuses
-/// what is read-only, a copy, or does not say.
+/// Views any array in CPU or GPU memory through __dlpack__; returns the capsule, which owns the view. `for_writing`:
+/// refuses what is read-only, a copy, or does not say.
 nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, bool for_writing);
+/// The same of an array of bool.
+nb::object view_exported_mask(Argument argument, nb::handle array, TensorView& view);
+/// Whether an array of any library lies on a GPU.
+bool is_on_gpu(nb::handle array);
+/// The stream on which the array's library would queue its own work now: PyTorch's or CuPy's current one, else the
+/// default stream.
+void* stream_of(nb::handle array, int device_index);
+/// The library of an array, as the array API standard has it.
+nb::object namespace_of(nb::handle array);
 
 /// The function that makes an array of the library of `array` from an exporter of DLPack.
 nb::object importer_of(const char* operation, nb::handle array);

@@ -13,7 +13,7 @@ struct Version {
 inline constexpr Version version = {1, 3};
 
 enum DeviceType : std::int32_t { cpu = 1, cuda = 2, cuda_host = 3, cuda_managed = 13 };
-enum TypeCode : std::uint8_t { floating = 2, brain_floating = 4 };
+enum TypeCode : std::uint8_t { floating = 2, brain_floating = 4, boolean = 6 };
 
 struct Device {
   std::int32_t type, id;

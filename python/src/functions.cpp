@@ -44,7 +44,7 @@ class Call {
 
   /// What is done beside normalizing.
   void prepare(const Fused& fused, int channel_axis) {
-    mask_.emplace(operation_, fused.valid, arguments.x, channel_axis);
+    mask_.emplace(operation_, fused.valid, x_.array, arguments.x, channel_axis);
     arguments.mask = mask_->view;
     arguments.activation = activation_of(operation_, fused.activation);
     if (fused.residual.is_none()) return;
@@ -156,19 +156,6 @@ MomentsArray take_moments(const char* operation, Statistic statistic, nb::handle
   const Nan treatment = nan == "omit" ? Nan::omit : Nan::propagate;
   compute(view, [&] { normkit::moments(norm, view, result.values, valid.view, treatment, weighed.view); });
   return result;
-}
-
-/// Copies the elements of a vector, float32 or float64 each.
-void copy_vector(const TensorView& from, const TensorView& to) {
-  const auto copy = [&]<class From, class To>(const From* source, To* target) {
-    std::transform(source, source + from.size(), target, [](From value) { return static_cast<To>(value); });
-  };
-  const auto into = [&]<class From>(const From* source) {
-    if (to.dtype == DType::float64) return copy(source, static_cast<double*>(to.data));
-    return copy(source, static_cast<float*>(to.data));
-  };
-  if (from.dtype == DType::float64) return into(static_cast<const double*>(from.data));
-  return into(static_cast<const float*>(from.data));
 }
 
 }  // namespace
@@ -288,19 +275,19 @@ nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb
   const Sync join = sync_of("batch_norm", sync, training, 1);
   if (!training) {
     compute(arguments.x, [&] {
+      state->move_to(arguments.x);
       const std::shared_lock lock(state->mutex);
-      const TensorView mean = state->stats.running_mean();
       apply(norm, {.x = arguments.x,
-                   .mean = mean,
+                   .mean = state->stats.running_mean(),
                    .variance = state->stats.running_var(),
                    .weight = arguments.weight,
                    .bias = arguments.bias,
                    .y = arguments.y,
+                   .mean_used = arguments.mean,
                    .rstd = arguments.rstd,
                    .mask = arguments.mask,
                    .residual = arguments.residual,
                    .activation = arguments.activation});
-      if (return_stats) copy_vector(mean, arguments.mean);
     });
   } else if (state != nullptr && update_state) {
     arguments.running = &state->stats;

@@ -60,8 +60,17 @@ std::unique_ptr<BatchNormState> from_convention(std::string_view name, std::int6
          "must be 'torch', 'keras', 'flax' or 'onnx'", name);
 }
 
-nb::object average_of(nb::handle self, const TensorView& average) {
-  return numpy_view(average, self, /*writeable=*/true);
+/// A view; of averages on a GPU a copy, which is not to be written.
+nb::object average_of(nb::handle self, bool mean) {
+  auto& state = nb::cast<BatchNormState&>(self);
+  if (state.stats.device() == Device::cpu) {
+    return numpy_view(mean ? state.stats.running_mean() : state.stats.running_var(), self, /*writeable=*/true);
+  }
+  const std::shared_lock lock(state.mutex);
+  auto copy = std::make_unique<RunningStats>(state.stats);
+  const TensorView view = mean ? copy->running_mean() : copy->running_var();
+  const nb::capsule owner(copy.release(), [](void* stats) noexcept { delete static_cast<RunningStats*>(stats); });
+  return numpy_view(view, owner, /*writeable=*/false);
 }
 
 void update(BatchNormState& self, const MomentsArray& moments) {
@@ -138,6 +147,7 @@ void load_state_dict(BatchNormState& self, nb::handle state_dict) {
   }
 
   const std::unique_lock lock(self.mutex);  // nothing fails from here on
+  self.stats.move_to(Device::cpu);
   self.stats.set_num_batches_tracked(num_batches_tracked);
   const auto bytes = static_cast<std::size_t>(mean.size() * item_size(mean.dtype));
   std::memcpy(self.stats.running_mean().data, mean.data, bytes);
@@ -146,6 +156,7 @@ void load_state_dict(BatchNormState& self, nb::handle state_dict) {
 
 nb::dict state_dict(BatchNormState& self) {
   const std::shared_lock lock(self.mutex);
+  RunningStats stats(self.stats);  // in the host's memory
   nb::dict result;
   const auto put = [&](const char* key, const TensorView& from) {
     TensorView to;
@@ -153,10 +164,10 @@ nb::dict state_dict(BatchNormState& self) {
     std::memcpy(to.data, from.data, static_cast<std::size_t>(from.size() * item_size(from.dtype)));
     result[key] = std::move(array);
   };
-  put("running_mean", self.stats.running_mean());
-  put("running_var", self.stats.running_var());
+  put("running_mean", stats.running_mean());
+  put("running_var", stats.running_var());
   result["num_batches_tracked"] =
-      nb::module_::import_("numpy").attr("array")(self.stats.num_batches_tracked(), "dtype"_a = "int64");
+      nb::module_::import_("numpy").attr("array")(stats.num_batches_tracked(), "dtype"_a = "int64");
   return result;
 }
 
@@ -209,13 +220,11 @@ void bind_state(nb::module_& module) {
                           "num_features: int, *, dtype: numpy.typing.DTypeLike = 'float32', "
                           "on_nonfinite: typing.Literal['skip', 'raise', 'propagate'] = 'skip') -> BatchNormState"))
       .def_prop_ro(
-          "running_mean",
-          [](nb::handle self) { return average_of(self, nb::cast<BatchNormState&>(self).stats.running_mean()); },
-          docs::state_running_mean, nb::sig("def running_mean(self) -> numpy.typing.NDArray[numpy.floating]"))
+          "running_mean", [](nb::handle self) { return average_of(self, true); }, docs::state_running_mean,
+          nb::sig("def running_mean(self) -> numpy.typing.NDArray[numpy.floating]"))
       .def_prop_ro(
-          "running_var",
-          [](nb::handle self) { return average_of(self, nb::cast<BatchNormState&>(self).stats.running_var()); },
-          docs::state_running_var, nb::sig("def running_var(self) -> numpy.typing.NDArray[numpy.floating]"))
+          "running_var", [](nb::handle self) { return average_of(self, false); }, docs::state_running_var,
+          nb::sig("def running_var(self) -> numpy.typing.NDArray[numpy.floating]"))
       .def_prop_ro(
           "num_batches_tracked", [](const BatchNormState& self) { return self.stats.num_batches_tracked(); },
           "How many batches the averages are made of.")

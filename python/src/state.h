@@ -5,6 +5,7 @@
 #include <normkit/moments.h>
 
 #include <cstdint>
+#include <mutex>
 #include <shared_mutex>
 #include <vector>
 
@@ -27,6 +28,13 @@ MomentsArray from_bytes(const nb::bytes& data);
 /// mutex with the GIL held.
 struct BatchNormState {
   BatchNormState(std::int64_t num_features, const RunningStats::Options& options) : stats(num_features, options) {}
+
+  /// To where x is, if they are elsewhere: see RunningStats::move_to.
+  void move_to(const TensorView& x) {
+    if (stats.device() == x.device && (x.device == Device::cpu || stats.device_index() == x.device_index)) return;
+    const std::unique_lock lock(mutex);
+    stats.move_to(x.device, x.device_index);
+  }
 
   RunningStats stats;
   std::shared_mutex mutex;

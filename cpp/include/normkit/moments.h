@@ -47,36 +47,62 @@ class RunningStats {
   /// Means 0, variances 1. Throws std::invalid_argument on a bad option.
   explicit RunningStats(std::int64_t num_features) : RunningStats(num_features, Options{}) {}
   RunningStats(std::int64_t num_features, const Options& options);
+  /// A copy's averages are in the host's memory.
+  RunningStats(const RunningStats& other);
+  RunningStats(RunningStats&& other) noexcept;
+  RunningStats& operator=(RunningStats other) noexcept;
+  ~RunningStats();
 
   /// Takes one batch into the averages, one Moments per feature. All or nothing: on an exception, on a skipped batch
   /// and on a batch of no values (every count 0) nothing has changed but, for a skipped one, `skipped()`.
   void update(std::span<const Moments> batch);
 
-  /// Back to means 0, variances 1, no batches.
+  /// Back to means 0, variances 1, no batches; and to the host's memory.
   void reset() noexcept;
+
+  /// Where the averages are: the host's memory at first, that of a GPU since a batch there was taken in. There nothing
+  /// waits for a batch to be taken in, so that on_nonfinite may not be `raise`, and a feature of too few values counts
+  /// as one that is not finite; whoever asks for a count waits.
+  [[nodiscard]] Device device() const noexcept { return device_; }
+  [[nodiscard]] int device_index() const noexcept { return device_index_; }
+  /// Moves them, counts included. Views of them are no longer valid.
+  void move_to(Device device, int index = 0);
 
   [[nodiscard]] std::int64_t num_features() const noexcept { return num_features_; }
   [[nodiscard]] const Options& options() const noexcept { return options_; }
 
-  /// Views into this object's memory, shape (num_features,): valid and stable as long as it lives.
+  /// Views into this object's memory, shape (num_features,): valid and stable as long as it lives and is not moved.
   [[nodiscard]] TensorView running_mean() noexcept { return average(0); }
   [[nodiscard]] TensorView running_var() noexcept { return average(1); }
 
-  [[nodiscard]] std::int64_t num_batches_tracked() const noexcept { return num_batches_tracked_; }
+  [[nodiscard]] std::int64_t num_batches_tracked() const;
   void set_num_batches_tracked(std::int64_t count);
 
   /// Batches left out because a statistic of theirs was not finite.
-  [[nodiscard]] std::int64_t skipped() const noexcept { return skipped_; }
+  [[nodiscard]] std::int64_t skipped() const;
   void set_skipped(std::int64_t count);
 
+  /// On a GPU: the address of both counts there, before the averages.
+  [[nodiscard]] void* counts() const noexcept { return on_device_; }
+
  private:
+  struct Counts {
+    std::int64_t tracked, skipped;
+  };
   TensorView average(int which) noexcept;
+  [[nodiscard]] Counts read_counts() const;
+  void write_counts(const Counts& counts);
+  void move_to_host();
+  void move_from_host(Device device, int index);
+  void check_batch(std::span<const Moments> batch) const;
 
   std::int64_t num_features_;
   Options options_;
   std::vector<std::byte> averages_;  // means, then variances
-  std::int64_t num_batches_tracked_ = 0;
-  std::int64_t skipped_ = 0;
+  Counts counts_{0, 0};
+  Device device_ = Device::cpu;
+  int device_index_ = 0;
+  void* on_device_ = nullptr;  // counts and averages; those of the host are out of date then
 };
 
 }  // namespace normkit

@@ -117,7 +117,8 @@ struct Apply {
   TensorView weight = {};
   TensorView bias = {};
   TensorView y = {};
-  TensorView rstd = {};  // out, optional: as in Forward
+  TensorView mean_used = {};  // out, optional: the mean, as in Forward
+  TensorView rstd = {};       // likewise
   TensorView mask = {};
   TensorView residual = {};  // as in Forward
   Activation activation = Activation::none;

@@ -47,6 +47,7 @@ struct TensorView {
   void* data = nullptr;
   DType dtype = DType::float32;
   Device device = Device::cpu;
+  std::int16_t device_index = 0;  // which of the GPUs
   int rank = 0;
   std::int64_t shape[max_rank];    // the first `rank` entries are set
   std::int64_t strides[max_rank];  // likewise
@@ -59,6 +60,7 @@ struct TensorView {
     data = other.data;
     dtype = other.dtype;
     device = other.device;
+    device_index = other.device_index;
     rank = other.rank;
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push

@@ -168,7 +168,7 @@ struct ByStatistics {
       take_sums();
       return;
     }
-    if (!of.mean_error.empty()) job.mean_error = of.mean_error.data();
+    job.mean_error = of.mean_error;
     const bool wants_params = of.weight_is_constant && (of.dweight || of.dbias);
     sums = !of.statistics_given || wants_params;
     if (!wants_params && of.sums.empty()) return;
@@ -343,7 +343,7 @@ struct BlockOfRows {
     const std::int64_t end = std::min(begin + column_block, rows.geometry.kept[1].extent);
     const std::int64_t each = rows.job.slab_lanes;
     kernels_of(rows.job, rows.request.dtype).run(rows.job, begin / each, (end + each - 1) / each);
-    if (rows.request.mean_error.empty()) return;
+    if (rows.request.mean_error == nullptr) return;
     // Ours: `params` or `given` holds it, or it is the request's own `mean_error`.
     void* const memory = const_cast<void*>(columns.job.given_mean_low);
     auto* low = static_cast<C*>(memory);

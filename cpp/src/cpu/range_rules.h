@@ -6,22 +6,6 @@
 namespace normkit::detail {
 namespace {
 
-// The power of two that takes x to [1, 2); the nearest normal one where x is zero, denormal, huge, or no number.
-template <class C>
-NORMKIT_INLINE C reciprocal_power_of_two(C x) {
-  constexpr bool single = sizeof(C) == 4;
-  using Bits = typename Choose<single, std::int32_t, std::int64_t>::Type;
-  constexpr int mantissa = single ? 23 : 52;
-  constexpr Bits twice_bias = single ? 254 : 2046;
-  Bits bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  Bits exponent = twice_bias - ((bits >> mantissa) & (twice_bias + 1));
-  exponent = exponent < 1 ? 1 : exponent > twice_bias - 1 ? twice_bias - 1 : exponent;
-  bits = exponent << mantissa;
-  std::memcpy(&x, &bits, sizeof bits);
-  return x;
-}
-
 // Terms: min, max.
 struct RangeRule {
   static constexpr bool counts = false;
@@ -49,26 +33,12 @@ struct RangeRule {
     a[1] = greatest_of(a[1], b[1]);
   }
 
-  // For y = (x * unit - min * unit) / range, `unit` a power of two that brings the range near 1, where the map may
-  // divide as it does. The range is subtracted as `map` will subtract, so that the largest value lands on 1 exactly.
   template <class C>
   static NORMKIT_INLINE void finish(const Ending&, double* total, double, const LanesView<C>& lanes, int lane) {
-    const auto low = static_cast<C>(total[0]);
-    const auto high = static_cast<C>(total[1]);
-    C unit = reciprocal_power_of_two(high * C{0.5} - low * C{0.5});
-    C minus_low = -low * unit;
-    C range = high * unit + minus_low;
-    if (high == low) {
-      unit = range = C{1};
-      minus_low = -low;
-    } else if (__builtin_isinf(high) || __builtin_isinf(low)) {  // all that is finite is at the end that is, if one is
-      unit = C{0};
-      minus_low = __builtin_isinf(low) ? static_cast<C>(__builtin_nan("")) : C{0};
-      range = C{1};
-    }
-    lanes.of[lane_mean_high][lane] = minus_low;
-    lanes.of[lane_mean_low][lane] = unit;
-    lanes.of[lane_scale][lane] = range;
+    const RangeMapping<C> mapping = range_mapping(static_cast<C>(total[0]), static_cast<C>(total[1]));
+    lanes.of[lane_mean_high][lane] = mapping.minus_low;
+    lanes.of[lane_mean_low][lane] = mapping.unit;
+    lanes.of[lane_scale][lane] = mapping.range;
   }
 };
 

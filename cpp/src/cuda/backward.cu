@@ -1,0 +1,147 @@
+#include "cuda/backward.h"
+
+#include "cuda/schedule.h"
+
+namespace normkit::detail::cuda {
+namespace {
+
+template <class S>
+void run_gradient(const Request& request, const Job& job, bool folds) {
+  run_loops(request, job, [&](const Job& once) {
+    if (folds) return run_fold<S, GradientSums<Work<S>>>(once, request.dtype);
+    if (maps(once)) run_given<S, Task::gradient>(once, request.dtype);
+  });
+}
+
+void run_gradient(const Request& request, const Job& job, bool folds) {
+  visit_storage(request.dtype, [&](auto tag) { run_gradient<typename decltype(tag)::Storage>(request, job, folds); });
+}
+
+// An element of a dense vector of the device or of the host, as the host sees it.
+std::vector<double> on_host(const TensorView& view) {
+  std::vector<double> values(static_cast<std::size_t>(view.size()));
+  if (!view) return values;
+  std::vector<char> bytes(values.size() * static_cast<std::size_t>(item_size(view.dtype)));
+  if (view.device == Device::cuda) {
+    download(bytes.data(), view.data, bytes.size());
+  } else {
+    std::memcpy(bytes.data(), view.data, bytes.size());
+  }
+  visit_storage(view.dtype, [&](auto tag) {
+    const auto* from = reinterpret_cast<const typename decltype(tag)::Storage*>(bytes.data());
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>(load_value(from + i));
+  });
+  return values;
+}
+
+// The half that gives dx, and where weight is constant over a statistic dweight and dbias too.
+struct ByStatistics {
+  const Request& request;
+  OnDevice weight{request.weight, 1.0, request.weight_offset};
+  OnDevice bias{request.bias, 0.0};
+  OnDevice mean{request.given_mean, 0.0};
+  OnDevice error{request.given_mean_error, 0.0};
+  OnDevice rstd{request.given_rstd, 1.0};
+  OnDevice gradient{request.given_gradient, 0.0};
+  OnDevice projection{request.given_projection, 0.0};
+  std::int64_t statistics = request.given_rstd.size();
+  bool wants_params = request.weight_is_constant && (request.dweight || request.dbias);
+  bool second_step = static_cast<bool>(request.given_gradient);
+  bool leaves_sums = !request.sums.empty() && !second_step;
+  std::optional<Memory> totals;
+
+  explicit ByStatistics(const Request& of) : request(of) {}
+
+  void run() {
+    Job job = make();
+    const bool folds = !second_step && (!request.statistics_given || wants_params || leaves_sums);
+    if (wants_params || leaves_sums) {
+      totals.emplace(static_cast<std::size_t>(statistics) * 4 * sizeof(double));
+      if (folds) job.results.totals = totals->as<double>();
+    }
+    run_gradient(request, job, folds);
+    if (leaves_sums) return leave_sums();
+    if (second_step && wants_params) take_sums();
+    if (wants_params) share_sums();
+  }
+
+ private:
+  Job make() const {
+    Job job = job_for(request);
+    job.weight = weight;
+    job.bias = bias;
+    job.given_mean = mean;
+    job.mean_error = error;
+    job.given_rstd = rstd;
+    job.given_gradient = gradient;
+    job.given_projection = projection;
+    job.weighs = !request.weight_is_constant && request.weight;
+    job.weights = std::max<std::int64_t>(1, request.weight.data != nullptr ? request.weight.size() : 1);
+    job.given = request.statistics_given || leaves_sums;
+    job.results.mean_error = request.mean_error;
+    return job;
+  }
+
+  // The first of two steps: the sums are what is wanted.
+  void leave_sums() const {
+    std::vector<double> values(static_cast<std::size_t>(statistics) * 4);
+    download(values.data(), totals->data(), values.size() * sizeof(double));
+    const std::vector<double> means = on_host(request.given_mean);
+    const std::vector<double> rstds = on_host(request.given_rstd);
+    for (std::size_t s = 0; s < request.sums.size(); ++s) {
+      const double* total = values.data() + 4 * s;
+      request.sums[s] = {.count = total[0],
+                         .mean = means[s],
+                         .rstd = rstds[s],
+                         .centred = total[1],
+                         .gradient = total[2],
+                         .projection = total[3]};
+    }
+  }
+  // The second: they are known.
+  void take_sums() const {
+    std::vector<double> values(static_cast<std::size_t>(statistics) * 4);
+    for (std::size_t s = 0; s < request.sums.size(); ++s) {
+      values[4 * s + 2] = request.sums[s].gradient;
+      values[4 * s + 3] = request.sums[s].projection;
+    }
+    upload(totals->data(), values.data(), values.size() * sizeof(double));
+  }
+  void share_sums() const {
+    const std::int64_t params = request.dweight ? request.dweight.size() : request.dbias.size();
+    const ShareSums kernel{totals->as<double>(),  statistics,         params, request.dweight.data, request.dbias.data,
+                           request.dweight.dtype, request.dbias.dtype};
+    launch(kernel, launch_each(params));
+  }
+};
+
+// The half that gives dweight and dbias where weight varies within a statistic.
+void by_parameters(const Request& request) {
+  const OnDevice weight(request.weight, 1.0, request.weight_offset);
+  const OnDevice bias(request.bias, 0.0);
+  const OnDevice mean(request.given_mean, 0.0);
+  const OnDevice error(request.given_mean_error, 0.0);
+  const OnDevice rstd(request.given_rstd, 1.0);
+  Job job = job_for(request);
+  job.weight = weight;
+  job.bias = bias;
+  job.given_mean = mean;
+  job.mean_error = error;
+  job.given_rstd = rstd;
+  job.given = request.statistics_given;
+  job.dweight = request.dweight.data;
+  job.dbias = request.dbias.data;
+  job.dweight_dtype = request.dweight.dtype;
+  job.dbias_dtype = request.dbias.dtype;
+  run_gradient(request, job, true);
+}
+
+}  // namespace
+
+void backward(const Request& request) {
+  if (request.column == Column::parameters) return by_parameters(request);
+  ByStatistics(request).run();
+  if (request.by_parameters != nullptr) by_parameters(*request.by_parameters);
+}
+
+}  // namespace normkit::detail::cuda

@@ -1,0 +1,117 @@
+// What becomes of a statistic's part: the results asked for, and what the map wants to know.
+#pragma once
+
+#include "cuda/read.h"
+
+namespace normkit::detail::cuda {
+
+/// What the map wants of a lane.
+template <class C>
+struct Lane {
+  C high, low, scale;
+  C rstd, gradient, projection;  // gradients only
+};
+
+template <class C>
+NORMKIT_DEVICE void write_number(void* to, std::int64_t index, C value) {
+  if (to != nullptr) static_cast<C*>(to)[index] = value;
+}
+
+template <class C>
+NORMKIT_DEVICE void store_lane(const Lanes& lanes, std::int64_t slot, const Lane<C>& lane) {
+  write_number(lanes.mean_high, slot, lane.high);
+  write_number(lanes.mean_low, slot, lane.low);
+  write_number(lanes.scale, slot, lane.scale);
+  write_number(lanes.rstd, slot, lane.rstd);
+  write_number(lanes.gradient, slot, lane.gradient);
+  write_number(lanes.projection, slot, lane.projection);
+}
+
+template <class C>
+NORMKIT_DEVICE C read_slot(const void* from, std::int64_t slot) {
+  return from == nullptr ? C{0} : static_cast<const C*>(from)[slot];
+}
+template <class C>
+NORMKIT_DEVICE Lane<C> load_lane(const Lanes& lanes, std::int64_t slot) {
+  return {read_slot<C>(lanes.mean_high, slot), read_slot<C>(lanes.mean_low, slot),
+          read_slot<C>(lanes.scale, slot),     read_slot<C>(lanes.rstd, slot),
+          read_slot<C>(lanes.gradient, slot),  read_slot<C>(lanes.projection, slot)};
+}
+
+template <int terms>
+NORMKIT_DEVICE void write_totals(const Job& job, std::int64_t s, const Part<terms>& part) {
+  if (job.results.totals == nullptr) return;
+  NORMKIT_UNROLL_DEVICE for (int t = 0; t < terms; ++t) job.results.totals[s * terms + t] = part.term[t];
+}
+
+/// A number as the caller wants it.
+NORMKIT_DEVICE void write_as(void* to, DType dtype, std::int64_t index, double value) {
+  if (to == nullptr) return;
+  switch (dtype) {
+    case DType::float64: static_cast<double*>(to)[index] = value; break;
+    case DType::float16: narrow(static_cast<float>(value), static_cast<Float16*>(to)[index]); break;
+    case DType::bfloat16: narrow(static_cast<float>(value), static_cast<BFloat16*>(to)[index]); break;
+    default: static_cast<float*>(to)[index] = static_cast<float>(value);
+  }
+}
+/// Sums by parameters.
+NORMKIT_DEVICE void write_sums(const Job& job, std::int64_t parameter, const Part<4>& part) {
+  write_as(job.dbias, job.dbias_dtype, parameter, part.term[2]);
+  write_as(job.dweight, job.dweight_dtype, parameter, part.term[3]);
+}
+
+/// Of x's own statistics. As in cpu/rules.h: a statistic without a valid value has mean and variance 0, and one of too
+/// few for ddof no variance, unless its values do not deviate at all.
+template <class C>
+NORMKIT_DEVICE Lane<C> own_lane(const Job& job, double count, double first, double second) {
+  Lane<C> lane{};
+  if (job.statistic == Statistic::range) {
+    const RangeMapping<C> mapping = range_mapping(static_cast<C>(first), static_cast<C>(second));
+    return {mapping.minus_low, mapping.unit, mapping.range, C{0}, C{0}, C{0}};
+  }
+  split_mean(first, lane.high, lane.low);
+  double variance = second / (count - job.ddof);
+  if (count <= job.ddof) variance = second == 0.0 ? 0.0 : __builtin_nan("");
+  lane.scale = narrowed<C>(reciprocal_std(variance, job.eps));
+  return lane;
+}
+
+/// Of given statistics, as the map of a gradient begins with them.
+template <class C>
+NORMKIT_DEVICE Lane<C> given_lane(const Job& job, std::int64_t s) {
+  Lane<C> lane{};
+  split_mean(number(job.given_mean, s), lane.high, lane.low, number(job.mean_error, s));
+  const double rstd = number(job.given_rstd, s);
+  lane.rstd = static_cast<C>(rstd);
+  const bool constant = !job.weighs && job.weight.data != nullptr;  // over the statistic: left to the scale
+  lane.scale = static_cast<C>(constant ? rstd * number(job.weight, job.weights == 1 ? 0 : s % job.weights) : rstd);
+  lane.gradient = static_cast<C>(number(job.given_gradient, s));
+  lane.projection = static_cast<C>(number(job.given_projection, s));
+  return lane;
+}
+
+/// A gradient's sums, and what dx takes of them. As in cpu/gradient.h.
+template <class C>
+NORMKIT_DEVICE Lane<C> gradient_lane(const Job& job, std::int64_t s, Part<4>& part) {
+  Lane<C> lane = given_lane<C>(job, s);
+  const double count = part.term[0];
+  const bool centred = job.statistic == Statistic::variance;
+  const double share = job.given || count == 0.0 ? 0.0 : 1.0 / count;
+  const double mean_share = centred ? share : 0.0;
+  GradientMeans means = {part.term[1] * mean_share, part.term[2] * mean_share, part.term[3] * share};
+  if (mean_share == 0.0) means.missing = means.gradient = 0.0;  // whatever else it was: it may be no number
+  if (share == 0.0) means.projection = 0.0;
+  const auto mean = static_cast<double>(lane.high);
+  const auto rstd = static_cast<double>(lane.rstd);
+  means = refined(means, mean, rstd, mean_rounding(sizeof(C) == 8));
+  if (share != 0.0) part.term[1] = means.missing;
+  if (means.missing != 0.0) {
+    part.term[3] -= means.missing * rstd * part.term[2];
+    lane.low = static_cast<C>(static_cast<double>(lane.low) + means.missing);
+  }
+  lane.gradient = static_cast<C>(means.gradient);
+  lane.projection = static_cast<C>(means.projection);
+  return lane;
+}
+
+}  // namespace normkit::detail::cuda

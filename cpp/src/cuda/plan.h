@@ -1,0 +1,36 @@
+// How work is cut for the device, as pure functions of lengths.
+#pragma once
+
+#include "cuda/job.h"
+
+namespace normkit::detail::cuda {
+
+inline constexpr int most_kept_units = 8;  // in a thread's registers, of one operand
+inline constexpr std::int64_t most_chunks = 1024;
+inline constexpr std::int64_t most_block_units = 13 << 10;  // of a row that a block goes through by itself: 208 KB
+
+/// `kept`: operands that are kept on the chip; 0 where rows are folded or mapped alone.
+RowCut cut_rows(const Geometry& geometry, DType dtype, int kept);
+ColumnCut cut_columns(const Geometry& geometry, DType dtype);
+
+/// Whether each unit of x, and of all that has its type, begins at a multiple of 16 bytes.
+bool is_aligned(const Geometry& geometry, DType dtype, void* const (&operands)[max_operands]);
+
+struct Launch {
+  std::int64_t blocks = 1;
+  int threads = block_threads;
+  int shared_bytes = 0;
+};
+
+/// What a row takes of a block's shared memory, beside what its parts meet in.
+std::int64_t kept_bytes(const RowCut& cut, int kept);
+/// Rows, chunk by chunk.
+Launch launch_rows(const Geometry& geometry, const RowCut& cut);
+/// Columns, tile by tile and chunk by chunk.
+Launch launch_columns(const Geometry& geometry, const ColumnCut& cut);
+/// A thread for each of `count`.
+Launch launch_each(std::int64_t count);
+/// A warp for each.
+Launch launch_warps(std::int64_t count);
+
+}  // namespace normkit::detail::cuda

@@ -1,0 +1,113 @@
+#include "cuda/runtime.h"
+
+#include <cuda_runtime.h>
+#include <normkit/cuda.h>
+
+#include <array>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+
+namespace normkit {
+namespace {
+thread_local void* thread_stream = nullptr;
+}
+
+bool built_with_cuda() noexcept { return true; }
+
+CudaStream::CudaStream(void* stream) noexcept : before_(thread_stream) { thread_stream = stream; }
+CudaStream::~CudaStream() { thread_stream = before_; }
+
+namespace detail::cuda {
+namespace {
+
+void check(cudaError_t result, const char* what) {
+  if (result == cudaSuccess) return;
+  (void)cudaGetLastError();  // ours, and now told: it must not be found again by whoever asks next
+  throw std::runtime_error(std::string("normkit: ") + what + " failed: " + cudaGetErrorString(result));
+}
+
+constexpr int most_devices = 64;
+
+// Scratch memory is kept between calls: the default pool gives it back whenever somebody waits for the device.
+cudaMemPool_t pool_of(int device) {
+  static std::array<cudaMemPool_t, most_devices> pools{};
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  cudaMemPool_t& pool = pools.at(static_cast<std::size_t>(device));
+  if (pool != nullptr) return pool;
+  cudaMemPoolProps properties{};
+  properties.allocType = cudaMemAllocationTypePinned;
+  properties.location.type = cudaMemLocationTypeDevice;
+  properties.location.id = device;
+  check(cudaMemPoolCreate(&pool, &properties), "making a memory pool");
+  std::uint64_t kept = std::uint64_t{64} << 20;
+  check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept), "setting up a memory pool");
+  return pool;
+}
+
+cudaStream_t stream() { return static_cast<cudaStream_t>(thread_stream); }
+
+}  // namespace
+
+int enter(int device) {
+  int before = 0;
+  check(cudaGetDevice(&before), "asking for the current GPU");
+  if (device != before) check(cudaSetDevice(device), "making a GPU the current one");
+  return before;
+}
+
+void* current_stream() noexcept { return thread_stream; }
+
+void* allocate(std::size_t bytes) {
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the current GPU");
+  void* memory = nullptr;
+  check(cudaMallocFromPoolAsync(&memory, bytes, pool_of(device), stream()), "allocating GPU memory");
+  return memory;
+}
+
+void release(void* memory) noexcept { (void)cudaFreeAsync(memory, stream()); }
+
+void* keep(std::size_t bytes) {
+  void* memory = nullptr;
+  check(cudaMalloc(&memory, bytes), "allocating GPU memory");
+  return memory;
+}
+
+void drop(void* memory) noexcept { (void)cudaFree(memory); }
+
+void clear(void* memory, std::size_t bytes) {
+  check(cudaMemsetAsync(memory, 0, bytes, stream()), "clearing GPU memory");
+}
+
+// Pageable memory is staged by the driver before the call returns.
+void upload(void* to, const void* from, std::size_t bytes) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()), "copying to the GPU");
+}
+
+void download(void* to, const void* from, std::size_t bytes) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream()), "copying from the GPU");
+  check(cudaStreamSynchronize(stream()), "waiting for the GPU");
+}
+
+int most_shared_bytes() {
+  int device = 0;
+  int bytes = 0;
+  check(cudaGetDevice(&device), "asking for the current GPU");
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "asking for shared memory");
+  return bytes;
+}
+
+void check_blocks(std::int64_t blocks) {
+  if (blocks >= std::int64_t{1} << 31) {
+    throw std::runtime_error("normkit: an array takes at most 2^31 - 1 blocks of a GPU; got " + std::to_string(blocks));
+  }
+}
+
+void check_launch(int result) { check(static_cast<cudaError_t>(result), "launching a kernel"); }
+
+}  // namespace detail::cuda
+}  // namespace normkit

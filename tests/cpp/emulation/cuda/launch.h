@@ -1,0 +1,79 @@
+// In place of cpp/src/cuda/launch.h: the device's threads as fibers of the host, so that kernels are tested, and
+// watched by sanitizers, where there is no GPU. What it cannot show: races between threads, and speed.
+#pragma once
+
+#include <ucontext.h>
+
+#include <csetjmp>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <vector>
+
+#include "cuda/plan.h"
+#include "cuda/runtime.h"
+
+namespace normkit::detail::cuda {
+
+/// A block whose threads run in turn, from one barrier to the next: each goes through the same of these as the others.
+class EmulatedBlock {
+ public:
+  EmulatedBlock(std::int64_t index, int threads, int shared_bytes);
+
+  [[nodiscard]] int thread() const { return running_; }
+  [[nodiscard]] std::int64_t index() const { return index_; }
+  void sync() const { wait(barrier); }
+  template <class T>
+  T from_lane(T value, int lane) const {
+    static_assert(sizeof(T) <= sizeof(std::uint64_t));
+    auto& slots = slots_[parity_[static_cast<std::size_t>(running_)] ^= 1u];
+    std::memcpy(&slots[static_cast<std::size_t>(running_)], &value, sizeof value);
+    wait(shuffle);
+    T other;
+    std::memcpy(&other, &slots[static_cast<std::size_t>(running_ / 32 * 32 + lane)], sizeof other);
+    return other;
+  }
+  [[nodiscard]] double* shared() const { return shared_.data(); }
+
+  /// Runs all threads to their end.
+  void run(const std::function<void()>& body);
+
+ private:
+  enum Wait : int { none, barrier, shuffle };
+  void wait(Wait kind) const;
+  void resume(int thread) const;
+  static void enter(unsigned low, unsigned high);
+
+  std::int64_t index_;
+  int threads_;
+  mutable std::vector<double> shared_;
+  mutable std::vector<std::uint64_t> slots_[2];
+  mutable std::vector<unsigned> parity_;
+  mutable std::vector<int> waits_for_;
+  mutable int running_ = 0;
+  // Fibers begin as contexts, and go on by jumps, which spare a system call.
+  mutable ucontext_t scheduler_{};
+  mutable std::vector<ucontext_t> fibers_;
+  struct Jump {
+    std::jmp_buf to;
+  };
+  mutable Jump back_{};
+  mutable std::vector<Jump> jumps_;
+  std::vector<bool> ended_;
+  const std::function<void()>* body_ = nullptr;
+};
+
+template <class Kernel>
+void launch(const Kernel& kernel, const Launch& shape) {
+  check_blocks(shape.blocks);
+  if (shape.threads > Kernel::most_threads) throw std::logic_error("a block of more threads than its kernel allows");
+  for (std::int64_t b = 0; b < shape.blocks; ++b) {
+    EmulatedBlock block(b, shape.threads, shape.shared_bytes);
+    block.run([&] { kernel(block); });
+  }
+}
+
+}  // namespace normkit::detail::cuda

@@ -1,0 +1,130 @@
+#include <normkit/cuda.h>
+
+#include <cstdlib>
+#include <string>
+
+#include "cuda/launch.h"
+
+namespace normkit {
+
+bool built_with_cuda() noexcept { return true; }
+
+CudaStream::CudaStream(void*) noexcept {}
+CudaStream::~CudaStream() = default;
+
+namespace detail::cuda {
+namespace {
+
+constexpr std::size_t stack_bytes = std::size_t{64} << 10;
+
+// Stacks are kept: a thousand of them are many to allocate for every block.
+char* stack_of(int thread) {
+  static std::vector<std::unique_ptr<char[]>> stacks;
+  while (stacks.size() <= static_cast<std::size_t>(thread)) stacks.push_back(std::make_unique<char[]>(stack_bytes));
+  return stacks[static_cast<std::size_t>(thread)].get();
+}
+
+}  // namespace
+
+EmulatedBlock::EmulatedBlock(std::int64_t index, int threads, int shared_bytes)
+    : index_(index),
+      threads_(threads),
+      shared_(static_cast<std::size_t>(shared_bytes) / sizeof(double)),
+      parity_(static_cast<std::size_t>(threads)),
+      waits_for_(static_cast<std::size_t>(threads)),
+      fibers_(static_cast<std::size_t>(threads)),
+      jumps_(static_cast<std::size_t>(threads)),
+      ended_(static_cast<std::size_t>(threads)) {
+  for (auto& slots : slots_) slots.resize(static_cast<std::size_t>(threads));
+}
+
+void EmulatedBlock::enter(unsigned low, unsigned high) {
+  auto* block = reinterpret_cast<EmulatedBlock*>(static_cast<std::uintptr_t>(high) << 32 | low);
+  (*block->body_)();
+  block->ended_[static_cast<std::size_t>(block->running_)] = true;
+  longjmp(block->back_.to, 1);
+}
+
+void EmulatedBlock::wait(Wait kind) const {
+  const auto self = static_cast<std::size_t>(running_);
+  waits_for_[self] = kind;
+  if (setjmp(jumps_[self].to) == 0) longjmp(back_.to, 1);
+}
+
+void EmulatedBlock::resume(int thread) const {
+  const auto at = static_cast<std::size_t>(thread);
+  const bool begins = waits_for_[at] == none;
+  running_ = thread;
+  waits_for_[at] = none;
+  if (setjmp(back_.to) != 0) return;
+  if (begins) {
+    swapcontext(&scheduler_, &fibers_[at]);
+  } else {
+    longjmp(jumps_[at].to, 1);
+  }
+}
+
+void EmulatedBlock::run(const std::function<void()>& body) {
+  body_ = &body;
+  for (int t = 0; t < threads_; ++t) {
+    ucontext_t& fiber = fibers_[static_cast<std::size_t>(t)];
+    getcontext(&fiber);
+    fiber.uc_stack.ss_sp = stack_of(t);
+    fiber.uc_stack.ss_size = stack_bytes;
+    fiber.uc_link = &scheduler_;
+    const auto address = reinterpret_cast<std::uintptr_t>(this);
+    makecontext(&fiber, reinterpret_cast<void (*)()>(&EmulatedBlock::enter), 2, static_cast<unsigned>(address),
+                static_cast<unsigned>(address >> 32));
+  }
+  for (bool any = true; any;) {
+    any = false;
+    int kind = none;
+    for (int t = 0; t < threads_; ++t) {
+      const auto at = static_cast<std::size_t>(t);
+      if (ended_[at]) {
+        if (any) throw std::logic_error("a thread ended before a barrier of others");
+        continue;
+      }
+      resume(t);
+      if (ended_[at]) {
+        if (any) throw std::logic_error("a thread ended before a barrier of others");
+        continue;
+      }
+      if (any && waits_for_[at] != kind) throw std::logic_error("threads wait for different things");
+      if (!any && t > 0) throw std::logic_error("a thread waits for others that have ended");
+      any = true;
+      kind = waits_for_[at];
+    }
+  }
+}
+
+int enter(int device) {
+  static int current = 0;
+  const int before = current;
+  current = device;
+  return before;
+}
+void* current_stream() noexcept { return nullptr; }
+
+// Filled with what is no number to any type: whoever reads what nobody wrote will show it.
+void* allocate(std::size_t bytes) {
+  void* memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  std::memset(memory, 0xff, bytes);
+  return memory;
+}
+void release(void* memory) noexcept { std::free(memory); }
+void* keep(std::size_t bytes) { return allocate(bytes); }
+void drop(void* memory) noexcept { release(memory); }
+void clear(void* memory, std::size_t bytes) { std::memset(memory, 0, bytes); }
+void upload(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+void download(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+// Less than some rows want.
+int most_shared_bytes() { return 100 << 10; }
+void check_blocks(std::int64_t blocks) {
+  if (blocks < 1 || blocks >= std::int64_t{1} << 31)
+    throw std::logic_error("no such number of blocks: " + std::to_string(blocks));
+}
+void check_launch(int) {}
+
+}  // namespace detail::cuda
+}  // namespace normkit

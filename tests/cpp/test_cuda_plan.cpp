@@ -1,0 +1,129 @@
+// How work is cut for a GPU: every length, no kernel.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+#include "cuda/plan.h"
+
+namespace {
+
+using namespace normkit;
+using namespace normkit::detail;
+using cuda::ColumnCut;
+using cuda::Launch;
+using cuda::RowCut;
+
+constexpr int shared_of_sm_90 = 227 << 10;
+
+Geometry rows_of(std::int64_t rows, std::int64_t runs, std::int64_t length) {
+  Geometry g;
+  g.schedule = Schedule::rows;
+  g.kept[1].extent = rows;
+  g.reduced[1].extent = runs;
+  g.reduced[2].extent = length;
+  return g;
+}
+
+Geometry columns_of(std::int64_t lanes, std::int64_t positions) {
+  Geometry g;
+  g.schedule = Schedule::columns;
+  g.kept[1].extent = lanes;
+  g.reduced[2].extent = positions;
+  return g;
+}
+
+// All short ones, and of longer ones those about powers of two and some others.
+std::vector<std::int64_t> lengths() {
+  std::vector<std::int64_t> all;
+  for (std::int64_t n = 1; n <= 20000; ++n) all.push_back(n);
+  for (std::int64_t n = 20011; n < 3'000'000; n += 7919) all.push_back(n);
+  for (int p = 14; p < 40; ++p) {
+    for (const std::int64_t about : {-1, 0, 1}) all.push_back((std::int64_t{1} << p) + about);
+  }
+  return all;
+}
+
+bool same(const RowCut& a, const RowCut& b) {
+  return a.group == b.group && a.block_threads == b.block_threads && a.kept_units == b.kept_units &&
+         a.by_block == b.by_block && a.units == b.units && a.units_per_chunk == b.units_per_chunk &&
+         a.chunks == b.chunks;
+}
+
+}  // namespace
+
+TEST_CASE("rows are covered once, by blocks that a device has room for, whatever their number") {
+  std::int64_t wrong = 0;
+  std::int64_t varied = 0;
+  for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
+    for (const int kept : {0, 1, 2}) {
+      for (const std::int64_t n : lengths()) {
+        const Geometry g = rows_of(3, 1, n);
+        const RowCut cut = cuda::cut_rows(g, dtype, kept);
+        const Launch launch = cuda::launch_rows(g, cut);
+        const std::int64_t unit = 16 / item_size(dtype);
+        bool good = cut.units == (n + unit - 1) / unit && std::has_single_bit(static_cast<unsigned>(cut.group));
+        good = good && launch.threads == cut.block_threads && launch.threads % cuda::warp_size == 0;
+        good = good && cut.group <= launch.threads && launch.threads <= cuda::long_row_threads;
+        good = good && cut.chunks * cut.units_per_chunk >= cut.units;
+        good = good && (cut.chunks - 1) * cut.units_per_chunk < cut.units && cut.chunks <= cuda::most_chunks;
+        if (cut.kept_units > 0) {
+          good = good && cut.chunks == 1 && std::int64_t{cut.group} * cut.kept_units >= cut.units;
+          good = good && cut.kept_units * kept <= cuda::most_kept_units;
+        }
+        if (cut.by_block) {
+          good = good && cut.chunks == 1 && launch.shared_bytes + cuda::kept_bytes(cut, kept) <= shared_of_sm_90;
+        }
+        const std::int64_t rows_per_block = launch.threads / cut.group;
+        good = good && launch.blocks == (3 + rows_per_block - 1) / rows_per_block * cut.chunks;
+        wrong += good ? 0 : 1;
+        varied += same(cut, cuda::cut_rows(rows_of(100000, 1, n), dtype, kept)) ? 0 : 1;
+      }
+    }
+  }
+  CHECK(wrong == 0);
+  CHECK(varied == 0);
+}
+
+TEST_CASE("a row of several runs has the units of each") {
+  const RowCut cut = cuda::cut_rows(rows_of(2, 9, 50), DType::bfloat16, 1);
+  CHECK(cut.units_per_run == 7);
+  CHECK(cut.units == 63);
+}
+
+TEST_CASE("columns are covered once, whatever the positions are made of") {
+  std::int64_t wrong = 0;
+  for (const DType dtype : {DType::float32, DType::float64, DType::float16}) {
+    const std::int64_t unit = 16 / item_size(dtype);
+    for (const std::int64_t lanes : {1, 2, 3, 7, 8, 9, 31, 64, 100, 255, 256, 257, 1000, 4096, 70001}) {
+      for (const std::int64_t positions : {1, 2, 31, 32, 33, 1000, 4097, 100000, 3000001}) {
+        const Geometry g = columns_of(lanes, positions);
+        const ColumnCut cut = cuda::cut_columns(g, dtype);
+        const Launch launch = cuda::launch_columns(g, cut);
+        bool good = std::has_single_bit(static_cast<unsigned>(cut.across)) && cut.across <= cuda::warp_size;
+        good = good && cut.tiles * cut.across * unit >= lanes && (cut.tiles - 1) * cut.across * unit < lanes;
+        good = good && cut.positions == positions && cut.chunks * cut.positions_per_chunk >= positions;
+        good = good && (cut.chunks - 1) * cut.positions_per_chunk < positions && cut.chunks <= cuda::most_chunks;
+        good = good && launch.blocks == cut.tiles * cut.chunks && launch.shared_bytes <= 48 << 10;
+        wrong += good ? 0 : 1;
+      }
+    }
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("units are taken in one go where all of them are aligned") {
+  alignas(16) static float memory[64];
+  Geometry g = rows_of(3, 1, 8);
+  g.kept[1].data_stride[operand_x] = g.kept[1].data_stride[operand_out] = 8;
+  void* operands[max_operands] = {memory, memory};
+  CHECK(cuda::is_aligned(g, DType::float32, operands));
+  operands[operand_out] = memory + 1;
+  CHECK(!cuda::is_aligned(g, DType::float32, operands));
+  operands[operand_out] = memory;
+  g.kept[1].data_stride[operand_x] = 9;
+  CHECK(!cuda::is_aligned(g, DType::float32, operands));
+  g.kept[1].extent = 1;  // one row has no next
+  CHECK(cuda::is_aligned(g, DType::float32, operands));
+}
