@@ -1,6 +1,7 @@
 // Everything of normkit.
 #pragma once
 
+#include <normkit/fold.h>
 #include <normkit/moments.h>
 #include <normkit/norm.h>
 #include <normkit/runtime.h>
