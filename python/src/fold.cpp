@@ -95,10 +95,10 @@ nb::object fold(nb::handle weight, nb::handle bias, nb::handle state, nb::handle
   if (before) arguments.padded = pads(padding, arguments.weight);
 
   const TensorView& view = arguments.weight;
-  // A shape that does not fit is the core's to refuse.
-  const std::int64_t outputs = view.rank < 2 ? 0 : transposed ? view.shape[1] * groups : view.shape[0];
+  // What does not fit is the core's to refuse.
+  const bool fits = view.rank >= 2 && groups >= 1 && groups <= view.shape[0];
+  const std::int64_t shape[] = {!fits ? 0 : transposed ? view.shape[1] * groups : view.shape[0]};
   Output folded_weight = Output::like(operation, input, view, arguments.folded_weight);
-  const std::int64_t shape[] = {outputs < 0 ? 0 : outputs};
   Output folded_bias = Output::dense(operation, input, view.dtype, shape, arguments.folded_bias);
   FoldReport report{};
   compute(view, [&] {
@@ -134,7 +134,7 @@ void bind_fold(nb::module_& module) {
   module.def("fold_batch_norm", &fold, "weight"_a.none(), "bias"_a.none(), "state"_a.none(), "bn_weight"_a = nb::none(),
              "bn_bias"_a = nb::none(), nb::kw_only(), "eps"_a = 1e-5, "transposed"_a = false, "groups"_a = 1,
              "before"_a = false, "padding"_a = nb::none(), "return_report"_a = false, docs::fold_batch_norm,
-             nb::sig("@typing.overload\n"
+             nb::sig("@overload\n"
                      "def fold_batch_norm(" NORMKIT_FOLD_PARAMETERS
                      ", return_report: typing.Literal[False] = False) -> tuple[ArrayT, ArrayT]: ...\n"
                      "@typing.overload\n"
