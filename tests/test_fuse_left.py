@@ -107,6 +107,13 @@ def test_left_for_what_it_is(layer, norm, reason):
     assert reason in reasons(summary)["1"]
 
 
+def test_classes_of_normkit():
+    """Do what PyTorch's do."""
+    own = type("BatchNorm2d", (nn.BatchNorm2d,), {"__module__": "normkit.torch.modules"})
+    _, summary = check(randomized(nn.Sequential(nn.Conv2d(3, 3, 3), own(3), nn.ReLU())), torch.randn(2, 3, 6, 6))
+    assert len(summary.folded) == len(summary.in_place) == 1
+
+
 def test_left_for_hooks():
     for index in range(2):
         model = randomized(nn.Sequential(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)))

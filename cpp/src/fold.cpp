@@ -248,7 +248,7 @@ template <class Storage>
 double fold_bias(const Fold& a, const Layer& layer, const std::vector<Channel>& channels,
                  const std::vector<Sums>& sums) {
   auto* target = static_cast<Storage*>(a.folded_bias.data);
-  const double terms = static_cast<double>(a.weight.size() / layer.outputs);
+  const std::int64_t terms = a.weight.size() / layer.outputs;
   double largest = 0.0;
   for (std::int64_t o = 0; o < layer.outputs; ++o) {
     const Sums& sum = sums[static_cast<std::size_t>(o)];
@@ -257,7 +257,7 @@ double fold_bias(const Fold& a, const Layer& layer, const std::vector<Channel>& 
     double error;  // of what is exact but for float64
     if (a.before) {
       exact = bias + sum.shift;
-      error = (terms + 8) * unit * sum.shift_size;
+      error = static_cast<double>(terms + 8) * unit * sum.shift_size;
     } else {
       const Channel& channel = channels[static_cast<std::size_t>(o)];
       const double scaled = (bias - channel.mean) * channel.scale;  // centred first: the two may be large and close
@@ -282,6 +282,7 @@ FoldReport fold_batch_norm(const Fold& arguments) {
   check_shapes(arguments, layer);
   check_outputs(arguments, layer);
   std::vector<Channel> channels;
+  channels.reserve(static_cast<std::size_t>(arguments.running_mean.shape[0]));
   for (std::int64_t c = 0; c < arguments.running_mean.shape[0]; ++c) channels.push_back(channel_of(arguments, c));
   check_exact(arguments, channels);
 

@@ -1286,7 +1286,7 @@ class FoldReport:
     >>> weight, statistics = np.ones((2, 3), np.float32), (np.zeros(2), np.array([1.0, 1e-4]))
     >>> *_, report = normkit.fold_batch_norm(weight, None, statistics, eps=0.0, return_report=True)
     >>> report
-    FoldReport(gain=100.0, channel=1, error_bound=1.33226763e-13)
+    FoldReport(gain=100, channel=1, error_bound=1.33226763e-13)
     """
 
     @property

@@ -35,7 +35,7 @@ def fuse(
     ----------
     model : torch.nn.Module
         In evaluation mode, it and all that it contains.
-    example_inputs : tensor, tuple or dict, optional
+    example_inputs : tensor, sequence or dict, optional
         What the model takes: one argument, several, or named ones. The new model's outputs are compared with the
         model's. Without it nothing is checked, no batch norm is folded into a `Linear` (which is right only for inputs
         of two axes), and no addition is done in place (which is right only for terms of one shape).
