@@ -8,9 +8,9 @@
 namespace normkit {
 
 /// Arguments of `fold_batch_norm`: a convolution or linear layer, the batch norm beside it, and where the layer that
-/// does both goes. Inputs may be of any floating-point type and any strides each; they are only read. weight is (O,
-/// I/groups, kernel...), without a kernel for linear layers; of a transposed layer (I, O/groups, kernel...). C is O for
-/// a batch norm after the layer, I for one before it.
+/// does both goes. Inputs may be of any floating-point type and any strides each; they are only read.
+/// Shape of weight: (O, I/groups, kernel...), or if transposed (I, O/groups, kernel...); linear layers have no kernel.
+/// C is O for a batch norm after the layer, I for one before it.
 struct Fold {
   TensorView weight;
   TensorView bias = {};          // (O,); absent: 0
