@@ -200,6 +200,8 @@ def test_refusals():
         normkit.torch.fuse(model)
     with pytest.raises(ValueError, match="got the model itself in training mode"):
         normkit.torch.fuse(model.train())
+    with pytest.raises(ValueError, match="got the model itself: a BatchNorm2d and nothing else"):
+        normkit.torch.fuse(nn.BatchNorm2d(3).eval())
     lonely = Dynamic().eval()
     del lonely.body, lonely.heads
     with pytest.raises(ValueError, match=r"fuse: a part of model must be traceable .*; got the model itself: "):

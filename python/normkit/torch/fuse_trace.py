@@ -126,8 +126,10 @@ def trace(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Traces:
 
 
 def _regions(module: Any, path: str, traces: Traces, given: int, named: set[str]) -> Iterator[Region]:
-    if path and _is_leaf(module):
-        if isinstance(module, _BatchNorm):
+    if _is_leaf(module):
+        if not path:
+            traces.untraced.append((path, f"a {type(module).__name__} and nothing else"))
+        elif isinstance(module, _BatchNorm):
             traces.outside.append(path)
         return
     if not isinstance(module, (torch.nn.ModuleList, torch.nn.ModuleDict)):  # which have no forward
