@@ -8,12 +8,14 @@ same bits on every instruction set and for any number of threads.
 from normkit import _core
 from normkit._core import (
     BatchNormState,
+    FoldReport,
     Moments,
     add_layer_norm,
     add_rms_norm,
     batch_norm,
     batch_norm_backward,
     build_info,
+    fold_batch_norm,
     get_num_threads,
     group_norm,
     group_norm_backward,
@@ -35,6 +37,7 @@ __version__: str = _core.__version__  # type: ignore[attr-defined]  # stubs leav
 __all__ = [
     "BatchNorm",
     "BatchNormState",
+    "FoldReport",
     "GroupNorm",
     "InstanceNorm",
     "LayerNorm",
@@ -46,6 +49,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "build_info",
+    "fold_batch_norm",
     "get_num_threads",
     "group_norm",
     "group_norm_backward",

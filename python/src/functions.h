@@ -45,5 +45,7 @@ nb::object instance_norm(nb::handle x, nb::handle weight, nb::handle bias, int a
 
 /// The backward passes (backward.cpp).
 void bind_backward(nb::module_& module);
+/// Folding batch norms into neighbouring layers (fold.cpp).
+void bind_fold(nb::module_& module);
 
 }  // namespace normkit::python

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <normkit/cuda.h>
+#include <normkit/fold.h>
 #include <normkit/moments.h>
 #include <normkit/norm.h>
 #include <normkit/runtime.h>
