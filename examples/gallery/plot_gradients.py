@@ -1,10 +1,10 @@
-r"""
+"""
 The gradient through BatchNorm: orthogonal to the ones and to x̂
 ===============================================================
 
 **The claims.** In training mean and variance are functions of the batch, and the gradient flows through them too:
 
-.. math:: dx = \frac{\gamma}{\sqrt{var + eps}}\left(dy - \overline{dy} - \hat x\,\overline{dy\,\hat x}\right)
+dx = γ / √(var + eps) · (dy − mean(dy) − x̂ · mean(dy · x̂))
 
 For every feature dx adds up to 0, and it is orthogonal to x̂: no step along it changes the mean or the scale of x, as
 these would not change the result. With frozen statistics neither holds.

@@ -56,7 +56,7 @@ for color, name in zip((MUTED, LINES[0]), variants, strict=True):
     draw_band(left, RATES, scores[name], name, color)
     best = int(mean[name].argmax())
     smooth = np.apply_along_axis(np.convolve, 1, losses[name][best], np.full(10, 0.1), "valid")
-    steps[name] = [int(np.flatnonzero(run < 0.2)[0]) + 10 for run in smooth]
+    steps[name] = [10 + int(np.argmax([*(run < 0.2), True])) for run in smooth]  # or all there are
     right.semilogy(smooth.T, color=color, alpha=0.6, linewidth=1)
     print(f"{name:<12}best at {RATES[best]}; steps to a loss of 0.2: {np.mean(steps[name]):.0f}", end=" ")
     print(f"({min(steps[name])} to {max(steps[name])})")
