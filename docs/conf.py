@@ -65,8 +65,10 @@ def forget_stale_results() -> None:
         stamp.write_text(digest.hexdigest())
 
 
-# Files outside of this folder that have a page.
+# What has a page by another name; those of the gallery's scripts are made before pages are read.
 PAGES = {
+    SCRIPTS: DOCS / "gallery" / "index.rst",
+    DOCS / "decisions": DOCS / "decisions" / "index.md",
     ROOT / "README.md": DOCS / "index.md",
     DOCS / "README.md": DOCS / "index.md",
     ROOT / "CONTRIBUTING.md": DOCS / "contributing.md",
@@ -77,7 +79,7 @@ PAGES = {
 def adapt_links(text: str, source: Path, folder: Path) -> str:
     """Make the relative links of a file in the repository right for a page in `folder`.
 
-    To a page where there is one, to other files as downloads; a link to anything else becomes its text.
+    They lead to a page where there is one, to other files as downloads; what leads elsewhere becomes plain text.
     """
 
     def adapted(match: re.Match[str]) -> str:
@@ -85,7 +87,8 @@ def adapt_links(text: str, source: Path, folder: Path) -> str:
         if re.match(r"\w+:", target):
             return match[0]
         path = (source.parent / target).resolve()
-        path = PAGES.get(path, path)
+        page = DOCS / "gallery" / f"{path.stem}.rst" if path.stem in TABLE else path
+        path = PAGES.get(path, page)
         if path.is_file() and (path.suffix != ".md" or path.is_relative_to(DOCS)):
             return f"[{label}]({os.path.relpath(path, folder)}{anchor or ''})"
         return label

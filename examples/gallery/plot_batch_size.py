@@ -60,7 +60,7 @@ for name, between in variants.items():
 
 figure, axes = plt.subplots(figsize=(7, 4))
 print(f"{'':<12}" + "".join(f"{f'batches of {size}':<26}" for size in SIZES))
-for color, (name, by_size) in zip((MUTED, LINES[0], LINES[2]), scores.items(), strict=True):
+for color, (name, by_size) in zip((MUTED, LINES[0], LINES[1]), scores.items(), strict=True):
     print(f"{name:<12}" + "".join(f"{percent(values):<26}" for values in by_size.values()))
     draw_band(axes, SIZES, np.array(list(by_size.values())), name, color)
 axes.set_xscale("log", base=2)

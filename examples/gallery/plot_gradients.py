@@ -85,7 +85,7 @@ assert np.allclose((arrows * points).sum(axis=1), 0, atol=1e-12)
 figure, axes = plt.subplots(figsize=(5, 5))
 for radius in (0.6, 1.2, 1.8):
     axes.add_patch(plt.Circle((0, 0), radius, fill=False, color=MUTED, linewidth=0.6))
-axes.quiver(*points.T, *arrows.T, color=LINES[0], angles="xy", scale_units="xy", scale=1, width=0.006)
+axes.quiver(*points.T, *arrows.T, color=LINES[0], angles="xy", scale_units="xy", scale=2, width=0.006)
 axes.plot(*points.T, ".", color=INK, markersize=4)
 axes.set(aspect="equal", xticks=[], yticks=[], title="dx in the plane orthogonal to (1, 1, 1)")
 

@@ -33,7 +33,7 @@ def network(name, factor, seed):
 # -----------------------
 # The standard deviation of what comes out of each activation.
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
+figure, axes = plt.subplots(figsize=(7, 3.8))
 print(f"{'':<12}{'factor':>8}   std after activation 1 ... 6")
 for color, name in zip((MUTED, LINES[0]), variants, strict=True):
     for factor in (0.1, 1.0, 10.0):
@@ -43,13 +43,13 @@ for color, name in zip((MUTED, LINES[0]), variants, strict=True):
             if isinstance(layer, Relu):
                 spreads.append(float(x.std()))
         print(f"{name:<12}{factor:>8}   " + "".join(f"{s:<10.2g}" for s in spreads))
-        left.semilogy(range(1, 7), spreads, "o-", color=color, markersize=4, label=name if factor == 1 else None)
+        axes.semilogy(range(1, 7), spreads, "o-", color=color, markersize=4, label=name if factor == 1 else None)
         if name == "BatchNorm":
             assert min(spreads) > 0.4 and max(spreads) < 0.7
         elif factor != 1:
             assert max(spreads) > 1e4 * min(spreads)
-left.set(xlabel="layer", ylabel="std of what comes out", title="factors 0.1, 1 and 10")
-left.legend(frameon=False)
+axes.set(xlabel="layer", ylabel="std of what comes out", title="factors 0.1, 1 and 10")
+axes.legend(frameon=False)
 
 # %%
 # Training
@@ -68,9 +68,10 @@ for name in variants:
 print(f"{'factor':<10}" + "".join(f"{name:<26}" for name in variants))
 for i, factor in enumerate(FACTORS):
     print(f"{factor:<10}" + "".join(f"{percent(scores[name][i]):<26}" for name in variants))
+figure, axes = plt.subplots(figsize=(7, 3.8))
 for color, name in zip((MUTED, LINES[0]), variants, strict=True):
-    draw_band(right, FACTORS, scores[name], name, color)
-right.set(xscale="log", xlabel="factor of the initial weights")
+    draw_band(axes, FACTORS, scores[name], name, color)
+axes.set(xscale="log", xlabel="factor of the initial weights")
 
 none, batch = (scores[name].mean(axis=1) for name in variants)
 assert batch.min() > 0.7 and batch[1:5].min() > 0.9  # over a factor of 1000, and of 30

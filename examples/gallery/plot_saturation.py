@@ -35,7 +35,7 @@ WIDTHS = (64, 64, 64, 64, 64, 64, 10)
 # -------------------------
 # The size of the gradient of each layer's weights, relative to the weights.
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+figure, axes = plt.subplots(figsize=(7, 3.6))
 shrinkage = {}
 for color, (name, between) in zip((MUTED, LINES[0]), variants.items(), strict=True):
     model = perceptron(WIDTHS, 0, between)
@@ -49,9 +49,9 @@ for color, (name, between) in zip((MUTED, LINES[0]), variants.items(), strict=Tr
             sizes.insert(0, float(np.linalg.norm(gradient) / np.linalg.norm(weight)))
     shrinkage[name] = sizes[0] / sizes[-1]
     print(f"{name:<12}" + "".join(f"{size:<10.1e}" for size in sizes))
-    left.semilogy(range(1, len(sizes) + 1), sizes, "o-", color=color, label=name)
-left.set(xlabel="layer", ylabel="gradient / weight")
-left.legend(frameon=False)
+    axes.semilogy(range(1, len(sizes) + 1), sizes, "o-", color=color, label=name)
+axes.set(xlabel="layer", ylabel="gradient / weight")
+axes.legend(frameon=False)
 
 # %%
 # Training
@@ -60,6 +60,7 @@ left.legend(frameon=False)
 
 EPOCHS = 3 if QUICK else 6
 best: dict[str, list[float]] = {}
+figure, axes = plt.subplots(figsize=(7, 3.6))
 for color, (name, between) in zip((MUTED, LINES[0]), variants.items(), strict=True):
     best[name], curves = [0.0], []
     for rate in (0.03, 0.1, 0.3, 1.0):
@@ -69,8 +70,10 @@ for color, (name, between) in zip((MUTED, LINES[0]), variants.items(), strict=Tr
         if np.mean(finals) > np.mean(best[name]):
             best[name], curves = finals, losses
     print(f"{name:<12}{percent(best[name])}")
-    right.plot(np.transpose(curves), color=color, alpha=0.6, linewidth=1)
-right.set(xlabel="steps", ylabel="training loss")
+    axes.plot(np.transpose(curves), color=color, alpha=0.6, linewidth=1)
+    axes.plot([], color=color, label=name)
+axes.set(xlabel="steps", ylabel="training loss")
+axes.legend(frameon=False)
 
 assert shrinkage["none"] < 0.01 and shrinkage["BatchNorm"] > 0.1
 assert max(best["none"]) < 0.3 and min(best["BatchNorm"]) > 0.9
