@@ -45,6 +45,7 @@ sphinx_gallery_conf = {
     "reset_modules": (),  # plots keep the style that common.py gives them
     "download_all_examples": False,
     "notebook_extensions": (),
+    "capture_repr": (),  # what scripts print is enough
     "show_memory": False,
     "show_signature": False,
     "write_computation_times": False,

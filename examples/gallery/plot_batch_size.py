@@ -68,6 +68,7 @@ axes.set(xticks=SIZES, xticklabels=SIZES, xlabel="batch size")
 axes.legend(frameon=False)
 
 assert max(scores["BatchNorm"][2]) < min(scores["GroupNorm"][2]) - 0.1
+assert np.mean(scores["BatchNorm"][4]) > 0.9
 for size in (16, 64):
     assert np.mean(scores["BatchNorm"][size]) > np.mean(scores["GroupNorm"][size])
 assert abs(np.mean(scores["GroupNorm"][2]) - np.mean(scores["GroupNorm"][64])) < 0.03

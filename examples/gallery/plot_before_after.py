@@ -66,7 +66,7 @@ difference, spread = after.mean() - before.mean(), max(before.std(ddof=1), after
 print(f"each at its best rate: {100 * difference:+.1f} points, standard deviation over seeds {100 * spread:.1f}")
 
 assert before.min() > 0.9 and after.min() > 0.9
-assert abs(difference) < 0.02
+assert abs(difference) < (0.02 if QUICK else min(spread, 0.02))
 assert scores["before"][-1].mean() > scores["after"][-1].mean() + 0.05
 
 # %%

@@ -51,10 +51,11 @@ assert scores["BatchNorm"][RATES.index(1.0)].min() > 0.5 > 2 * scores["none"][RA
 # Each at its own best learning rate: how many steps until the training loss, averaged over ten steps, is below 0.2?
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
-steps = {}
+steps, best_rate = {}, {}
 for color, name in zip((MUTED, LINES[0]), variants, strict=True):
     draw_band(left, RATES, scores[name], name, color)
     best = int(mean[name].argmax())
+    best_rate[name] = RATES[best]
     smooth = np.apply_along_axis(np.convolve, 1, losses[name][best], np.full(10, 0.1), "valid")
     steps[name] = [10 + int(np.argmax([*(run < 0.2), True])) for run in smooth]  # or all there are
     right.semilogy(smooth.T, color=color, alpha=0.6, linewidth=1)
@@ -64,6 +65,7 @@ left.set(xscale="log", xlabel="learning rate")
 left.legend(frameon=False)
 right.set(title="loss, each at its best rate", xlabel="steps")
 assert max(steps["BatchNorm"]) < min(steps["none"])
+assert 0.1 < best_rate["BatchNorm"] / best_rate["none"] < 11
 
 # %%
 # **What came out.** Both claims hold: BatchNorm stays trainable at learning rates at which the plain network has long
