@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,7 @@ def members(value):
 
 
 OBJECTS = dict(documented())
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 ENDINGS = ("_norm", "_scale", "_backward", "standardize", "moments")
 FUNCTIONS = [name for name in normkit.__all__ if name.endswith(ENDINGS)]
 EXAMPLES = {name for name, value in OBJECTS.items() if ">>>" in inspect.getdoc(value)}
@@ -73,3 +75,10 @@ def test_sections_of_functions(name):
     described = doc.partition("Parameters\n")[2].partition("\nReturns\n")[0]
     names = [n for line in re.findall(r"^(\w[\w, ]*) : ", described, re.MULTILINE) for n in line.split(", ")]
     assert names == parameters
+
+
+def test_the_reference_is_complete():
+    pages = "\n".join(page.read_text() for page in REFERENCE.glob("*.rst"))
+    missing = [name for name in OBJECTS if not re.search(rf"auto\w+:: (normkit\.)?{name.split('.')[-1]}$", pages, re.M)]
+    members = {name for name in missing if isinstance(OBJECTS.get(name.rpartition(".")[0]), type)}  # with their class
+    assert not set(missing) - members

@@ -39,7 +39,7 @@ class MinMaxScaler(Scaler, MinMaxBase):
         Count, min and max of what is not NaN; mean and variance are not known.
     n_features_in_ : int
         How many features there are.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Their names, if `fit` was given them (with scikit-learn).
 
     Examples

@@ -42,7 +42,7 @@ class StandardScaler(Scaler, StandardBase):
         What all of these come from.
     n_features_in_ : int
         How many features there are.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Their names, if `fit` was given them (with scikit-learn).
 
     Examples
