@@ -45,5 +45,7 @@ nb::object instance_norm(nb::handle x, nb::handle weight, nb::handle bias, int a
 
 /// The backward passes (backward.cpp).
 void bind_backward(nb::module_& module);
+/// Batch norm with averages in the caller's arrays (averages.cpp).
+void bind_averages(nb::module_& module);
 
 }  // namespace normkit::python
