@@ -1,9 +1,9 @@
 """
 PyTorch's normalization modules on normkit's kernels.
 
-Each class is a subclass of the one of the same name in `torch.nn` that replaces its `forward`. Where the kernels do not
-apply, such as on other devices and under transforms of `torch.func`, it is PyTorch's own forward that runs; docs/torch.md
-says exactly when.
+Each class is a subclass of the one of the same name in `torch.nn` that replaces its `forward`. Where the kernels do
+not apply, such as on other devices and under transforms of `torch.func`, it is PyTorch's own forward that runs;
+docs/torch.md says exactly when.
 """
 
 from normkit.torch.batch import BatchNorm1d, BatchNorm2d, BatchNorm3d

@@ -99,7 +99,7 @@ class _BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
             y, new_mean, _, new_var = batch_normalizers.BatchNorm.operator(*fixed)
             blend(mean, new_mean, momentum)
             blend(var, new_var, momentum)
-            return y  # type: ignore[no-any-return]
+            return y
         wide_mean, wide_var = _wide(mean), _wide(var)
         y = call(way, batch_normalizers.BatchNorm, *fixed, wide_mean, wide_var, momentum)
         if wide_mean is not mean:

@@ -121,14 +121,15 @@ class BatchNorm(Channels):
     @classmethod
     def eager(cls, *inputs: Any) -> tuple[Tensor, ...]:
         """Return y, mean and rstd, and move the averages among the inputs."""
-        return cls.normalize(*inputs, stats=True)
+        return super().forward(*inputs)
 
     @classmethod
     def forward(cls, *inputs: Any) -> tuple[Tensor, ...]:
         x = inputs[0]
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         mean, var = x.new_zeros(x.shape[1], dtype=dtype), x.new_zeros(x.shape[1], dtype=dtype)
-        y, _, rstd = cls.normalize(*inputs, mean, var, 1.0, stats=True)  # momentum 1: the averages are the batch's
+        # With momentum 1 the averages become those of the batch.
+        y, _, rstd = cls.eager(*inputs, mean, var, 1.0)
         return y, mean, rstd, var
 
     @staticmethod
@@ -172,10 +173,6 @@ class BatchNormInference(Channels):
             result(x),
             stats,
         )
-
-    @classmethod
-    def forward(cls, *inputs: Any) -> tuple[Tensor, ...]:
-        return cls.normalize(*inputs, stats=True)
 
     @staticmethod
     def reference(ctx: Any, statistics: tuple[Tensor, ...]) -> Callable[..., Tensor]:

@@ -13,7 +13,8 @@ from normkit.torch.trailing import LayerNorm, RMSNorm
 ModuleT = TypeVar("ModuleT", bound=torch.nn.Module)
 
 OURS: tuple[type[torch.nn.Module], ...] = (
-    BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm, RMSNorm,
+    BatchNorm1d, BatchNorm2d, BatchNorm3d, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d,
+    GroupNorm, LayerNorm, RMSNorm,
 )  # fmt: skip
 CONVERTED: dict[Any, type[torch.nn.Module]] = {getattr(torch.nn, ours.__name__): ours for ours in OURS}
 REVERTED: dict[Any, type[torch.nn.Module]] = {ours: theirs for theirs, ours in CONVERTED.items()}
@@ -23,9 +24,9 @@ def convert(model: ModuleT) -> ModuleT:
     """
     Let PyTorch's normalization modules in `model` run on normkit's kernels.
 
-    The modules stay the same objects, with their parameters, buffers, hooks, mode and place in the model, and only change
-    their class: optimizers, references to them and checkpoints go on as they are, and a module in several places is
-    converted in all of them.
+    The modules stay the same objects, with their parameters, buffers, hooks, mode and place in the model, and only
+    change their class: optimizers, references to them and checkpoints go on as they are, and a module in several
+    places is converted in all of them.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ def bare(tensor: Any) -> Any:
 def kept(x: Tensor) -> bool:
     """Whether PyTorch's normalizers answer in the strides of `x`: contiguous or channels last."""
     rank = x.dim()
-    return (
+    return bool(
         x.is_contiguous()
         or (rank == 4 and x.is_contiguous(memory_format=torch.channels_last))
         or (rank == 5 and x.is_contiguous(memory_format=torch.channels_last_3d))
@@ -37,7 +37,7 @@ def kept(x: Tensor) -> bool:
 
 
 def result(x: Tensor, channels_last: bool = True) -> Tensor | None:
-    """Return where to write the result for `x`: None where the kernels' own choice, the strides of `x`, is PyTorch's."""
+    """Return where to write the result; None where the kernels' own choice, the strides of `x`, is PyTorch's."""
     if kept(x) if channels_last else x.is_contiguous():
         return None
     return torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -65,13 +65,21 @@ def differentiable(
 
 
 class Normalizer:
-    """What the normalizers have in common. `tensors` is the number of their inputs that are tensors, which come first."""
+    """What the normalizers have in common. The first inputs, `tensors` of them, are those with gradients."""
 
     name: str
     tensors: int
+    normalize: Callable[..., Any]  # y, or with stats=True a tuple of it and the statistics
+    gradients: Callable[..., tuple[Tensor, ...]]  # of the tensors, empty ones for those not wanted
     function: type[torch.autograd.Function]
     operator: Any
     backward_operator: Any
+
+    @classmethod
+    def forward(cls, *inputs: Any) -> tuple[Tensor, ...]:
+        """Return the results of the operator: y and the statistics."""
+        results: tuple[Tensor, ...] = cls.normalize(*inputs, stats=True)
+        return results
 
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -86,11 +94,6 @@ class Normalizer:
     @staticmethod
     def arguments(ctx: Any, inputs: tuple[Any, ...], rest: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return what `gradients` takes between dy and the mask of what is wanted."""
-        raise NotImplementedError
-
-    @staticmethod
-    def gradients(dy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        """Return the gradients of the tensors, empty ones for those not wanted."""
         raise NotImplementedError
 
     @classmethod
@@ -136,10 +139,6 @@ class LayerNorm(Normalizer):
         axis = -1 if axes == 1 else _axes(axes)
         return _core.layer_norm(bare(x), bare(weight), bare(bias), axis=axis, eps=eps, out=out, return_stats=stats)
 
-    @classmethod
-    def forward(cls, *inputs: Any) -> tuple[Tensor, ...]:
-        return cls.normalize(*inputs, stats=True)
-
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         x, weight, bias, ctx.axes, ctx.eps = inputs
@@ -174,10 +173,6 @@ class RMSNorm(Normalizer):
         axis = -1 if axes == 1 else _axes(axes)
         return _core.rms_norm(bare(x), bare(weight), axis=axis, eps=eps, out=result(x), return_stats=stats)
 
-    @classmethod
-    def forward(cls, *inputs: Any) -> tuple[Tensor, ...]:
-        return cls.normalize(*inputs, stats=True)
-
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         x, weight, ctx.axes, ctx.eps = inputs
@@ -208,10 +203,6 @@ class GroupNorm(Normalizer):
     @staticmethod
     def normalize(x: Tensor, weight: Any, bias: Any, groups: int, eps: float, stats: bool = False) -> Any:
         return _core.group_norm(bare(x), groups, bare(weight), bare(bias), eps=eps, out=result(x), return_stats=stats)
-
-    @classmethod
-    def forward(cls, *inputs: Any) -> tuple[Tensor, ...]:
-        return cls.normalize(*inputs, stats=True)
 
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

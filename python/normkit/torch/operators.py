@@ -76,7 +76,7 @@ def _fake_batch_norm_inference(x: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return _like(x), _statistics(x, x.shape[1:2]), _statistics(x, x.shape[1:2])
 
 
-def _fake_backward(shape_of: Callable[..., Sequence[int]]) -> Callable[..., tuple[Tensor, ...]]:
+def _fake_backward(shape_of: Callable[..., Any]) -> Callable[..., tuple[Tensor, ...]]:
     """Return what makes the gradients without values; `shape_of` gives the shape of the parameters."""
 
     def fake(dy: Tensor, x: Tensor, weight: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
@@ -95,11 +95,11 @@ def _dense(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-def _trailing(x: Tensor, *rest: Any) -> Sequence[int]:
+def _trailing(x: Tensor, *rest: Any) -> Any:
     return x.shape[-rest[-2] :]
 
 
-def _per_channel(x: Tensor, *rest: Any) -> Sequence[int]:
+def _per_channel(x: Tensor, *rest: Any) -> Any:
     return x.shape[1:2]
 
 
@@ -139,7 +139,7 @@ def _function(normalizer: Any) -> type[torch.autograd.Function]:
     return type(normalizer.__name__, (torch.autograd.Function,), members)
 
 
-def _register(normalizer: Any, fake: Callable[..., Any], shape_of: Callable[..., Sequence[int]]) -> None:
+def _register(normalizer: Any, fake: Callable[..., Any], shape_of: Callable[..., Any]) -> None:
     name, backward = normalizer.name, f"{normalizer.name}_backward"
     for operator, implementation in ((name, normalizer.forward), (backward, normalizer.gradients)):
         library.define(operator + SCHEMAS[operator], tags=(torch.Tag.pt2_compliant_tag,))
@@ -170,4 +170,4 @@ def call(way: int, normalizer: Any, *inputs: Any) -> Tensor:
         y = normalizer.function.apply(*inputs)
     else:
         y = normalizer.operator(*inputs)[0]
-    return y  # type: ignore[no-any-return]
+    return y

@@ -57,7 +57,7 @@ def needs_grad(*tensors: Tensor | None) -> bool:
     """Whether autograd is to record a call on `tensors`."""
     if not torch.is_grad_enabled():
         return False
-    for tensor in tensors:  # a generator costs as much as the kernel
+    for tensor in tensors:  # noqa: SIM110 - any() of a generator costs as much as the kernel
         if tensor is not None and tensor.requires_grad:
             return True
     return False

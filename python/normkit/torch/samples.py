@@ -94,7 +94,7 @@ class _InstanceNorm(torch.nn.modules.instancenorm._InstanceNorm):
         momentum = 0.0 if self.momentum is None else self.momentum
         blend(mean, new_mean.view(samples, channels).mean(0), momentum)
         blend(var, new_var.view(samples, channels).mean(0), momentum)
-        return y.view(input.shape)  # type: ignore[no-any-return]
+        return y.view(input.shape)
 
 
 class InstanceNorm1d(_InstanceNorm, torch.nn.InstanceNorm1d):
