@@ -57,7 +57,7 @@ def test_opcheck_of_backward_passes(wanted):
     x, dy = sample((4, 6, 3, 5))
     weight, bias = torch.rand(6) + 0.5, torch.rand(6)
     y, mean, rstd, _ = OPERATORS.batch_norm(x, weight, bias, None, "relu", 1e-5)
-    common = (dy, x, weight, bias, y, mean, rstd, True, "relu", True, [*wanted, wanted[0]])
+    common = (dy, x, weight, bias, y, mean, rstd, "relu", True, [*wanted, wanted[0]])
     torch.library.opcheck(OPERATORS.batch_norm_backward.default, common)
     _, mean, rstd = OPERATORS.group_norm(x, weight, bias, 3, 1e-5)
     torch.library.opcheck(OPERATORS.group_norm_backward.default, (dy, x, weight, mean, rstd, 3, list(wanted)))

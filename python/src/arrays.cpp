@@ -295,13 +295,8 @@ Output Output::dense(const char* operation, const Input& x, DType dtype, std::sp
       return {Finish::nothing, std::move(array), {}};
     }
     case Library::torch: {
-      const Torch& torch = *torch_of(x.array);
-      nb::list extents;
-      for (const std::int64_t extent : shape) extents.append(extent);
-      const nb::object& type = torch.dtypes[static_cast<int>(dtype)];
-      nb::object tensor = x.array.attr("new_empty")(extents, nb::arg("dtype") = type);
-      nb::object owner = view_torch(torch, result, tensor, view);
-      return {Finish::nothing, std::move(tensor), std::move(owner)};
+      nb::object tensor = new_tensor(*torch_of(x.array), x.array, dtype, shape, view);
+      return {Finish::nothing, std::move(tensor), {}};
     }
     case Library::other: break;
   }

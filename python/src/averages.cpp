@@ -65,10 +65,9 @@ nb::object batch_norm_with_averages(nb::handle x, nb::handle running_mean, nb::h
     refuse(PyExc_ValueError, {operation, "running_mean"}, "and running_var must be of one length and dtype",
            text(mean.view) + " and " + text(var.view));
   }
-  BatchNormState state(mean.view.shape[0], {.momentum = momentum,
-                                            .unbiased = true,
-                                            .dtype = mean.view.dtype,
-                                            .on_nonfinite = NonFinite::propagate});
+  BatchNormState state(
+      mean.view.shape[0],
+      {.momentum = momentum, .unbiased = true, .dtype = mean.view.dtype, .on_nonfinite = NonFinite::propagate});
   mean.copy_to(state.stats.running_mean());
   var.copy_to(state.stats.running_var());
   nb::object result = batch_norm(x, &state, weight, bias, training, /*axis=*/1, eps, {{}, residual, activation},

@@ -37,14 +37,14 @@ class Channels(Normalizer):
 
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, weight, bias, residual, ctx.activation, ctx.eps = inputs[:6]
+        x, weight, bias, _, ctx.activation, ctx.eps = inputs[:6]
         y, mean, rstd = output[:3]
-        ctx.residual = residual is not None  # whose value has no part in any gradient: relu's is in y
+        # The value of the residual has no part in any gradient: relu's is in y.
         ctx.save_for_backward(x, weight, bias, None, y if ctx.activation == "relu" else None, mean, rstd)
 
     @classmethod
     def arguments(cls, ctx: Any, inputs: tuple[Any, ...], rest: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (*inputs[:3], *rest, ctx.residual, ctx.activation, cls.training)
+        return (*inputs[:3], *rest, ctx.activation, cls.training)
 
     @staticmethod
     def gradients(
@@ -55,7 +55,6 @@ class Channels(Normalizer):
         y: Any,
         mean: Tensor,
         rstd: Tensor,
-        residual: bool,
         activation: Any,
         training: bool,
         mask: Sequence[bool],
@@ -70,8 +69,8 @@ class Channels(Normalizer):
             y=bare(y),
             training=training,
             activation=activation,
-            residual=residual,
-            output_mask=list(mask[:3]),
+            residual=mask[3],
+            output_mask=mask[:3],
         )
         return tuple(x.new_empty(0) if g is None else g for g in (*found, *(None,) * (4 - len(found))))
 
@@ -119,17 +118,12 @@ class BatchNorm(Channels):
         )
 
     @classmethod
-    def eager(cls, *inputs: Any) -> tuple[Tensor, ...]:
-        """Return y, mean and rstd, and move the averages among the inputs."""
-        return super().forward(*inputs)
-
-    @classmethod
     def forward(cls, *inputs: Any) -> tuple[Tensor, ...]:
         x = inputs[0]
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         mean, var = x.new_zeros(x.shape[1], dtype=dtype), x.new_zeros(x.shape[1], dtype=dtype)
         # With momentum 1 the averages become those of the batch.
-        y, _, rstd = cls.eager(*inputs, mean, var, 1.0)
+        y, _, rstd = super().forward(*inputs, mean, var, 1.0)
         return y, mean, rstd, var
 
     @staticmethod

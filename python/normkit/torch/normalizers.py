@@ -23,7 +23,7 @@ Gradients = tuple[Tensor | None, ...]
 
 def bare(tensor: Any) -> Any:
     """Return a tensor that the kernels take: without its part in autograd, which goes on above them."""
-    return tensor.detach() if isinstance(tensor, Tensor) and tensor.requires_grad else tensor
+    return tensor if tensor is None or not tensor.requires_grad else tensor.detach()
 
 
 def kept(x: Tensor) -> bool:
@@ -114,8 +114,7 @@ class Normalizer:
                 found = cls.gradients(dy, *arguments, needed)
             else:
                 found = cls.backward_operator(dy, *arguments, needed)
-        gradients = [g if n else None for g, n in zip(found, needed, strict=True)]
-        return (*gradients, *(None,) * (len(needs) - count))
+        return (*(g if n else None for g, n in zip(found, needed, strict=True)), *(None,) * (len(needs) - count))
 
 
 def _given(gradients: Gradients, x: Tensor) -> tuple[Tensor, ...]:
@@ -157,7 +156,7 @@ class LayerNorm(Normalizer):
         dy: Tensor, x: Tensor, weight: Any, mean: Tensor, rstd: Tensor, axes: int, mask: Sequence[bool]
     ) -> tuple[Tensor, ...]:
         found = _core.layer_norm_backward(
-            bare(dy), bare(x), mean, rstd, bare(weight), axis=_axes(axes), output_mask=list(mask)
+            bare(dy), bare(x), mean, rstd, bare(weight), axis=_axes(axes), output_mask=mask
         )
         return _given(found, x)
 
@@ -190,7 +189,7 @@ class RMSNorm(Normalizer):
     def gradients(
         dy: Tensor, x: Tensor, weight: Any, rstd: Tensor, axes: int, mask: Sequence[bool]
     ) -> tuple[Tensor, ...]:
-        found = _core.rms_norm_backward(bare(dy), bare(x), rstd, bare(weight), axis=_axes(axes), output_mask=list(mask))
+        found = _core.rms_norm_backward(bare(dy), bare(x), rstd, bare(weight), axis=_axes(axes), output_mask=mask)
         return _given(found, x)
 
 
@@ -221,5 +220,5 @@ class GroupNorm(Normalizer):
     def gradients(
         dy: Tensor, x: Tensor, weight: Any, mean: Tensor, rstd: Tensor, groups: int, mask: Sequence[bool]
     ) -> tuple[Tensor, ...]:
-        found = _core.group_norm_backward(bare(dy), bare(x), mean, rstd, groups, bare(weight), output_mask=list(mask))
+        found = _core.group_norm_backward(bare(dy), bare(x), mean, rstd, groups, bare(weight), output_mask=mask)
         return _given(found, x)

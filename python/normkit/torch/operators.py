@@ -22,7 +22,7 @@ SAVED = "Tensor dy, Tensor x, Tensor? weight"
 THREE = "(Tensor dx, Tensor dweight, Tensor dbias)"
 FUSED = "Tensor? residual, str? activation, float eps"
 CHANNELS_BACKWARD = (
-    f"({SAVED}, Tensor? bias, Tensor? y, Tensor mean, Tensor rstd, bool residual, str? activation, bool training, "
+    f"({SAVED}, Tensor? bias, Tensor? y, Tensor mean, Tensor rstd, str? activation, bool training, "
     "bool[4] output_mask) -> (Tensor dx, Tensor dweight, Tensor dbias, Tensor dresidual)"
 )
 SCHEMAS = {
@@ -127,12 +127,12 @@ def _save(normalizer: type[Normalizer]) -> Callable[..., None]:
 
 def _function(normalizer: Any) -> type[torch.autograd.Function]:
     """Return the function of eager mode: the kernels, and what `backward` needs of them."""
-    compute = getattr(normalizer, "eager", normalizer.forward)
+    compute, save = normalizer.normalize, normalizer.save
 
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output: tuple[Tensor, ...] = compute(*inputs)
+        output: tuple[Tensor, ...] = compute(*inputs, stats=True)
         ctx.set_materialize_grads(False)
-        normalizer.save(ctx, inputs, output)
+        save(ctx, inputs, output)
         return output[0]
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(normalizer.backward)}
