@@ -253,6 +253,19 @@ def test_traces_hold_pytorchs_operations(name, args, options, shape):
     torch.testing.assert_close(torch.fx.symbolic_trace(model)(other), theirs(other))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@each_small
+@each_mode
+def test_scripts_hold_pytorchs_operations(name, args, options, shape, train):
+    ours, theirs = pair(name, args, options, train=train)
+    x, _ = sample(shape)
+    script = torch.jit.script(torch.nn.Sequential(ours))
+    torch.testing.assert_close(script(x), theirs(x))
+    assert type(ours) is getattr(normkit.torch, name)
+    for (key, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, msg=lambda m: f"{key}: {m}")  # noqa: B023
+
+
 def test_dispatch_modes_see_the_calls():
     from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -161,6 +161,38 @@ def test_compiled_with_residual_activation_and_any_batch():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("case", [CASES[0], CASES[-1], *(c for c in CASES if c[0] == "GroupNorm")][:3], ids=str)
+@pytest.mark.parametrize("transform", ["jvp", "grad", "vmap", "dual", "none"])
+def test_compiled_transforms(case, transform):
+    """The same values as of PyTorch's modules, or where those cannot be compiled no values."""
+    x, tangent = sample(case[3], torch.float64)
+
+    def run(module):
+        torch._dynamo.reset()
+        function = {
+            "jvp": lambda x: torch.func.jvp(module, (x,), (tangent,)),
+            "grad": torch.func.grad(lambda x: module(x).sin().sum()),
+            "vmap": lambda x: torch.func.vmap(lambda row: module(row))(torch.stack([x, tangent])),
+        }.get(transform, lambda x: module(x))
+        compiled = torch.compile(function, backend="aot_eager")
+        if transform != "dual":
+            return compiled(x)
+        with torch.autograd.forward_ad.dual_level(), torch.no_grad():
+            y = compiled(torch.autograd.forward_ad.make_dual(x, tangent))
+            return tuple(torch.autograd.forward_ad.unpack_dual(y))
+
+    ours, theirs = pair(*case[:3], torch.float64, train=False)
+    try:
+        expected = run(theirs)
+    except RuntimeError:
+        with pytest.raises(RuntimeError):
+            run(ours)
+    else:
+        torch.testing.assert_close(run(ours), expected)
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_autocast():
     torch._dynamo.reset()

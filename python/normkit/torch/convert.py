@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, TypeVar
 
 import torch
@@ -93,6 +94,16 @@ def revert(model: ModuleT) -> ModuleT:
                 f"revert: a module must have no activation; got {module.activation!r} in {name or 'the model itself'}"
             )
     return _change(model, REVERTED)
+
+
+def _scriptable(module: Any) -> torch.nn.Module:
+    """Return what `torch.jit.script` is to compile: PyTorch's module with the same parameters and buffers."""
+    theirs = copy.copy(module)
+    return revert(theirs)
+
+
+for _ours in OURS:
+    _ours.__prepare_scriptable__ = _scriptable
 
 
 def _change(model: ModuleT, classes: dict[Any, type[torch.nn.Module]]) -> ModuleT:

@@ -45,7 +45,7 @@ def route(x: Tensor, *parameters: Tensor | None) -> int:
         if not fits(x, parameter):
             return PYTORCH
     if torch.compiler.is_compiling():
-        return PYTORCH if torch.compiler.is_exporting() else OPERATOR
+        return PYTORCH if torch.compiler.is_exporting() or _transformed_in_graph() else OPERATOR
     if transformed() or _jit_trace() is not None or x.is_neg() or x.is_nested:
         return PYTORCH
     if _dispatch_modes():
@@ -70,6 +70,12 @@ def transformed(dy: Tensor | None = None) -> bool:
         or forward_ad._current_level >= 0
         or (dy is not None and _batched_by_grad(dy))  # by is_grads_batched, without more ado
     )
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator,unused-ignore]
+def _transformed_in_graph() -> bool:
+    """Answer while a graph is traced; what is outside of the graph is among the conditions that it is valid under."""
+    return transformed()
 
 
 def direct(*tensors: Tensor | None) -> bool:
