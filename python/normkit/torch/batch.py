@@ -10,7 +10,7 @@ from torch import Tensor
 from normkit.torch import batch_normalizers
 from normkit.torch.batch_normalizers import activated
 from normkit.torch.operators import call
-from normkit.torch.routes import HALVES, OPERATOR, PYTORCH, route
+from normkit.torch.routes import HALVES, OPERATOR, PYTORCH, parameter, route
 
 Activation = Literal["relu", "silu"]
 
@@ -49,17 +49,19 @@ class _BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
         torch.Tensor
             Shape and dtype of `input`; contiguous, or channels last where `input` is.
         """
-        self._check_residual(input, residual)
+        if residual is not None:
+            self._check_residual(input, residual)
         mean, var = self.running_mean, self.running_var
         of_batch = self.training or (mean is None and var is None)
         if self.training and not self.track_running_stats:
             mean = var = None
         elif (mean is None) != (var is None) or (mean is None and self.track_running_stats):
             return activated(super().forward(input), residual, self.activation)  # buffers were taken away
-        way = route(input, self.weight, self.bias, mean, var, residual)
+        weight, bias = parameter(self, "weight"), parameter(self, "bias")
+        way = route(input, weight, bias, mean, var, residual)
         if way == PYTORCH or not self._usual(input, of_batch):
             return activated(super().forward(input), residual, self.activation)
-        fixed = (input, self.weight, self.bias, residual, self.activation, self.eps)
+        fixed = (input, weight, bias, residual, self.activation, self.eps)
         if not of_batch:
             return call(way, batch_normalizers.BatchNormInference, *fixed, _wide(mean), _wide(var))
         if mean is None:
@@ -75,9 +77,7 @@ class _BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
             return False
         return self.momentum is None or 0.0 <= self.momentum <= 1.0
 
-    def _check_residual(self, input: Tensor, residual: Tensor | None) -> None:
-        if residual is None:
-            return
+    def _check_residual(self, input: Tensor, residual: Tensor) -> None:
         name = type(self).__name__
         if self.activation == "silu":
             raise ValueError(f"{name}: residual must go with activation None or 'relu'; got 'silu'")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from normkit import _core
-from normkit.torch.normalizers import Normalizer, bare, result
+from normkit.torch.normalizers import Gradients, Normalizer, bare, result
 
 
 def activated(y: Tensor, residual: Tensor | None, activation: str | None) -> Tensor:
@@ -58,8 +58,8 @@ class Channels(Normalizer):
         activation: Any,
         training: bool,
         mask: Sequence[bool],
-    ) -> tuple[Tensor, ...]:
-        found = _core.batch_norm_backward(
+    ) -> Gradients:
+        found: Gradients = _core.batch_norm_backward(
             bare(dy),
             bare(x),
             mean,
@@ -72,7 +72,7 @@ class Channels(Normalizer):
             residual=mask[3],
             output_mask=mask[:3],
         )
-        return tuple(x.new_empty(0) if g is None else g for g in (*found, *(None,) * (4 - len(found))))
+        return found if mask[3] else (*found, None)
 
 
 class BatchNorm(Channels):

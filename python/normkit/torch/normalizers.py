@@ -70,7 +70,7 @@ class Normalizer:
     name: str
     tensors: int
     normalize: Callable[..., Any]  # y, or with stats=True a tuple of it and the statistics
-    gradients: Callable[..., tuple[Tensor, ...]]  # of the tensors, empty ones for those not wanted
+    gradients: Callable[..., Gradients]  # of the tensors, None for those not wanted
     function: type[torch.autograd.Function]
     operator: Any
     backward_operator: Any
@@ -111,15 +111,9 @@ class Normalizer:
         else:
             arguments = cls.arguments(ctx, inputs, rest)
             if direct(dy, inputs[0]):
-                found = cls.gradients(dy, *arguments, needed)
-            else:
-                found = cls.backward_operator(dy, *arguments, needed)
+                return (*cls.gradients(dy, *arguments, needed), *(None,) * (len(needs) - count))
+            found = cls.backward_operator(dy, *arguments, needed)
         return (*(g if n else None for g, n in zip(found, needed, strict=True)), *(None,) * (len(needs) - count))
-
-
-def _given(gradients: Gradients, x: Tensor) -> tuple[Tensor, ...]:
-    """Return tensors throughout, as operators must."""
-    return tuple(x.new_empty(0) if g is None else g for g in gradients)
 
 
 def _axes(count: int) -> tuple[int, ...]:
@@ -154,11 +148,11 @@ class LayerNorm(Normalizer):
     @staticmethod
     def gradients(
         dy: Tensor, x: Tensor, weight: Any, mean: Tensor, rstd: Tensor, axes: int, mask: Sequence[bool]
-    ) -> tuple[Tensor, ...]:
-        found = _core.layer_norm_backward(
+    ) -> Gradients:
+        found: Gradients = _core.layer_norm_backward(
             bare(dy), bare(x), mean, rstd, bare(weight), axis=_axes(axes), output_mask=mask
         )
-        return _given(found, x)
+        return found
 
 
 class RMSNorm(Normalizer):
@@ -186,11 +180,11 @@ class RMSNorm(Normalizer):
         return (*inputs, *rest, ctx.axes)
 
     @staticmethod
-    def gradients(
-        dy: Tensor, x: Tensor, weight: Any, rstd: Tensor, axes: int, mask: Sequence[bool]
-    ) -> tuple[Tensor, ...]:
-        found = _core.rms_norm_backward(bare(dy), bare(x), rstd, bare(weight), axis=_axes(axes), output_mask=mask)
-        return _given(found, x)
+    def gradients(dy: Tensor, x: Tensor, weight: Any, rstd: Tensor, axes: int, mask: Sequence[bool]) -> Gradients:
+        found: Gradients = _core.rms_norm_backward(
+            bare(dy), bare(x), rstd, bare(weight), axis=_axes(axes), output_mask=mask
+        )
+        return found
 
 
 class GroupNorm(Normalizer):
@@ -219,6 +213,8 @@ class GroupNorm(Normalizer):
     @staticmethod
     def gradients(
         dy: Tensor, x: Tensor, weight: Any, mean: Tensor, rstd: Tensor, groups: int, mask: Sequence[bool]
-    ) -> tuple[Tensor, ...]:
-        found = _core.group_norm_backward(bare(dy), bare(x), mean, rstd, groups, bare(weight), output_mask=mask)
-        return _given(found, x)
+    ) -> Gradients:
+        found: Gradients = _core.group_norm_backward(
+            bare(dy), bare(x), mean, rstd, groups, bare(weight), output_mask=mask
+        )
+        return found

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from normkit.torch.batch_normalizers import BatchNorm, BatchNormInference
-from normkit.torch.normalizers import GroupNorm, LayerNorm, Normalizer, RMSNorm, result
+from normkit.torch.normalizers import Gradients, GroupNorm, LayerNorm, Normalizer, RMSNorm, result
 from normkit.torch.routes import AUTOGRAD, DIRECT
 
 GIVEN = "Tensor x, Tensor? weight, Tensor? bias"
@@ -139,9 +139,18 @@ def _function(normalizer: Any) -> type[torch.autograd.Function]:
     return type(normalizer.__name__, (torch.autograd.Function,), members)
 
 
+def _given(gradients: Callable[..., Gradients]) -> Callable[..., tuple[Tensor, ...]]:
+    """Return the function with tensors throughout, as operators must return: empty ones for those not wanted."""
+
+    def implementation(dy: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+        return tuple(dy.new_empty(0) if g is None else g for g in gradients(dy, *arguments))
+
+    return implementation
+
+
 def _register(normalizer: Any, fake: Callable[..., Any], shape_of: Callable[..., Any]) -> None:
     name, backward = normalizer.name, f"{normalizer.name}_backward"
-    for operator, implementation in ((name, normalizer.forward), (backward, normalizer.gradients)):
+    for operator, implementation in ((name, normalizer.forward), (backward, _given(normalizer.gradients))):
         library.define(operator + SCHEMAS[operator], tags=(torch.Tag.pt2_compliant_tag,))
         library.impl(operator, implementation, "CPU")
     torch.library.register_fake(f"normkit::{name}", fake, lib=library)

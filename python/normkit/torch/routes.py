@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -46,11 +48,19 @@ def route(x: Tensor, *parameters: Tensor | None) -> int:
             return PYTORCH
     if torch.compiler.is_compiling():
         return PYTORCH if torch.compiler.is_exporting() or _transformed_in_graph() else OPERATOR
-    if transformed() or _jit_trace() is not None or x.is_neg() or x.is_nested:
+    if _functorch_active() or forward_ad._current_level >= 0 or _jit_trace() is not None:  # as in `transformed`
+        return PYTORCH
+    if x.is_neg() or x.is_nested:
         return PYTORCH
     if _dispatch_modes():
         return OPERATOR  # which the mode gets to see
     return AUTOGRAD if needs_grad(x, *parameters) else DIRECT
+
+
+def parameter(module: torch.nn.Module, name: str) -> Any:
+    """Return ``getattr(module, name)``, in a third of the time where it is a parameter."""
+    parameters = module._parameters
+    return parameters[name] if name in parameters else getattr(module, name)
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:

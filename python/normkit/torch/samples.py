@@ -10,7 +10,7 @@ from torch import Tensor
 from normkit.torch import batch_normalizers, normalizers
 from normkit.torch.batch import _wide, blend
 from normkit.torch.operators import call
-from normkit.torch.routes import PYTORCH, route
+from normkit.torch.routes import PYTORCH, parameter, route
 
 
 class GroupNorm(torch.nn.GroupNorm):
@@ -33,7 +33,7 @@ class GroupNorm(torch.nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input`, channels along axis 1, over groups of channels."""
-        groups, weight, bias = self.num_groups, self.weight, self.bias
+        groups, weight, bias = self.num_groups, parameter(self, "weight"), parameter(self, "bias")
         way = route(input, weight, bias)
         if (
             way == PYTORCH

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from normkit.torch import normalizers
 from normkit.torch.operators import call
-from normkit.torch.routes import PYTORCH, route
+from normkit.torch.routes import PYTORCH, parameter, route
 
 
 class LayerNorm(torch.nn.LayerNorm):
@@ -32,7 +32,7 @@ class LayerNorm(torch.nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input` over its last axes."""
-        shape, weight, bias = self.normalized_shape, self.weight, self.bias
+        shape, weight, bias = self.normalized_shape, parameter(self, "weight"), parameter(self, "bias")
         way = route(input, weight, bias)
         if way == PYTORCH or input.shape[-len(shape) :] != shape or not input.numel():
             return super().forward(input)
@@ -60,7 +60,7 @@ class RMSNorm(torch.nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize `x` over its last axes."""
-        shape, weight, eps = self.normalized_shape, self.weight, self.eps
+        shape, weight, eps = self.normalized_shape, parameter(self, "weight"), self.eps
         way = route(x, weight)
         if way == PYTORCH or x.shape[-len(shape) :] != shape or not x.numel():
             return super().forward(x)
