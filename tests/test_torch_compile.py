@@ -120,8 +120,9 @@ def network():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_compiled_training(backend):
+def test_compiled_training(backend, monkeypatch, tmp_path):
     """Two layouts, two steps each, then evaluation: values, gradients and averages as in eager mode."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # graphs of other days know other schemas
     torch._dynamo.reset()
     eager = normkit.torch.convert(network())
     module = copy.deepcopy(eager)

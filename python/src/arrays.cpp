@@ -288,7 +288,6 @@ Output Output::like(const char* operation, const Input& x, const TensorView& x_v
 
 Output Output::dense(const char* operation, const Input& x, DType dtype, std::span<const std::int64_t> shape,
                      TensorView& view) {
-  const Argument result = {operation, "the result"};
   switch (x.library) {
     case Library::numpy: {
       nb::object array = numpy_new(dtype, shape, view);
