@@ -13,10 +13,17 @@ import normkit
 import normkit.preprocessing
 import normkit.streams
 
+try:
+    import normkit.torch
+except ModuleNotFoundError:
+    TORCH = []
+else:
+    TORCH = [normkit.torch]
+
 
 def documented():
     """Every public object and every public member of the classes, by name."""
-    for module in (normkit, normkit.preprocessing, normkit.streams):
+    for module in (normkit, normkit.preprocessing, normkit.streams, *TORCH):
         prefix = module.__name__.partition(".")[2]
         for name in module.__all__:
             value = getattr(module, name)

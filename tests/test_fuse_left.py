@@ -173,3 +173,24 @@ class SeenLater(Model):
 def test_in_place_not_where_it_shows():
     _, summary = check(randomized(SeenLater()), torch.randn(2, 3, 6, 6))
     assert "relu" not in summary.in_place
+
+
+def test_drop_ins_that_do_more():
+    """An activation or a residual of normkit's own modules is not lost in a fold."""
+
+    class Block(torch.nn.Module):
+        def __init__(self, activation):
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(4, 4, 3, padding=1)
+            self.norm = normkit.torch.BatchNorm2d(4, activation=activation)
+
+        def forward(self, x):
+            y = self.convolution(x)
+            return self.norm(y) if self.norm.activation else self.norm(y, residual=x)
+
+    x = torch.randn(2, 4, 5, 5)
+    for activation, reason in (("relu", "a forward of its own"), (None, "more than its input")):
+        model = Block(activation).eval()
+        fused, summary = normkit.torch.fuse(model, (x,))
+        assert reason in str(summary)
+        torch.testing.assert_close(fused(x), model(x))

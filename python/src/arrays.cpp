@@ -260,7 +260,8 @@ Input::Input(Argument argument, nb::handle given, TensorView& view) : array(give
     library = Library::other;
     owner_ = view_exporter(argument, array, view, /*for_writing=*/false);
   }
-  if (view.device != Device::cuda) return;
+  device = view.device;
+  if (device != Device::cuda) return;
   if (!built_with_cuda()) {
     refuse(PyExc_RuntimeError, argument, "must be in CPU memory, since this build has no CUDA backend", "a CUDA array",
            "copy it to the CPU, or install a build with NORMKIT_CUDA=ON");
@@ -317,24 +318,19 @@ Output Output::like(const char* operation, const Input& x, const TensorView& x_v
 
 Output Output::dense(const char* operation, const Input& x, DType dtype, std::span<const std::int64_t> shape,
                      TensorView& view) {
-  const Argument result = {operation, "the result"};
   switch (x.library) {
     case Library::numpy: {
       nb::object array = numpy_new(dtype, shape, view);
       return {Finish::nothing, std::move(array), {}};
     }
     case Library::torch: {
-      const Torch& torch = *torch_of(x.array);
-      nb::list extents;
-      for (const std::int64_t extent : shape) extents.append(extent);
-      const nb::object& type = torch.dtypes[static_cast<int>(dtype)];
-      nb::object tensor = x.array.attr("new_empty")(extents, nb::arg("dtype") = type);
-      nb::object owner = view_torch(torch, result, tensor, view);
-      return {Finish::nothing, std::move(tensor), std::move(owner)};
+      nb::object tensor = new_tensor(*torch_of(x.array), x, dtype, shape, view);
+      return {Finish::nothing, std::move(tensor), {}};
     }
     case Library::other: break;
   }
-  if (is_on_gpu(x.array)) {
+  if (x.device == Device::cuda) {
+    const Argument result = {operation, "the result"};
     const nb::object library = namespace_of(x.array);
     nb::list extents;
     for (const std::int64_t extent : shape) extents.append(extent);

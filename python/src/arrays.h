@@ -45,6 +45,7 @@ class Input {
 
   nb::handle array;
   Library library;
+  Device device = Device::cpu;
 
  private:
   nb::object owner_;  // of the viewed memory where that is not `array`: a copy, or a DLPack capsule

@@ -24,6 +24,16 @@ struct Undo {
   bool residual;
 };
 
+/// In C order.
+bool is_dense(const TensorView& view) {
+  std::int64_t stride = 1;
+  for (int axis = view.rank - 1; axis >= 0; --axis) {
+    if (view.strides[axis] != stride) return false;
+    stride *= view.shape[axis];
+  }
+  return true;
+}
+
 /// One call of a backward pass: views of its arguments, the arrays for its results, and what keeps them alive.
 class BackwardCall {
  public:
@@ -32,7 +42,7 @@ class BackwardCall {
     take(dy, "dy", arguments.dy);
     if (mean.is_valid()) take(mean, "mean", arguments.mean);
     take(rstd, "rstd", arguments.rstd);
-    if (!weight.is_none()) take(weight, "weight", arguments.weight);
+    if (!weight.is_none()) weight_ = take(weight, "weight", arguments.weight);
   }
 
   [[nodiscard]] int rank() const { return arguments.x.rank; }
@@ -41,7 +51,7 @@ class BackwardCall {
     mask_.emplace(operation_, undo.valid, x_.array, arguments.x, channel_axis);
     arguments.mask = mask_->view;
     arguments.activation = activation_of(operation_, undo.activation);
-    if (!undo.bias.is_none()) take(undo.bias, "bias", arguments.bias);
+    if (!undo.bias.is_none()) bias_ = take(undo.bias, "bias", arguments.bias);
     if (!undo.y.is_none()) take(undo.y, "y", arguments.y);
     has_residual_ = undo.residual;
   }
@@ -55,8 +65,11 @@ class BackwardCall {
     const DType statistics = arguments.x.dtype == DType::float64 ? DType::float64 : DType::float32;
     const DType of_weight = arguments.weight ? arguments.weight.dtype : statistics;
     const DType of_bias = arguments.bias ? arguments.bias.dtype : of_weight;
-    if (wanted[1]) results[1] = parameter(norm, of_weight, arguments.dweight);
-    if (centred && wanted[2]) results[2] = parameter(norm, of_bias, arguments.dbias);
+    const TensorView& like_bias = bias_ != nullptr ? arguments.bias : arguments.weight;
+    if (wanted[1]) results[1] = parameter(norm, weight_, arguments.weight, of_weight, arguments.dweight);
+    if (centred && wanted[2]) {
+      results[2] = parameter(norm, bias_ != nullptr ? bias_ : weight_, like_bias, of_bias, arguments.dbias);
+    }
     if (has_residual_) results[3] = Output::like(operation_, x_, arguments.x, arguments.dresidual);
     compute(arguments.x, [&] { backward(norm, arguments); });
 
@@ -71,11 +84,16 @@ class BackwardCall {
   Backward arguments{.x = {}, .dy = {}};
 
  private:
-  void take(nb::handle given, const char* name, TensorView& view) {
-    inputs_[count_++].emplace(Argument{operation_, name}, given, view);
+  const Input* take(nb::handle given, const char* name, TensorView& view) {
+    return &inputs_[count_++].emplace(Argument{operation_, name}, given, view);
   }
 
-  Output parameter(const Normalizer& norm, DType dtype, TensorView& view) {
+  /// For the gradient of a parameter. `like` is that parameter, as `like_view`, or nullptr.
+  Output parameter(const Normalizer& norm, const Input* like, const TensorView& like_view, DType dtype,
+                   TensorView& view) {
+    if (like != nullptr && like->library == Library::torch && x_.library == Library::torch && is_dense(like_view)) {
+      return Output::like(operation_, *like, like_view, view);  // half the time of naming a shape
+    }
     std::vector<std::int64_t> shape;
     for (int axis = 0; axis < norm.rank && axis < arguments.x.rank; ++axis) {
       if (((norm.affine >> axis) & 1u) != 0) shape.push_back(arguments.x.shape[axis]);
@@ -102,6 +120,8 @@ class BackwardCall {
   Input x_;
   std::optional<Input> inputs_[6];
   int count_ = 0;
+  const Input* weight_ = nullptr;
+  const Input* bias_ = nullptr;
   std::optional<Mask> mask_;
   bool has_residual_ = false;
 };

@@ -49,6 +49,13 @@ bool dtype_of(dlpack::DataType from, DType& to) noexcept {
   return false;
 }
 
+dlpack::DataType type_of(DType dtype) noexcept {
+  const bool brain = dtype == DType::bfloat16;
+  return {.code = static_cast<std::uint8_t>(brain ? dlpack::brain_floating : dlpack::floating),
+          .bits = static_cast<std::uint8_t>(8 * item_size(dtype)),
+          .lanes = 1};
+}
+
 void view_tensor(Argument argument, nb::handle array, const dlpack::Tensor& tensor, TensorView& view,
                  bool is_mask = false) {
   if (!dtype_of(tensor.dtype, view.dtype) || (view.dtype == DType::boolean) != is_mask) {
@@ -140,6 +147,34 @@ nb::object view_torch(const Torch& torch, Argument argument, nb::handle tensor, 
   }
   view_tensor(argument, tensor, described, view);
   return {};
+}
+
+nb::object new_tensor(const Torch& torch, const Input& like, DType dtype, std::span<const std::int64_t> shape,
+                      TensorView& view) {
+  const Argument result = {"normkit", "a statistic"};
+  if (torch.exchange == nullptr || torch.exchange->allocate == nullptr || like.device != Device::cpu) {
+    nb::list extents;
+    for (const std::int64_t extent : shape) extents.append(extent);
+    nb::object tensor = like.array.attr("new_empty")(extents, nb::arg("dtype") = torch.dtypes[static_cast<int>(dtype)]);
+    view_torch(torch, result, tensor, view);
+    return tensor;
+  }
+  std::int64_t extents[max_rank];
+  std::copy(shape.begin(), shape.end(), extents);
+  dlpack::Tensor prototype{.data = nullptr,
+                           .device = {.type = dlpack::cpu, .id = 0},
+                           .rank = static_cast<std::int32_t>(shape.size()),
+                           .dtype = type_of(dtype),
+                           .shape = extents,
+                           .strides = nullptr,
+                           .byte_offset = 0};
+  dlpack::ManagedTensorVersioned* managed = nullptr;
+  const auto set_error = [](void*, const char*, const char* message) { PyErr_SetString(PyExc_RuntimeError, message); };
+  if (torch.exchange->allocate(&prototype, &managed, nullptr, set_error) != 0) throw nb::python_error();
+  view_tensor(result, like.array, managed->tensor, view);
+  void* tensor = nullptr;
+  if (torch.exchange->import_managed(managed, &tensor) != 0) throw nb::python_error();
+  return nb::steal(static_cast<PyObject*>(tensor));
 }
 
 namespace {
@@ -254,9 +289,8 @@ nb::object new_exporter(DType dtype, std::span<const std::int64_t> shape, Tensor
   constexpr std::align_val_t alignment{64};  // what XLA asks of memory that it takes over without a copy
   view.data = ::operator new(static_cast<std::size_t>(size), alignment);
   nb::capsule owner(view.data, [](void* data) noexcept { ::operator delete(data, alignment); });
-  const bool brain = dtype == DType::bfloat16;
-  const nb::dlpack::dtype type = {static_cast<std::uint8_t>(brain ? dlpack::brain_floating : dlpack::floating),
-                                  static_cast<std::uint8_t>(8 * item_size(dtype)), 1};
+  const dlpack::DataType described = type_of(dtype);
+  const nb::dlpack::dtype type = {described.code, described.bits, described.lanes};
   return nb::cast(
       nb::ndarray<nb::array_api>(view.data, shape.size(), extents, owner, nullptr, type, nb::device::cpu::value));
 }

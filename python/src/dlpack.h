@@ -25,6 +25,11 @@ void mark_modified(nb::handle tensor);
 /// Returns the owner of the viewed memory, empty where that is the tensor.
 nb::object view_torch(const Torch& torch, Argument argument, nb::handle tensor, TensorView& view);
 
+/// A new tensor on the device of `like`, dense in C order. For statistics: its storage, if made elsewhere, cannot be
+/// resized.
+nb::object new_tensor(const Torch& torch, const Input& like, DType dtype, std::span<const std::int64_t> shape,
+                      TensorView& view);
+
 /// Views any array in CPU or GPU memory through __dlpack__; returns the capsule, which owns the view. `for_writing`:
 /// refuses what is read-only, a copy, or does not say.
 nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, bool for_writing);

@@ -47,5 +47,7 @@ nb::object instance_norm(nb::handle x, nb::handle weight, nb::handle bias, int a
 void bind_backward(nb::module_& module);
 /// Folding batch norms into neighbouring layers (fold.cpp).
 void bind_fold(nb::module_& module);
+/// Batch norm with averages in the caller's arrays (averages.cpp).
+void bind_averages(nb::module_& module);
 
 }  // namespace normkit::python

@@ -78,6 +78,8 @@ class Folder:
         norm = region.target(node)
         if not is_batch_norm(norm):
             raise CannotFoldError(f"{type(norm).__name__} has a forward of its own")
+        if len(node.args) + len(node.kwargs) > 1:
+            raise CannotFoldError("it is given more than its input")
         if norm.running_mean is None or norm.running_var is None:
             raise CannotFoldError("it has no running statistics")
         source = node.args[0] if node.args else node.kwargs.get("input")
@@ -123,9 +125,9 @@ class Folder:
 
 
 def is_batch_norm(module: Any) -> bool:
-    """Whether a module is PyTorch's batch norm or normkit's, and not a subclass that may do more."""
+    """Whether a module is PyTorch's batch norm or normkit's, and does no more: no subclass, and no activation."""
     ours = isinstance(module, _BatchNorm) and type(module).__module__.startswith("normkit.torch")
-    return ours or type(module) in BATCH_NORMS
+    return (ours and getattr(module, "activation", None) is None) or type(module) in BATCH_NORMS
 
 
 def is_layer(region: Region, node: Any) -> bool:
