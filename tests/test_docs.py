@@ -41,7 +41,8 @@ def members(value):
         if base.__module__.partition(".")[0] == "normkit":
             for member, attribute in vars(base).items():
                 # scikit-learn adds methods of its own to its subclasses.
-                if not member.startswith("_") and attribute is not None and not member.endswith("_request"):
+                value_only = attribute is None or isinstance(attribute, str)  # the default of a dataclass's field
+                if not member.startswith("_") and not value_only and not member.endswith("_request"):
                     yield member, attribute
 
 

@@ -42,13 +42,19 @@ void EmulatedBlock::enter(unsigned low, unsigned high) {
   auto* block = reinterpret_cast<EmulatedBlock*>(static_cast<std::uintptr_t>(high) << 32 | low);
   (*block->body_)();
   block->ended_[static_cast<std::size_t>(block->running_)] = true;
+#if !defined(__SANITIZE_ADDRESS__)
   longjmp(block->back_.to, 1);
+#endif
 }
 
 void EmulatedBlock::wait(Wait kind) const {
   const auto self = static_cast<std::size_t>(running_);
   waits_for_[self] = kind;
+#if defined(__SANITIZE_ADDRESS__)
+  swapcontext(&fibers_[self], &scheduler_);
+#else
   if (setjmp(jumps_[self].to) == 0) longjmp(back_.to, 1);
+#endif
 }
 
 void EmulatedBlock::resume(int thread) const {
@@ -56,12 +62,17 @@ void EmulatedBlock::resume(int thread) const {
   const bool begins = waits_for_[at] == none;
   running_ = thread;
   waits_for_[at] = none;
+#if defined(__SANITIZE_ADDRESS__)
+  (void)begins;
+  swapcontext(&scheduler_, &fibers_[at]);
+#else
   if (setjmp(back_.to) != 0) return;
   if (begins) {
     swapcontext(&scheduler_, &fibers_[at]);
   } else {
     longjmp(jumps_[at].to, 1);
   }
+#endif
 }
 
 void EmulatedBlock::run(const std::function<void()>& body) {

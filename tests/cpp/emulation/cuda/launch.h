@@ -54,7 +54,8 @@ class EmulatedBlock {
   mutable std::vector<unsigned> parity_;
   mutable std::vector<int> waits_for_;
   mutable int running_ = 0;
-  // Fibers begin as contexts, and go on by jumps, which spare a system call.
+  // Fibers begin as contexts, and go on by jumps, which spare a system call; under AddressSanitizer, which has to know
+  // of changes of stacks, as contexts too.
   mutable ucontext_t scheduler_{};
   mutable std::vector<ucontext_t> fibers_;
   struct Jump {
