@@ -108,14 +108,18 @@ struct RangeMapping {
 // The range is subtracted as the map will subtract, so that the largest value lands on 1 exactly.
 template <class C>
 NORMKIT_MATH RangeMapping<C> range_mapping(C low, C high) {
-  if (high == low) return {-low, C{1}, C{1}};
-  const bool endless = __builtin_isinf(low);
-  if (endless || __builtin_isinf(high)) {  // all that is finite is at the end that is, if one is
-    return {endless ? static_cast<C>(__builtin_nan("")) : C{0}, C{0}, C{1}};
+  C unit = reciprocal_power_of_two(high * C{0.5} - low * C{0.5});
+  C minus_low = -low * unit;
+  C range = high * unit + minus_low;
+  if (high == low) {
+    unit = range = C{1};
+    minus_low = -low;
+  } else if (__builtin_isinf(high) || __builtin_isinf(low)) {  // all that is finite is at the end that is, if one is
+    unit = C{0};
+    minus_low = __builtin_isinf(low) ? static_cast<C>(__builtin_nan("")) : C{0};
+    range = C{1};
   }
-  const C unit = reciprocal_power_of_two(high * C{0.5} - low * C{0.5});
-  const C minus_low = -low * unit;
-  return {minus_low, unit, high * unit + minus_low};
+  return {minus_low, unit, range};
 }
 
 // ((x - mean) * rstd) * weight + bias, the mean in two words so that a large one costs no digits, and never folded

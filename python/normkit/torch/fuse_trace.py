@@ -39,7 +39,7 @@ class Traces:
     outside: list[str] = field(default_factory=list)  # paths of batch norms that untraced modules call
 
 
-class _Proxy(torch.fx.Proxy):  # type: ignore[misc]
+class _Proxy(torch.fx.Proxy):
     """Keeps ``y += x`` what it is: `torch.fx` makes it ``y = y + x``, which other names of the tensor do not see."""
 
     def __iadd__(self, other: Any) -> Any:
@@ -88,7 +88,7 @@ def divide_by(x: Any, y: Any) -> Any:
 ASSIGNMENTS = frozenset(["add_", "sub_", "mul_", "div_", add_to, subtract_from, multiply_by, divide_by])
 
 
-class _Tracer(torch.fx.Tracer):  # type: ignore[misc]
+class _Tracer(torch.fx.Tracer):
     """Takes a batch norm for one thing, whatever its class does."""
 
     def proxy(self, node: Any) -> Any:
