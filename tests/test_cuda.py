@@ -20,6 +20,10 @@ IMAGES = [(2, 8, 5, 7), (3, 6, 7, 7), (2, 64, 28, 28), (16, 32, 56, 56)]
 ROWS = [(7, 3), (5, 64), (9, 768), (4, 1001), (3, 4096), (2, 40000), (2, 300_000)]
 
 
+def by_extents(shape):
+    return "x".join(map(str, shape))
+
+
 def random(shape, dtype, seed=0, last=False):
     """Return the same numbers on the CPU and on the GPU, images in either memory order."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).add(0.5).to(dtype)
@@ -50,7 +54,7 @@ def assert_close(gpu, cpu, dtype, factor=1.0):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", ROWS, ids=str)
+@pytest.mark.parametrize("shape", ROWS, ids=by_extents)
 @pytest.mark.parametrize("function", ["layer_norm", "rms_norm"])
 def test_rows(function, shape, dtype):
     x, gx = random(shape, dtype)
@@ -68,7 +72,7 @@ def test_rows(function, shape, dtype):
 
 @pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", IMAGES, ids=str)
+@pytest.mark.parametrize("shape", IMAGES, ids=by_extents)
 @pytest.mark.parametrize("function", ["batch_norm", "group_norm", "instance_norm"])
 @pytest.mark.parametrize("activation", [None, "relu", "silu"])
 def test_images(function, shape, dtype, last, activation):
@@ -134,7 +138,7 @@ def test_poisoned_out_and_in_place():
     assert torch.equal(same, out)
 
 
-@pytest.mark.parametrize("shape", ROWS, ids=str)
+@pytest.mark.parametrize("shape", ROWS, ids=by_extents)
 def test_bits_of_a_row_depend_on_it_alone(shape):
     _, x = random(shape, torch.float32)
     y = normkit.layer_norm(x)

@@ -4,125 +4,18 @@
 #include <normkit/normkit.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <limits>
 #include <numeric>
 #include <string>
 #include <vector>
 
-#include "half.h"
+#include "tensor.h"
 
 namespace {
 
 using namespace normkit;
-using Shape = std::vector<std::int64_t>;
-
-constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
-
-std::int64_t size_of(const Shape& shape) {
-  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
-}
-
-// A tensor of any dtype in a memory order of its own, poisoned until it is filled.
-class Tensor {
- public:
-  Tensor(DType dtype, const Shape& shape, std::vector<int> order = {}) : dtype_(dtype), shape_(shape) {
-    if (order.empty()) {
-      order.resize(shape.size());
-      std::iota(order.begin(), order.end(), 0);
-    }
-    strides_.resize(shape.size());
-    std::int64_t stride = 1;
-    for (std::size_t i = order.size(); i-- > 0;) {
-      strides_[static_cast<std::size_t>(order[i])] = stride;
-      stride *= shape[static_cast<std::size_t>(order[i])];
-    }
-    bytes_.assign(static_cast<std::size_t>(size_of(shape) * item_size(dtype)) + 64, std::byte{0xff});
-  }
-  [[nodiscard]] TensorView view(Device device = Device::cpu) {
-    return normkit::view(data(), dtype_, shape_, strides_, device);
-  }
-  [[nodiscard]] std::int64_t size() const { return size_of(shape_); }
-  void set(std::int64_t i, double value) {
-    switch (dtype_) {
-      case DType::float64: return put(i, value);
-      case DType::float16: return put(i, detail::to_float16(static_cast<float>(value)));
-      case DType::bfloat16: return put(i, detail::to_bfloat16(static_cast<float>(value)));
-      case DType::boolean: return put(i, static_cast<std::uint8_t>(value != 0.0));
-      default: return put(i, static_cast<float>(value));
-    }
-  }
-  [[nodiscard]] double at(std::int64_t i) const {
-    switch (dtype_) {
-      case DType::float64: return get<double>(i);
-      case DType::float16: return static_cast<double>(detail::to_float(get<detail::Float16>(i)));
-      case DType::bfloat16: return static_cast<double>(detail::to_float(get<detail::BFloat16>(i)));
-      default: return static_cast<double>(get<float>(i));
-    }
-  }
-  void fill(const std::function<double(std::int64_t)>& value) {
-    for (std::int64_t i = 0; i < size(); ++i) set(i, value(i));
-  }
-  bool operator==(const Tensor& other) const { return bytes_ == other.bytes_; }
-
- private:
-  std::byte* data() {
-    const auto address = reinterpret_cast<std::uintptr_t>(bytes_.data());
-    return bytes_.data() + (16 - address % 16) % 16;
-  }
-  template <class T>
-  void put(std::int64_t i, T value) {
-    std::memcpy(data() + i * static_cast<std::int64_t>(sizeof(T)), &value, sizeof value);
-  }
-  template <class T>
-  T get(std::int64_t i) const {
-    T value;
-    std::memcpy(&value, const_cast<Tensor*>(this)->data() + i * static_cast<std::int64_t>(sizeof(T)), sizeof value);
-    return value;
-  }
-  DType dtype_;
-  Shape shape_, strides_;
-  std::vector<std::byte> bytes_;
-};
-
-// Numbers of both signs about `centre`, the same for the same seed.
-std::function<double(std::int64_t)> numbers(std::uint32_t seed, double centre = 0.5) {
-  return [seed, centre](std::int64_t i) {
-    std::uint64_t state = static_cast<std::uint64_t>(i) * 6364136223846793005u + seed * 1442695040888963407u;
-    state ^= state >> 29;
-    state *= 0xbf58476d1ce4e5b9u;
-    return centre + static_cast<double>(state >> 40) / static_cast<double>(1u << 23) - 1.0;
-  };
-}
-
-double tolerance(DType dtype) {
-  switch (dtype) {
-    case DType::float64: return 1e-13;
-    case DType::float16: return 2e-3;
-    case DType::bfloat16: return 1.6e-2;
-    default: return 3e-6;
-  }
-}
-
-// Relative to the largest; what is no number must be none in both.
-void check_close(const Tensor& a, const Tensor& b, double bound) {
-  double largest = 0.0;
-  for (std::int64_t i = 0; i < b.size(); ++i) {
-    if (std::isfinite(b.at(i))) largest = std::max(largest, std::abs(b.at(i)));
-  }
-  double worst = 0.0;
-  std::int64_t unlike = 0;
-  for (std::int64_t i = 0; i < a.size(); ++i) {
-    if (std::isfinite(a.at(i)) != std::isfinite(b.at(i))) ++unlike;
-    if (std::isfinite(b.at(i))) worst = std::max(worst, std::abs(a.at(i) - b.at(i)));
-  }
-  CHECK(unlike == 0);
-  CHECK(worst <= bound * std::max(largest, 1e-30));
-}
+using namespace normkit::tests;
 
 struct Case {
   std::string name;
@@ -277,10 +170,10 @@ void compare(const Case& c, DType dtype, const Results& gpu, const Results& cpu)
   }
 }
 
-}  // namespace
-
 // Set where the host takes long for what it stands in for: with sanitizers.
 bool is_quick() { return std::getenv("NORMKIT_QUICK") != nullptr; }
+
+}  // namespace
 
 TEST_CASE("every normalizer, forward and backward, gives what the CPU gives") {
   for (const Case& c : cases()) {
@@ -382,123 +275,6 @@ TEST_CASE("in place, sums, scales and ranges") {
   }
 }
 
-TEST_CASE("moments of data: what is missing, weighed, or not finite") {
-  const Shape shape = {700, 12};
-  Tensor x(DType::float32, shape);
-  x.fill(numbers(1));
-  for (const std::int64_t i : {0, 5, 40, 4000}) x.set(i, not_a_number);
-  x.set(31, std::numeric_limits<double>::infinity());
-  Tensor weights(DType::float32, {700});
-  weights.fill([](std::int64_t i) { return static_cast<double>(i % 4); });
-  for (const int axis : {0, 1}) {
-    const Normalizer norm = standardize(2, {axis});
-    const auto kept = static_cast<std::size_t>(shape[static_cast<std::size_t>(1 - axis)]);
-    for (const bool weighed : {false, true}) {
-      for (const Nan missing : {Nan::omit, Nan::propagate}) {
-        std::vector<Moments> found[2];
-        for (const Device device : {Device::cpu, Device::cuda}) {
-          auto& to = found[device == Device::cpu ? 0 : 1];
-          to.resize(kept);
-          TensorView weight = weights.view(device);
-          weight.rank = 2;
-          weight.shape[1] = shape[1];
-          weight.strides[1] = 0;
-          moments(norm, x.view(device), to, {}, missing, weighed ? weight : TensorView{});
-        }
-        for (std::size_t s = 0; s < kept; ++s) {
-          INFO(axis << " " << weighed << " " << s);
-          const Moments& cpu = found[0][s];
-          const Moments& gpu = found[1][s];
-          CHECK(gpu.count == cpu.count);
-          CHECK(std::isfinite(gpu.mean) == std::isfinite(cpu.mean));
-          if (std::isfinite(cpu.mean)) CHECK(gpu.mean == doctest::Approx(cpu.mean).epsilon(1e-6));
-          if (std::isfinite(cpu.m2)) CHECK(gpu.m2 == doctest::Approx(cpu.m2).epsilon(1e-5));
-          const bool same_range = gpu.min == cpu.min && gpu.max == cpu.max;
-          CHECK((same_range || (std::isnan(gpu.min) && std::isnan(cpu.min))));
-        }
-      }
-    }
-  }
-}
-
-TEST_CASE("squares beyond float's range, and below it") {
-  for (const double factor : {1e30, 1e-30}) {
-    for (const std::int64_t length : {100, 40000}) {
-      INFO(factor << " " << length);
-      Tensor x(DType::float32, {2, length});
-      x.fill([&](std::int64_t i) { return factor * numbers(1)(i); });
-      Tensor of_cpu(DType::float32, {2, length});
-      Tensor of_gpu(DType::float32, {2, length});
-      for (const Normalizer& norm : {layer_norm(2, {-1}, 0.0), rms_norm(2, {-1}, 0.0)}) {
-        forward(norm, {.x = x.view(), .y = of_cpu.view()});
-        forward(norm, {.x = x.view(Device::cuda), .y = of_gpu.view(Device::cuda)});
-        check_close(of_gpu, of_cpu, 3e-6);
-      }
-    }
-  }
-}
-
-TEST_CASE("moving averages live where they are used") {
-  const Normalizer norm = batch_norm(2);
-  for (const DType dtype : {DType::float32, DType::float64}) {
-    for (const bool cumulative : {false, true}) {
-      RunningStats::Options options{.dtype = dtype};
-      if (cumulative) options.momentum.reset();
-      RunningStats cpu(6, options);
-      RunningStats gpu(6, options);
-      for (std::uint32_t batch = 0; batch < 4; ++batch) {
-        Tensor x(DType::float32, {50, 6});
-        Tensor y(DType::float32, {50, 6});
-        x.fill(numbers(batch));
-        if (batch == 2) x.set(7, not_a_number);  // left out
-        forward(norm, {.x = x.view(), .y = y.view(), .running = &cpu});
-        forward(norm, {.x = x.view(Device::cuda), .y = y.view(Device::cuda), .running = &gpu});
-      }
-      CHECK(cpu.device() == Device::cpu);
-      REQUIRE(gpu.device() == Device::cuda);
-      CHECK(gpu.num_batches_tracked() == 3);
-      CHECK(gpu.skipped() == 1);
-      RunningStats copy = gpu;
-      CHECK(copy.device() == Device::cpu);
-      const Moments more[6] = {{2, 1, 1}, {2, 1, 1}, {2, 1, 1}, {2, 1, 1}, {2, 1, 1}, {2, 1, 1}};
-      for (RunningStats* stats : {&cpu, &gpu, &copy}) stats->update(more);
-      CHECK(gpu.device() == Device::cuda);
-      gpu.move_to(Device::cpu);
-      for (RunningStats* stats : {&gpu, &copy}) {
-        CHECK(stats->num_batches_tracked() == 4);
-        for (std::size_t f = 0; f < 6; ++f) {
-          const auto at = [&](RunningStats& of, bool mean) {
-            const TensorView view = mean ? of.running_mean() : of.running_var();
-            return dtype == DType::float64 ? static_cast<double*>(view.data)[f]
-                                           : static_cast<double>(static_cast<float*>(view.data)[f]);
-          };
-          CHECK(at(*stats, true) == doctest::Approx(at(cpu, true)).epsilon(1e-6));
-          CHECK(at(*stats, false) == doctest::Approx(at(cpu, false)).epsilon(1e-6));
-        }
-      }
-      gpu.move_to(Device::cuda);
-      gpu.reset();
-      CHECK(gpu.num_batches_tracked() == 0);
-    }
-  }
-}
-
-TEST_CASE("a batch whose mask leaves too little is left out, and nobody waits to know") {
-  RunningStats stats(3);
-  Tensor x(DType::float32, {4, 3, 2});
-  Tensor y(DType::float32, {4, 3, 2});
-  Tensor mask(DType::boolean, {4, 3, 2});
-  x.fill(numbers(1));
-  for (const std::int64_t valid : {0, 1}) {
-    mask.fill([&](std::int64_t i) { return i / 6 < 1 && i % 2 < valid ? 1.0 : 0.0; });
-    TensorView view = mask.view(Device::cuda);
-    view.strides[1] = 0;
-    forward(batch_norm(3), {.x = x.view(Device::cuda), .y = y.view(Device::cuda), .running = &stats, .mask = view});
-    CHECK(stats.num_batches_tracked() == 0);
-    CHECK(stats.skipped() == valid);
-  }
-}
-
 TEST_CASE("a group of processes: forward and backward") {
   const Normalizer norm = batch_norm(4);
   for (const Activation activation : {Activation::none, Activation::silu}) {
@@ -546,25 +322,4 @@ TEST_CASE("a group of processes: forward and backward") {
     check_close(sums[0], alone.dweight, 1e-5);
     check_close(sums[1], alone.dbias, 1e-5);
   }
-}
-
-TEST_CASE("arrays on several devices are refused by name") {
-  Tensor x(DType::float32, {4, 8});
-  Tensor y(DType::float32, {4, 8});
-  const auto refused = [&](TensorView out) {
-    try {
-      forward(layer_norm(2, {-1}), {.x = x.view(Device::cuda), .y = out});
-    } catch (const dtype_error& error) {
-      return std::string(error.what());
-    }
-    return std::string();
-  };
-  CHECK(refused(y.view()).find("got x on GPU 0 and another on the CPU") != std::string::npos);
-  TensorView other = y.view(Device::cuda);
-  other.device_index = 1;
-  CHECK(refused(other).find("got x on GPU 0 and another on GPU 1") != std::string::npos);
-  RunningStats raising(8, {.on_nonfinite = NonFinite::raise});
-  CHECK_THROWS_WITH_AS(
-      forward(batch_norm(2), {.x = x.view(Device::cuda), .y = y.view(Device::cuda), .running = &raising}),
-      doctest::Contains("wait for the GPU"), std::invalid_argument);
 }

@@ -1,0 +1,156 @@
+// Statistics on the CUDA backend, run on the host: moments of data, moving averages, groups of processes.
+#include <doctest/doctest.h>
+#include <normkit/normkit.h>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "tensor.h"
+
+namespace {
+
+using namespace normkit;
+using namespace normkit::tests;
+
+}  // namespace
+
+TEST_CASE("moments of data: what is missing, weighed, or not finite") {
+  const Shape shape = {700, 12};
+  Tensor x(DType::float32, shape);
+  x.fill(numbers(1));
+  for (const std::int64_t i : {0, 5, 40, 4000}) x.set(i, not_a_number);
+  x.set(31, std::numeric_limits<double>::infinity());
+  Tensor weights(DType::float32, {700});
+  weights.fill([](std::int64_t i) { return static_cast<double>(i % 4); });
+  for (const int axis : {0, 1}) {
+    const Normalizer norm = standardize(2, {axis});
+    const auto kept = static_cast<std::size_t>(shape[static_cast<std::size_t>(1 - axis)]);
+    for (const bool weighed : {false, true}) {
+      for (const Nan missing : {Nan::omit, Nan::propagate}) {
+        std::vector<Moments> found[2];
+        for (const Device device : {Device::cpu, Device::cuda}) {
+          auto& to = found[device == Device::cpu ? 0 : 1];
+          to.resize(kept);
+          TensorView weight = weights.view(device);
+          weight.rank = 2;
+          weight.shape[1] = shape[1];
+          weight.strides[1] = 0;
+          moments(norm, x.view(device), to, {}, missing, weighed ? weight : TensorView{});
+        }
+        for (std::size_t s = 0; s < kept; ++s) {
+          INFO(axis << " " << weighed << " " << s);
+          const Moments& cpu = found[0][s];
+          const Moments& gpu = found[1][s];
+          CHECK(gpu.count == cpu.count);
+          CHECK(std::isfinite(gpu.mean) == std::isfinite(cpu.mean));
+          if (std::isfinite(cpu.mean)) CHECK(gpu.mean == doctest::Approx(cpu.mean).epsilon(1e-6));
+          if (std::isfinite(cpu.m2)) CHECK(gpu.m2 == doctest::Approx(cpu.m2).epsilon(1e-5));
+          const bool same_range = gpu.min == cpu.min && gpu.max == cpu.max;
+          CHECK((same_range || (std::isnan(gpu.min) && std::isnan(cpu.min))));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("squares beyond float's range, and below it") {
+  for (const double factor : {1e30, 1e-30}) {
+    for (const std::int64_t length : {100, 40000}) {
+      INFO(factor << " " << length);
+      Tensor x(DType::float32, {2, length});
+      x.fill([&](std::int64_t i) { return factor * numbers(1)(i); });
+      Tensor of_cpu(DType::float32, {2, length});
+      Tensor of_gpu(DType::float32, {2, length});
+      for (const Normalizer& norm : {layer_norm(2, {-1}, 0.0), rms_norm(2, {-1}, 0.0)}) {
+        forward(norm, {.x = x.view(), .y = of_cpu.view()});
+        forward(norm, {.x = x.view(Device::cuda), .y = of_gpu.view(Device::cuda)});
+        check_close(of_gpu, of_cpu, 3e-6);
+      }
+    }
+  }
+}
+
+TEST_CASE("moving averages live where they are used") {
+  const Normalizer norm = batch_norm(2);
+  for (const DType dtype : {DType::float32, DType::float64}) {
+    for (const bool cumulative : {false, true}) {
+      RunningStats::Options options{.dtype = dtype};
+      if (cumulative) options.momentum.reset();
+      RunningStats cpu(6, options);
+      RunningStats gpu(6, options);
+      for (std::uint32_t batch = 0; batch < 4; ++batch) {
+        Tensor x(DType::float32, {50, 6});
+        Tensor y(DType::float32, {50, 6});
+        x.fill(numbers(batch));
+        if (batch == 2) x.set(7, not_a_number);  // left out
+        forward(norm, {.x = x.view(), .y = y.view(), .running = &cpu});
+        forward(norm, {.x = x.view(Device::cuda), .y = y.view(Device::cuda), .running = &gpu});
+      }
+      CHECK(cpu.device() == Device::cpu);
+      REQUIRE(gpu.device() == Device::cuda);
+      CHECK(gpu.num_batches_tracked() == 3);
+      CHECK(gpu.skipped() == 1);
+      RunningStats copy = gpu;
+      CHECK(copy.device() == Device::cpu);
+      const Moments more[6] = {{2, 1, 1}, {2, 1, 1}, {2, 1, 1}, {2, 1, 1}, {2, 1, 1}, {2, 1, 1}};
+      for (RunningStats* stats : {&cpu, &gpu, &copy}) stats->update(more);
+      CHECK(gpu.device() == Device::cuda);
+      gpu.move_to(Device::cpu);
+      for (RunningStats* stats : {&gpu, &copy}) {
+        CHECK(stats->num_batches_tracked() == 4);
+        for (std::size_t f = 0; f < 6; ++f) {
+          const auto at = [&](RunningStats& of, bool mean) {
+            const TensorView view = mean ? of.running_mean() : of.running_var();
+            return dtype == DType::float64 ? static_cast<double*>(view.data)[f]
+                                           : static_cast<double>(static_cast<float*>(view.data)[f]);
+          };
+          CHECK(at(*stats, true) == doctest::Approx(at(cpu, true)).epsilon(1e-6));
+          CHECK(at(*stats, false) == doctest::Approx(at(cpu, false)).epsilon(1e-6));
+        }
+      }
+      gpu.move_to(Device::cuda);
+      gpu.reset();
+      CHECK(gpu.num_batches_tracked() == 0);
+    }
+  }
+}
+
+TEST_CASE("a batch whose mask leaves too little is left out, and nobody waits to know") {
+  RunningStats stats(3);
+  Tensor x(DType::float32, {4, 3, 2});
+  Tensor y(DType::float32, {4, 3, 2});
+  Tensor mask(DType::boolean, {4, 3, 2});
+  x.fill(numbers(1));
+  for (const std::int64_t valid : {0, 1}) {
+    mask.fill([&](std::int64_t i) { return i / 6 < 1 && i % 2 < valid ? 1.0 : 0.0; });
+    TensorView view = mask.view(Device::cuda);
+    view.strides[1] = 0;
+    forward(batch_norm(3), {.x = x.view(Device::cuda), .y = y.view(Device::cuda), .running = &stats, .mask = view});
+    CHECK(stats.num_batches_tracked() == 0);
+    CHECK(stats.skipped() == valid);
+  }
+}
+
+TEST_CASE("arrays on several devices are refused by name") {
+  Tensor x(DType::float32, {4, 8});
+  Tensor y(DType::float32, {4, 8});
+  const auto refused = [&](TensorView out) {
+    try {
+      forward(layer_norm(2, {-1}), {.x = x.view(Device::cuda), .y = out});
+    } catch (const dtype_error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK(refused(y.view()).find("got x on GPU 0 and another on the CPU") != std::string::npos);
+  TensorView other = y.view(Device::cuda);
+  other.device_index = 1;
+  CHECK(refused(other).find("got x on GPU 0 and another on GPU 1") != std::string::npos);
+  RunningStats raising(8, {.on_nonfinite = NonFinite::raise});
+  CHECK_THROWS_WITH_AS(
+      forward(batch_norm(2), {.x = x.view(Device::cuda), .y = y.view(Device::cuda), .running = &raising}),
+      doctest::Contains("wait for the GPU"), std::invalid_argument);
+}
