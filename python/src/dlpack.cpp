@@ -188,6 +188,14 @@ bool is_on_gpu(nb::handle array) {
          is_gpu(nb::cast<int>(nb::int_(array.attr("__dlpack_device__")()[0])));
 }
 
+namespace {
+
+void* as_pointer(nb::handle number) {
+  return reinterpret_cast<void*>(nb::cast<std::uintptr_t>(number));  // NOLINT(performance-no-int-to-ptr): it was one
+}
+
+}  // namespace
+
 void* stream_of(nb::handle array, int device_index) {
   if (const Torch* torch = torch_of(array)) {
     void* stream = nullptr;
@@ -196,12 +204,11 @@ void* stream_of(nb::handle array, int device_index) {
       return stream;
     }
     const nb::object current = nb::module_::import_("torch").attr("cuda").attr("current_stream")(array.attr("device"));
-    return reinterpret_cast<void*>(nb::cast<std::uintptr_t>(current.attr("cuda_stream")));
+    return as_pointer(current.attr("cuda_stream"));
   }
   const nb::object module = namespace_of(array);
   if (!nb::hasattr(module, "cuda") || !nb::hasattr(module.attr("cuda"), "get_current_stream")) return nullptr;
-  return reinterpret_cast<void*>(
-      nb::cast<std::uintptr_t>(module.attr("cuda").attr("get_current_stream")().attr("ptr")));
+  return as_pointer(module.attr("cuda").attr("get_current_stream")().attr("ptr"));
 }
 
 namespace {

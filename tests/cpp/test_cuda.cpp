@@ -44,6 +44,8 @@ std::vector<Case> cases() {
   }
   all.push_back({"layer_norm of two axes", layer_norm(3, {1, 2}), {5, 6, 20}, {}, {6, 20}});
   all.push_back({"layer_norm of the first axis", layer_norm(2, {0}), {300, 37}, {}, {300}});
+  // More kept axes than a geometry has: it is gone through for each index of the others.
+  all.push_back({"layer_norm of a scrambled tensor", layer_norm(5, {2}), {2, 3, 16, 4, 5}, {0, 3, 1, 4, 2}, {16}});
   all.push_back({"layer_norm of the outer axes", layer_norm(3, {0, 2}), {6, 5, 20}, {}, {6, 20}});
   for (const bool last : {false, true}) {
     const std::string layout = last ? ", channels last" : "";

@@ -137,7 +137,7 @@ TEST_CASE("a batch whose mask leaves too little is left out, and nobody waits to
 TEST_CASE("arrays on several devices are refused by name") {
   Tensor x(DType::float32, {4, 8});
   Tensor y(DType::float32, {4, 8});
-  const auto refused = [&](TensorView out) {
+  const auto refused = [&](const TensorView& out) {
     try {
       forward(layer_norm(2, {-1}), {.x = x.view(Device::cuda), .y = out});
     } catch (const dtype_error& error) {

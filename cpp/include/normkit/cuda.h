@@ -14,7 +14,7 @@ class CudaStream {
   explicit CudaStream(void* stream) noexcept;
   CudaStream(const CudaStream&) = delete;
   CudaStream& operator=(const CudaStream&) = delete;
-  ~CudaStream();
+  ~CudaStream();  // NOLINT(performance-trivially-destructible): it goes back to the stream that was
 
  private:
   void* before_ = nullptr;

@@ -58,23 +58,24 @@ inline Job job_for(const Request& request) {
 template <class Run>
 void run_loops(const Request& request, const Job& job, Run run) {
   const Plan& plan = request.plan;
-  std::int64_t index[max_rank] = {};
-  for (;;) {
+  std::int64_t count = 1;
+  for (int l = 0; l < plan.loop_count; ++l) count *= plan.loops[static_cast<std::size_t>(l)].extent;
+  for (std::int64_t n = 0; n < count; ++n) {
     Job once = job;
-    for (int l = 0; l < plan.loop_count; ++l) {
+    std::int64_t rest = n;
+    for (int l = plan.loop_count - 1; l >= 0; --l) {
       const Axis& axis = plan.loops[static_cast<std::size_t>(l)];
-      once.first_statistic += index[l] * axis.stat_stride;
+      const std::int64_t index = rest % axis.extent;
+      rest /= axis.extent;
+      once.first_statistic += index * axis.stat_stride;
       for (int k = 0; k < max_operands; ++k) {
         if (once.operands[k] == nullptr) continue;
         const std::int64_t item = k == operand_mask ? 1 : k == operand_weight ? 8 : item_size(request.dtype);
-        once.operands[k] = static_cast<char*>(once.operands[k]) + index[l] * axis.data_stride[k] * item;
+        once.operands[k] = static_cast<char*>(once.operands[k]) + index * axis.data_stride[k] * item;
       }
     }
     once.aligned = is_aligned(once.geometry, request.dtype, once.operands);
     run(once);
-    int l = plan.loop_count - 1;
-    for (; l >= 0 && ++index[l] == plan.loops[static_cast<std::size_t>(l)].extent; --l) index[l] = 0;
-    if (l < 0) return;
   }
 }
 

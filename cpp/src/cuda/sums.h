@@ -40,7 +40,7 @@ NORMKIT_DEVICE void merge_range(double& least, double& greatest, double other_le
   least = least_of(least, other_least);
   greatest = greatest_of(greatest, other_greatest);
 }
-NORMKIT_DEVICE double infinity() { return static_cast<double>(__builtin_huge_val()); }
+NORMKIT_DEVICE double infinity() { return __builtin_huge_val(); }
 
 /// Terms: count, mean, sum of squared deviations, and with a range min and max. Where a statistic is not centred, the
 /// deviations are those from 0, and so is the mean.

@@ -26,6 +26,7 @@ char* stack_of(int thread) {
 
 }  // namespace
 
+// NOLINTBEGIN(modernize-avoid-setjmp-longjmp,performance-no-int-to-ptr): makecontext passes integers on
 EmulatedBlock::EmulatedBlock(std::int64_t index, int threads, int shared_bytes)
     : index_(index),
       threads_(threads),
@@ -74,6 +75,8 @@ void EmulatedBlock::resume(int thread) const {
   }
 #endif
 }
+
+// NOLINTEND(modernize-avoid-setjmp-longjmp,performance-no-int-to-ptr)
 
 void EmulatedBlock::run(const std::function<void()>& body) {
   body_ = &body;

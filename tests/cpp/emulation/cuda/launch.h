@@ -32,8 +32,9 @@ class EmulatedBlock {
     auto& slots = slots_[parity_[static_cast<std::size_t>(running_)] ^= 1u];
     std::memcpy(&slots[static_cast<std::size_t>(running_)], &value, sizeof value);
     wait(shuffle);
+    const auto from = static_cast<std::size_t>(lane) + static_cast<std::size_t>(running_ / 32) * 32;
     T other;
-    std::memcpy(&other, &slots[static_cast<std::size_t>(running_ / 32 * 32 + lane)], sizeof other);
+    std::memcpy(&other, &slots[from], sizeof other);
     return other;
   }
   [[nodiscard]] double* shared() const { return shared_.data(); }
