@@ -234,13 +234,13 @@ class BatchNormState:
     @property
     def running_mean(self) -> numpy.typing.NDArray[numpy.floating]:
         """
-        Shape (num_features,): a writeable view of the state's own memory, which it keeps alive.
+        Shape (num_features,): a writeable view of the state's own memory, which it keeps alive; on a GPU a read-only copy.
         """
 
     @property
     def running_var(self) -> numpy.typing.NDArray[numpy.floating]:
         """
-        Shape (num_features,): a writeable view of the state's own memory, which it keeps alive.
+        Shape (num_features,): a writeable view of the state's own memory, which it keeps alive; on a GPU a read-only copy.
         """
 
     @property

@@ -173,7 +173,8 @@ BatchNormState(64, momentum=0.01, unbiased=False, dtype='float32', on_nonfinite=
 )";
 
 inline constexpr const char* state_running_mean =
-    "Shape (num_features,): a writeable view of the state's own memory, which it keeps alive.";
+    "Shape (num_features,): a writeable view of the state's own memory, which it keeps alive; on a GPU "
+    "a read-only copy.";
 inline constexpr const char* state_running_var = state_running_mean;
 inline constexpr const char* state_skipped = "Batches left out because a statistic of theirs was not finite.";
 
