@@ -1,6 +1,7 @@
 // The front desk of the backward pass.
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -97,9 +98,9 @@ void run_backward(const Normalizer& norm, const Backward& a, const Operands& ope
   const bool refines_first = a.activation == Activation::silu && !a.statistics_given && a.mean;
   const std::int64_t statistics[] = {refines || refines_first ? a.mean.size() : 0};
   TensorView error = make_view(nullptr, DType::float64, statistics, {}, a.x.device);
-  const Scratch memory(backend, error);
+  std::optional<Scratch> memory;
   if (refines || refines_first) {
-    error.data = memory.data();
+    error.data = memory.emplace(backend, error).data();
     backend.clear(error);  // it may be asked for before it is known
     request.mean_error = static_cast<double*>(error.data);
   }

@@ -109,12 +109,15 @@ void run_apply(const Normalizer& norm, const Operands& operands, const Backend& 
   run_planned(norm, stand_in, backend, backend.apply, request);
 }
 
+// Nobody waits for a GPU to see whether a batch is finite.
+void check_running(const RunningStats& running) {
+  if (running.options().on_nonfinite != NonFinite::raise) return;
+  fail("RunningStats", "on_nonfinite=raise would have to wait for the GPU; use skip, or propagate");
+}
+
 // What the device wants to know of moving averages.
-RunningUpdate running_update(RunningStats& running) {
+RunningUpdate running_update(const RunningStats& running) {
   const RunningStats::Options& options = running.options();
-  if (options.on_nonfinite == NonFinite::raise) {
-    fail("RunningStats", "on_nonfinite=raise would have to wait for the GPU; use skip, or propagate");
-  }
   return {.memory = running.counts(),
           .features = running.num_features(),
           .momentum = options.momentum.value_or(std::numeric_limits<double>::quiet_NaN()),
@@ -180,6 +183,7 @@ void forward(const Normalizer& norm, const Forward& a) {
   std::vector<Moments> batch;
   std::span<Moments> moments = a.moments;
   const bool runs_on_device = a.running != nullptr && a.x.device == Device::cuda;
+  if (runs_on_device && !a.sync) check_running(*a.running);
   if (runs_on_device) a.running->move_to(a.x.device, a.x.device_index);
   if (((a.running != nullptr && !runs_on_device) || a.sync) && moments.empty()) {
     batch.resize(static_cast<std::size_t>(statistics));

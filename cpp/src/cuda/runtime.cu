@@ -65,7 +65,8 @@ void* allocate(std::size_t bytes) {
   int device = 0;
   check(cudaGetDevice(&device), "asking for the current GPU");
   void* memory = nullptr;
-  check(cudaMallocFromPoolAsync(&memory, bytes, pool_of(device), stream()), "allocating GPU memory");
+  // Of no bytes there may be no memory, and whoever asks wants to tell it from none.
+  check(cudaMallocFromPoolAsync(&memory, bytes > 0 ? bytes : 1, pool_of(device), stream()), "allocating GPU memory");
   return memory;
 }
 
