@@ -76,20 +76,22 @@ void EmulatedBlock::resume(int thread) const {
 #endif
 }
 
+void EmulatedBlock::begin(int thread) {
+  ucontext_t& fiber = fibers_[static_cast<std::size_t>(thread)];
+  getcontext(&fiber);
+  fiber.uc_stack.ss_sp = stack_of(thread);
+  fiber.uc_stack.ss_size = stack_bytes;
+  fiber.uc_link = &scheduler_;
+  const auto address = reinterpret_cast<std::uintptr_t>(this);
+  makecontext(&fiber, reinterpret_cast<void (*)()>(&EmulatedBlock::enter), 2, static_cast<unsigned>(address),
+              static_cast<unsigned>(address >> 32));
+}
+
 // NOLINTEND(modernize-avoid-setjmp-longjmp,performance-no-int-to-ptr)
 
 void EmulatedBlock::run(const std::function<void()>& body) {
   body_ = &body;
-  for (int t = 0; t < threads_; ++t) {
-    ucontext_t& fiber = fibers_[static_cast<std::size_t>(t)];
-    getcontext(&fiber);
-    fiber.uc_stack.ss_sp = stack_of(t);
-    fiber.uc_stack.ss_size = stack_bytes;
-    fiber.uc_link = &scheduler_;
-    const auto address = reinterpret_cast<std::uintptr_t>(this);
-    makecontext(&fiber, reinterpret_cast<void (*)()>(&EmulatedBlock::enter), 2, static_cast<unsigned>(address),
-                static_cast<unsigned>(address >> 32));
-  }
+  for (int t = 0; t < threads_; ++t) begin(t);
   for (bool any = true; any;) {
     any = false;
     int kind = none;

@@ -44,8 +44,10 @@ class EmulatedBlock {
 
  private:
   enum Wait : int { none, barrier, shuffle };
-  void wait(Wait kind) const;
-  void resume(int thread) const;
+  // What returns twice is not to be part of what has variables of its own.
+  [[gnu::noinline]] void begin(int thread);
+  [[gnu::noinline]] void wait(Wait kind) const;
+  [[gnu::noinline]] void resume(int thread) const;
   static void enter(unsigned low, unsigned high);
 
   std::int64_t index_;
