@@ -37,7 +37,8 @@ class Gapless {
     for_spans(of, piece.outer_begin, piece.outer_end, [&](const OuterIndex& index, std::int64_t positions) {
       const T* from = first + data_offset(of, index, operand);
       for (; positions > 0; --positions, from += step, next += lanes) {
-        for (int l = 0; l < lanes; ++l) next[l] = from[l * lane_step];
+        // Of any alignment.
+        for (int l = 0; l < lanes; ++l) __builtin_memcpy(next + l, from + l * lane_step, sizeof(T));
       }
     });
   }
