@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "cpu/parallel.h"
+#include "half.h"
 
 namespace normkit::detail {
 namespace {
@@ -63,7 +64,7 @@ bool take_weights(const TensorView& dense, double* to) {
       team.share(size, [&](std::int64_t begin, std::int64_t end) {
         bool own = true;
         for (std::int64_t i = begin; i < end; ++i) {
-          to[i] = static_cast<double>(weights[i]);
+          to[i] = static_cast<double>(load_value(weights + i));  // of any alignment
           own &= to[i] >= 0.0 && to[i] <= std::numeric_limits<double>::max();
         }
         if (!own) good = false;
