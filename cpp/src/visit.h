@@ -7,6 +7,9 @@
 
 namespace normkit::detail {
 
+/// What data of `dtype` are computed in.
+constexpr DType work_dtype(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
+
 template <class T>
 struct StorageTag {
   using Storage = T;

@@ -7,6 +7,7 @@
 
 #include "backend.h"
 #include "cpu/kernel_table.h"
+#include "visit.h"
 
 namespace normkit::detail {
 
@@ -45,9 +46,6 @@ const Kernels& kernels_of(const Job& job, DType dtype);
 
 /// Numbers per statistic that the job leaves in `totals`.
 int terms_of(const Job& job);
-
-/// The type that a dtype is computed in.
-constexpr DType work_dtype(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
 
 inline void* moved(void* memory, std::int64_t bytes) {
   return memory == nullptr ? nullptr : static_cast<std::byte*>(memory) + bytes;

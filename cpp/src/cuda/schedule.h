@@ -33,8 +33,6 @@ class OnDevice {
   std::optional<Memory> copy_;
 };
 
-constexpr DType work_type(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
-
 inline Job job_for(const Request& request) {
   Job job;
   job.geometry = request.plan.geometry;
@@ -83,8 +81,8 @@ void run_loops(const Request& request, const Job& job, Run run) {
 class LaneMemory {
  public:
   LaneMemory(Job& job, DType dtype, bool gradient)
-      : memory_(static_cast<std::size_t>(job.slots * (gradient ? 6 : 3) * item_size(work_type(dtype)))) {
-    const std::int64_t bytes = job.slots * item_size(work_type(dtype));
+      : memory_(static_cast<std::size_t>(job.slots * (gradient ? 6 : 3) * item_size(work_dtype(dtype)))) {
+    const std::int64_t bytes = job.slots * item_size(work_dtype(dtype));
     char* next = memory_.as<char>();
     for (void** lane : {&job.lanes.mean_high, &job.lanes.mean_low, &job.lanes.scale, &job.lanes.rstd,
                         &job.lanes.gradient, &job.lanes.projection}) {
@@ -142,11 +140,11 @@ void run_fold(Job job, DType dtype) {
   const Geometry& g = job.geometry;
   std::int64_t chunks = 1;
   if (g.schedule == Schedule::rows) {
-    job.rows = cut_rows(g, dtype, Sums::is_kept ? (gradient ? 2 : 1) : 0);
+    const bool maps_too = Sums::is_kept && job.column == Column::statistics;
+    job.rows = cut_rows(g, dtype, maps_too ? (gradient ? 2 : 1) : 0);
     if constexpr (Sums::is_kept) {
-      if (job.column == Column::statistics && run_whole_rows<S, Sums>(job)) return;
+      if (maps_too && run_whole_rows<S, Sums>(job)) return;
     }
-    if (job.column == Column::parameters) job.rows = cut_rows(g, dtype, 0);
     chunks = job.rows.chunks;
   } else {
     job.columns = cut_columns(g, dtype);

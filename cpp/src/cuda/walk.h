@@ -40,7 +40,7 @@ NORMKIT_DEVICE std::int64_t divided(std::int64_t a, std::int64_t b) {
   return a / b;
 }
 
-/// The axis with unit stride, and an index on it.
+/// The axis with unit stride.
 NORMKIT_DEVICE const Axis& unit_axis_of(const Geometry& g, bool rows) { return rows ? g.reduced[2] : g.kept[1]; }
 
 /// Of a row's unit of values: where it begins and how many there are. Beyond the row's end there are none.
