@@ -8,7 +8,7 @@ import pytest
 import cases
 import normkit
 from cases import DTYPES, HALF, LAYOUTS, NORMALIZERS
-from reference import assert_close, assert_statistics
+from reference import assert_close, assert_statistics, normalize
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")
 each_normalizer = pytest.mark.parametrize("name", NORMALIZERS)
@@ -115,6 +115,18 @@ def test_optional_parameters(name, given, dtype):
         statistics = cases.running_statistics(shape[operation.affine[0]], DTYPES[dtype]) if operation.given else None
         expected = operation.expected(x.view, weight, bias, statistics)
         assert_close(operation.call(x.view, weight, bias), expected, DTYPES[dtype], f"{name} {shape} {given}")
+
+
+@pytest.mark.parametrize("given", ["weight", "bias"])
+@pytest.mark.parametrize("shape", [(1, 1, 9001), (20, 3, 5001)])
+def test_optional_parameters_of_long_rows(shape, given):
+    """What stands in for the other one is shorter than such a row; gaps keep its runs apart."""
+    *rows, length = shape
+    x = cases.sample((*rows, length + 3), np.float32)[..., :length]
+    parameter = cases.sample(shape[1:], np.float32)
+    weight, bias = (parameter, None) if given == "weight" else (None, parameter)
+    y = normkit.layer_norm(x, weight, bias, axis=(1, 2))
+    assert_close(y, normalize(x, (1, 2), (1, 2), weight=weight, bias=bias, eps=1e-5), np.float32)
 
 
 @each_dtype

@@ -24,10 +24,10 @@ struct Part {
   double second;
 };
 
-// Mean and squared deviations of n values from their sums about a shift: s1 = sum(x - shift), s2 = sum((x - shift)^2).
+// Mean and squared deviations of n values from their sums about a shift: s1 = sum(x - shift), s2 = sum((x - shift)^2),
+// offset = s1 / n.
 // Exact for a constant (s2 == s1 * s1 / n); rounding must not make the variance negative, NaN must stay.
-NORMKIT_MATH Part moments_about(double shift, double s1, double s2, double n) {
-  const double offset = s1 / n;
+NORMKIT_MATH Part moments_about(double shift, double s1, double s2, double offset) {
   const double m2 = s2 - s1 * offset;
   return {shift + offset, m2 < 0.0 ? 0.0 : m2};
 }

@@ -113,7 +113,7 @@ void with_work_type(DType dtype, Take take) {
 // The given statistics of each sample and channel, the mean as two parts as wide as the kernels' words: what varies
 // along a reduction by parameters. As they are where they serve.
 struct Given {
-  Param along[3] = {{{}, 0.0}, {{}, 0.0}, {{}, 1.0}};
+  Param along[3] = {{{}, 0.0, 0.0, true}, {{}, 0.0, 0.0, true}, {{}, 1.0}};
   std::vector<double> high, low, rstd;
 
   explicit Given(const Request& request) {
@@ -178,8 +178,7 @@ struct ByStatistics {
   static Job make(const Request& of, Geometry& geometry, Params& params) {
     const Param given[] = {{of.weight, 1.0, of.weight_offset}, {of.bias, 0.0}};
     Job job = gradient_job(of, geometry, given, params);
-    job.weight = params.values[0];
-    job.bias = params.values[1];
+    take_affine(params, job);
     return job;
   }
 

@@ -47,6 +47,7 @@ struct RowBlock {
   using Reader = ReaderOf<C, S>;
   using Wide = RowBlock<double, S, ReaderOf>;
   static constexpr bool may_leave_range = !is_float16<S>;
+  static constexpr bool is_double = sizeof(S) == sizeof(double);
   using LaneVectors = Lanes<C, vectors>;
 
   const Job* job;
@@ -56,7 +57,7 @@ struct RowBlock {
 
   Wide widened() const { return {job, start, rows, piece}; }
   RowBlock head() const {
-    if (piece.outer_end - piece.outer_begin > 1) return *this;
+    if (!is_one_run()) return *this;
     return {job, start, rows, {piece.outer_begin, piece.outer_end, piece.begin, smaller(piece.length, head_length)}};
   }
   int in_use() const { return rows; }
@@ -99,26 +100,48 @@ struct RowBlock {
 
   template <template <class> class Fold, int count>
   void reduce(const C (&shift)[width], C (&results)[count][width]) const {
+    reduce_rows<Fold, false>([&](int r, const Reader&) { return shift[r]; }, results);
+  }
+  // The same about the first valid value of each row, which is left in `shift`: rows are read once.
+  template <template <class> class Fold, int count>
+  void reduce_about_first(C (&shift)[width], C (&results)[count][width]) const {
+    if constexpr (Reader::is_light) {
+      if (is_one_run()) {
+        return reduce_rows<Fold, true>([&](int r, const Reader& reader) { return shift[r] = reader.value(0); },
+                                       results);
+      }
+    }
+    first(shift);
+    reduce<Fold>(shift, results);
+  }
+
+  bool is_one_run() const { return piece.outer_end - piece.outer_begin == 1; }
+
+  // `shift_of(r, reader)`, with the reader at the row's first run.
+  template <template <class> class Fold, bool one_run, class ShiftOf, int count>
+  NORMKIT_INLINE void reduce_rows(ShiftOf shift_of, C (&results)[count][width]) const {
     Vec<C> partial[count][width];
     const auto keep = [&](int r, const auto& fold) {
       fold.results([&](int k, LaneVectors lanes, auto combine) { partial[k][r] = fold_to_vector(lanes, combine); });
     };
-    const auto about = [&](int r) { return Fold<LaneVectors>::about(broadcast_lanes<C, vectors>(shift[r])); };
+    const auto about = [&](int r, const Reader& reader) {
+      return Fold<LaneVectors>::about(broadcast_lanes<C, vectors>(shift_of(r, reader)));
+    };
     bool done = false;
     if constexpr (Reader::is_light) {
-      if (piece.outer_end - piece.outer_begin == 1) {
+      if (one_run || is_one_run()) {
         Reader reader = first_run();
         for (int r = 0; r < rows; ++r, reader.next_lane(*job)) {
-          auto fold = about(r);
+          auto fold = about(r, reader);
           walk_run(reader, piece.length, fold);
           keep(r, fold);
         }
         done = true;
       }
     }
-    for (int r = 0; !done && r < rows; ++r) {
-      auto fold = about(r);
+    for (int r = 0; !one_run && !done && r < rows; ++r) {
       Reader reader = row(r);
+      auto fold = about(r, reader);
       walk(reader, fold);
       keep(r, fold);
     }
@@ -205,6 +228,7 @@ struct ColumnBlock {
   using Reader = ReaderOf<C, S>;
   using Wide = ColumnBlock<double, S, ReaderOf>;
   static constexpr bool may_leave_range = !is_float16<S>;
+  static constexpr bool is_double = sizeof(S) == sizeof(double);
   using LaneVectors = Lanes<C, vectors>;
 
   const Job* job;

@@ -18,8 +18,7 @@ Job affine_job(const Request& request, Params& params) {
   const Param given[] = {{request.weight, 1.0, request.weight_offset}, {request.bias, 0.0}};
   prepare_params(work_dtype(request.dtype), given, geometry, params);
   Job job = make_job(request, geometry, Task::normalize);
-  job.weight = params.values[0];
-  job.bias = params.values[1];
+  take_affine(params, job);
   return job;
 }
 
@@ -40,7 +39,8 @@ void take_given(const Request& request, const Job& job, std::int64_t offset) {
   auto* const rstd = static_cast<C*>(job.lanes[lane_scale]);
   fill_means(g, offset, request.given_mean, nullptr, mean, static_cast<C*>(job.lanes[lane_mean_low]));
   fill_lanes(g, offset, request.given_variance, rstd,
-             [&](double variance, std::int64_t) { return narrowed<C>(reciprocal_std(variance, request.eps)); });
+             [eps = request.eps](double variance, std::int64_t) { return narrowed<C>(reciprocal_std(variance, eps)); });
+  if (job.mean == nullptr && job.rstd == nullptr) return;
   for_lanes(g, offset, [&](std::int64_t l, std::int64_t s) {
     if (job.mean != nullptr) static_cast<C*>(job.mean)[s - offset] = mean[l];
     if (job.rstd != nullptr) static_cast<C*>(job.rstd)[s - offset] = rstd[l];

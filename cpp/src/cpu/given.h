@@ -15,14 +15,20 @@ inline double element(const TensorView& view, std::int64_t index) {
 }
 
 /// Calls visit(lane, statistic) for every lane of a geometry, as Job::lanes has them; `offset` is added to the indices
-/// of the statistics.
+/// of the statistics. What `visit` does for one lane must have nothing to do with another's.
 template <class Visit>
 void for_lanes(const Geometry& g, std::int64_t offset, Visit visit) {
-  std::int64_t lane = 0;
+  const std::int64_t along = g.kept[1].extent;
   for (std::int64_t i = 0; i < g.kept[0].extent; ++i) {
+    const std::int64_t first = i * along;
     std::int64_t statistic = offset + i * g.kept[0].stat_stride;
-    for (std::int64_t j = 0; j < g.kept[1].extent; j += g.pooled, statistic += g.kept[1].stat_stride) {
-      for (std::int64_t k = 0; k < g.pooled; ++k, ++lane) visit(lane, statistic);
+    if (g.pooled == 1 && g.kept[1].stat_stride == 1) {
+#pragma GCC ivdep
+      for (std::int64_t j = 0; j < along; ++j) visit(first + j, statistic + j);
+      continue;
+    }
+    for (std::int64_t j = 0; j < along; j += g.pooled, statistic += g.kept[1].stat_stride) {
+      for (std::int64_t k = 0; k < g.pooled; ++k) visit(first + j + k, statistic);
     }
   }
 }
@@ -32,7 +38,7 @@ template <class C, class Make>
 void fill_lanes(const Geometry& g, std::int64_t offset, const TensorView& view, C* lanes, Make make) {
   visit_storage(view.dtype, [&](auto tag) {
     const auto* p = static_cast<const typename decltype(tag)::Storage*>(view.data);
-    for_lanes(g, offset, [&](std::int64_t l, std::int64_t s) {
+    for_lanes(g, offset, [=](std::int64_t l, std::int64_t s) {
       lanes[l] = static_cast<C>(make(static_cast<double>(load_value(p + s)), s));
     });
   });

@@ -45,6 +45,7 @@ struct GradientRule {
   static constexpr bool counts = fused;
   static constexpr int terms = fused ? 4 : 3;
   static constexpr bool weighs_lanes = column == Column::statistics && !rows;
+  static constexpr bool averages = false;
   static constexpr LaneName slots[] = {lane_mean_low, lane_gradient, lane_projection};
   template <class C, class S>
   using Reader = GradientReader<C, S, fused, column, rows>;
@@ -68,8 +69,8 @@ struct GradientRule {
   }
 
   template <class C>
-  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes,
-                                    int lane) {
+  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const Division&,
+                                    const LanesView<C>& lanes, int lane) {
     if constexpr (column == Column::parameters) return;
     const double rstd = static_cast<double>(lanes.of[lane_rstd][lane]);
     const double mean = static_cast<double>(lanes.of[lane_mean_high][lane]);
@@ -93,7 +94,7 @@ struct GradientRule {
   template <class C>
   static void weigh(const Job& job, const Slab& slab, const PartsView<terms>& sums, int lane, int pooled) {
     const Geometry& g = job.geometry;
-    const auto* weight = static_cast<const C*>(job.weight) + slab.k0 * g.kept[0].param_stride;
+    const auto* weight = static_cast<const C*>(job.weight) + slab.k0 * g.kept[0].param_stride * job.weight_step;
     for (int l = 0; l < pooled; ++l) {
       const std::int64_t at = slab.lane + lane + l;
       if (job.lane_totals != nullptr) {
@@ -101,7 +102,7 @@ struct GradientRule {
         for (int t = 0; t < terms; ++t) own[t] = sums.term[t][l];
       }
       if (!job.weighs_lanes) continue;
-      const auto w = static_cast<double>(load_value(weight + at * g.kept[1].param_stride));
+      const auto w = static_cast<double>(load_value(weight + at * g.kept[1].param_stride * job.weight_step));
       sums.term[1][l] *= w;
       sums.term[2][l] *= w;
     }

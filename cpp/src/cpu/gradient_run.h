@@ -133,8 +133,8 @@ struct GradientCursor {
     run.rstd += statistics;
     if (fused || column == Column::statistics) {
       const std::int64_t params = column == Column::statistics ? along : lane;
-      run.weight += params;
-      run.bias += params;
+      run.weight += params * job->weight_step;
+      run.bias += params * job->bias_step;
     }
   }
   NORMKIT_INLINE void move_operands(std::int64_t x, std::int64_t dy, std::int64_t y, std::int64_t mask) {

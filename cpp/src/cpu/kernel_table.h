@@ -47,6 +47,7 @@ struct Job {
   // C. Weight and bias, both or neither, lie by the geometry's param strides, and what is known of statistics as
   // `lanes` do. In a gradient by parameters it is the other way round.
   const void *weight = nullptr, *bias = nullptr;
+  std::int64_t weight_step = 1, bias_step = 1;  // 0: of which a run is given that serves every place
   const void *given_mean_high = nullptr, *given_mean_low = nullptr, *given_rstd = nullptr;  // gradients only
 
   void* mean = nullptr;  // out, C, by stat strides; may be null
@@ -81,7 +82,7 @@ struct Job {
 };
 
 inline constexpr std::int64_t most_columns = 1024;  // in a slab
-inline constexpr std::int64_t most_rows = 16;
+inline constexpr std::int64_t most_rows = 32;
 inline constexpr std::int64_t most_tile_lanes = 256;
 
 /// x and y, two more operands, weight, bias, results on their way out, and a mask.

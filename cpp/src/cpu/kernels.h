@@ -250,12 +250,31 @@ struct Loops {
     }
   }
 
-  static NORMKIT_INLINE void finish_lane(const Ending& ending, Totals& totals, double count, const LanesView<C>& lanes,
-                                         int lane) {
+  // `share` is what `count` values make of a sum: those a rule counts make their own.
+  template <class Share>
+  static NORMKIT_INLINE void finish_lane(const Ending& ending, Totals& totals, double count, const Share& share,
+                                         const LanesView<C>& lanes, int lane) {
     double total[terms];
     NORMKIT_UNROLL for (int t = 0; t < terms; ++t) total[t] = totals.term[t][lane];
-    Rule::template finish<C>(ending, total, Rule::counts ? total[terms - 1] : count, lanes, lane);
+    if constexpr (Rule::counts) {
+      const double own = total[terms - 1];
+      Rule::template finish<C>(ending, total, own, Division{own - ending.ddof}, lanes, lane);
+    } else {
+      Rule::template finish<C>(ending, total, count, share, lanes, lane);
+    }
     NORMKIT_UNROLL for (int t = 0; t < terms; ++t) totals.term[t][lane] = total[t];
+  }
+
+  static NORMKIT_INLINE void finish_lanes(const Ending& ending, int count, Totals& totals, const LanesView<C>& lanes) {
+    const double values = totals.count;
+    const double n = values - ending.ddof;
+    const auto finish_each = [&](const auto& share) {
+      each_lane(count, [&](int lane) { finish_lane(ending, totals, values, share, lanes, lane); });
+    };
+    if constexpr (Rule::averages && !Rule::counts && sizeof(S) < sizeof(double)) {
+      if (n == __builtin_floor(n)) return finish_each(WholeDivision(n));
+    }
+    finish_each(Division{n});
   }
 
   // Lanes that share a statistic merge in order, and its results are spread over them again for the map.
@@ -269,7 +288,7 @@ struct Loops {
         merge_parts<Rule>(totals.from(lane), values, totals.from(l), totals.count, 1);
         values += totals.count;
       }
-      finish_lane(ending, totals, values, lanes, lane);
+      finish_lane(ending, totals, values, Division{values - ending.ddof}, lanes, lane);
       if constexpr (Rule::weighs_lanes) Rule::correct(job, slab, totals.from(lane), lanes, lane, pooled);
       for (int l = lane + 1; l < lane + pooled; ++l) {
         for (const LaneName slot : Rule::slots) lanes.of[slot][l] = lanes.of[slot][lane];
@@ -283,8 +302,7 @@ struct Loops {
     const auto pooled = static_cast<int>(g.pooled);
     if (pooled == 1) {
       const Ending ending(job);
-      const double count = totals.count;
-      each_lane(slab.lanes, [&](int lane) { finish_lane(ending, totals, count, lanes, lane); });
+      finish_lanes(ending, slab.lanes, totals, lanes);
     } else {
       finish_pooled(job, slab, totals, lanes);
     }

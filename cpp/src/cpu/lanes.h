@@ -247,22 +247,27 @@ NORMKIT_INLINE Lanes<T, count> broadcast_lanes(T value) {
   return lanes;
 }
 
-// The lanes' halves meet, side by side: a and b hold `width / stretch` results each, of `stretch` lanes, and what comes
-// out holds all of them, of half as many.
-template <int stretch, class T, class Combine, int... lane>
+// Lanes meet their partners, those of two vectors at once: where `lane & half` is 0 those of a, elsewhere those of b.
+// One blend and one shuffle, since processors have more ways to do the first. `combine` must commute.
+template <int half, class T, class Combine, int... lane>
 NORMKIT_INLINE Vec<T> fold_pair(Vec<T> a, Vec<T> b, Combine combine, Sequence<lane...>) {
-  constexpr int half = stretch / 2;
-  const Vec<T> low{__builtin_shufflevector(a.raw, b.raw, (lane / half * stretch + lane % half)...)};
-  const Vec<T> high{__builtin_shufflevector(a.raw, b.raw, (lane / half * stretch + lane % half + half)...)};
-  return combine(low, high);
+  constexpr int n = Vec<T>::width;
+  const Vec<T> own{__builtin_shufflevector(a.raw, b.raw, (lane & half ? n + lane : lane)...)};
+  if constexpr (vector_bytes == 64) {  // shuffles take two vectors
+    return combine(own,
+                   Vec<T>{__builtin_shufflevector(a.raw, b.raw, (lane & half ? n + (lane ^ half) : lane ^ half)...)});
+  } else {
+    const Vec<T> other{__builtin_shufflevector(b.raw, a.raw, (lane & half ? n + lane : lane)...)};
+    return combine(own, partner<half>(other));
+  }
 }
-template <int stretch, class T, class Combine>
+template <int half, class T, class Combine>
 NORMKIT_INLINE void fold_pairs(Vec<T>* v, Combine combine) {
-  if constexpr (stretch > 1) {
-    NORMKIT_UNROLL for (int i = 0; i < stretch / 2; ++i) {
-      v[i] = fold_pair<stretch>(v[2 * i], v[2 * i + 1], combine, typename NumbersTo<Vec<T>::width>::Numbers{});
+  if constexpr (half > 0) {
+    NORMKIT_UNROLL for (int i = 0; i < half; ++i) {
+      v[i] = fold_pair<half>(v[i], v[i + half], combine, typename NumbersTo<Vec<T>::width>::Numbers{});
     }
-    fold_pairs<stretch / 2>(v, combine);
+    fold_pairs<half / 2>(v, combine);
   }
 }
 // What fold_vector makes of each of as many vectors as a vector has lanes, in their order.
@@ -270,7 +275,7 @@ template <class T, class Combine>
 NORMKIT_INLINE Vec<T> fold_vectors(const Vec<T>* vectors, Combine combine) {
   Vec<T> v[Vec<T>::width];
   NORMKIT_UNROLL for (int i = 0; i < Vec<T>::width; ++i) v[i] = vectors[i];
-  fold_pairs<Vec<T>::width>(v, combine);
+  fold_pairs<Vec<T>::width / 2>(v, combine);
   return v[0];
 }
 

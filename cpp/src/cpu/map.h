@@ -193,15 +193,18 @@ struct NormalizeMap : Cursor<C, S> {
   static constexpr bool side_by_side = true;
   static constexpr bool is_read_again = false;
   const C *weight, *bias;
+  std::int64_t weight_step, bias_step;
 
   NORMKIT_INLINE NormalizeMap(const Job& job, const Start& start, const OuterIndex& index, const LanesView<C>& lanes)
       : Cursor<C, S>(job, start, index, lanes),
-        weight(static_cast<const C*>(job.weight) + param_offset(job, start, index)),
-        bias(static_cast<const C*>(job.bias) + param_offset(job, start, index)) {}
+        weight(static_cast<const C*>(job.weight) + param_offset(job, start, index) * job.weight_step),
+        bias(static_cast<const C*>(job.bias) + param_offset(job, start, index) * job.bias_step),
+        weight_step(job.weight_step),
+        bias_step(job.bias_step) {}
   NORMKIT_INLINE void advance(const Axis& axis, std::int64_t lane_step) {
     Cursor<C, S>::advance(axis, lane_step);
-    weight += axis.param_stride;
-    bias += axis.param_stride;
+    weight += axis.param_stride * weight_step;
+    bias += axis.param_stride * bias_step;
   }
 
   struct Run : OneResult<C, S> {

@@ -61,6 +61,7 @@ struct NarrowBlock {
   using Reader = ReaderOf<C, S>;
   using Wide = NarrowBlock<double, S, ReaderOf>;
   static constexpr bool may_leave_range = !is_float16<S>;
+  static constexpr bool is_double = sizeof(S) == sizeof(double);
   using LaneVectors = Lanes<C, vectors>;
 
   const Job* job;

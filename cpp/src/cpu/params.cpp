@@ -48,14 +48,26 @@ void gather(const Param& param, const std::array<Axis*, 5>& axes, const Strides&
   });
 }
 
+// As long as any run along which parameters vary (schedule.cpp).
+template <class C>
+constexpr auto constants(C value) {
+  std::array<C, std::max(row_block, most_columns)> run{};
+  run.fill(value);
+  return run;
+}
+template <class C>
+constexpr auto ones = constants(C{1});
+template <class C>
+constexpr auto zeros = constants(C{0});
+
 template <class C>
 void prepare(std::span<const Param> given, Geometry& g, Params& params) {
   const auto axes = axes_in_order(g);
-  static constexpr C one{1};
-  static constexpr C zero{0};
+  const auto constant = [](const Param& param) { return param.absent == 1.0 ? ones<C>.data() : zeros<C>.data(); };
   if (std::ranges::none_of(given, [](const Param& param) { return static_cast<bool>(param.given); })) {
     for (Axis* axis : axes) axis->param_stride = 0;
-    for (std::size_t k = 0; k < given.size(); ++k) params.values[k] = given[k].absent == 1.0 ? &one : &zero;
+    for (std::size_t k = 0; k < given.size(); ++k) params.values[k] = constant(given[k]);
+    std::fill_n(params.steps, given.size(), 0);
     return;
   }
   Strides from, to;
@@ -69,6 +81,11 @@ void prepare(std::span<const Param> given, Geometry& g, Params& params) {
   constexpr DType work = sizeof(C) == 4 ? DType::float32 : DType::float64;
   for (std::size_t k = 0; k < given.size(); ++k) {
     const Param& param = given[k];
+    params.steps[k] = param.given || param.is_laid_out ? 1 : 0;
+    if (params.steps[k] == 0) {
+      params.values[k] = constant(param);
+      continue;
+    }
     if (in_order && param.given && param.given.dtype == work && param.offset == 0.0) {
       params.values[k] = param.given.data;
       continue;

@@ -11,6 +11,7 @@ struct RangeRule {
   static constexpr bool counts = false;
   static constexpr int terms = 2;
   static constexpr bool weighs_lanes = false;
+  static constexpr bool averages = false;
   static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
   template <class C, class S>
   using Reader = ValuesReader<C, S>;
@@ -34,7 +35,8 @@ struct RangeRule {
   }
 
   template <class C>
-  static NORMKIT_INLINE void finish(const Ending&, double* total, double, const LanesView<C>& lanes, int lane) {
+  static NORMKIT_INLINE void finish(const Ending&, double* total, double, const Division&, const LanesView<C>& lanes,
+                                    int lane) {
     const RangeMapping<C> mapping = range_mapping(static_cast<C>(total[0]), static_cast<C>(total[1]));
     lanes.of[lane_mean_high][lane] = mapping.minus_low;
     lanes.of[lane_mean_low][lane] = mapping.unit;
@@ -48,6 +50,7 @@ struct ValidRangeRule {
   static constexpr bool counts = true;
   static constexpr int terms = 3;
   static constexpr bool weighs_lanes = false;
+  static constexpr bool averages = false;
   static constexpr LaneName slots[] = {lane_scale};
   template <class C, class S>
   using Reader = typename ReaderOf<of, C, S>::Type;
@@ -73,7 +76,8 @@ struct ValidRangeRule {
 
   // Nothing is mapped.
   template <class C>
-  static NORMKIT_INLINE void finish(const Ending&, double*, double, const LanesView<C>& lanes, int lane) {
+  static NORMKIT_INLINE void finish(const Ending&, double*, double, const Division&, const LanesView<C>& lanes,
+                                    int lane) {
     lanes.of[lane_scale][lane] = C{0};
   }
 };

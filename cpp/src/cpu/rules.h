@@ -5,7 +5,9 @@
 //   Reader                   what its folds read
 //   slots                    the lanes (kernel_table.h) that `finish` fills for the map
 //   weighs_lanes             whether pooled lanes are weighed before they merge (cpu/gradient.h)
-//   fold(block, so_far, parts), merge(a, b, weight, cross), finish(ending, ...)
+//   fold(block, so_far, parts), merge(a, b, weight, cross)
+//   averages                 whether `finish` divides by the count
+//   finish(ending, total, count, share, lanes, lane), where share.of(v) is v / (count - ddof)
 #pragma once
 
 #include "cpu/folds.h"
@@ -29,6 +31,30 @@ struct PartsView {
 template <class C>
 struct LanesView {
   C* of[lane_count];
+};
+
+// v / n.
+struct Division {
+  double n;
+  NORMKIT_INLINE double of(double v) const { return v / n; }
+};
+#if defined(__FMA__) || defined(__ARM_NEON)
+constexpr bool has_fma = true;
+#else
+constexpr bool has_fma = false;
+#endif
+// The same bits for a whole n, in a few instructions of a vector instead of a division, which takes sixteen cycles:
+// v - q * n is exact, and v / n is never so near to the middle between two numbers that the rounding of 1 / n tells
+// (n < 2^50, v normal: sums of floats and of their squares are). Infinities alone go another way.
+struct WholeDivision {
+  double n, reciprocal;
+  explicit WholeDivision(double whole) : n(whole), reciprocal(1.0 / whole) {}
+  NORMKIT_INLINE double of(double v) const {
+    if constexpr (!has_fma) return v / n;
+    const double q = v * reciprocal;
+    const double rest = __builtin_fma(-q, n, v);
+    return rest == rest ? __builtin_fma(rest, reciprocal, q) : q;
+  }
 };
 
 // What `finish` wants of a job: a copy that no store can reach, so that its loops are loops over vectors.
@@ -125,6 +151,7 @@ struct VarianceRule {
   static constexpr int terms = ranged ? 5 : counts ? 3 : 2;
   static constexpr int count_at = terms - 1;
   static constexpr bool weighs_lanes = false;
+  static constexpr bool averages = true;
   static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
   template <class C, class S>
   using Reader = typename ReaderOf<of, C, S>::Type;
@@ -153,19 +180,31 @@ struct VarianceRule {
     widen_where_needed<VarianceRule>(block, so_far, sums[1], parts);
   }
 
+  // By how many values a block has, if they all count.
+  template <class Block>
+  static NORMKIT_INLINE auto division_of(double all) {
+    return typename Choose < counts || Block::is_double, Division, WholeDivision > ::Type{all};
+  }
+
   template <class Block, class C>
   static void find_shifts(const Block& block, const PartsView<terms>* so_far, C (&shift)[Block::width]) {
     const Block head = block.head();
     C pilot[counts ? 2 : 1][Block::width];
-    block.first(shift);
-    head.template reduce<Sums>(shift, pilot);
+    if constexpr (requires { head.template reduce_about_first<Sums>(shift, pilot); }) {
+      head.template reduce_about_first<Sums>(shift, pilot);
+    } else {
+      block.first(shift);
+      head.template reduce<Sums>(shift, pilot);
+    }
     const auto all = static_cast<double>(head.piece.count());
+    const auto share = division_of<Block>(all);
     each_lane(block.computed(), [&](int l) {
       if (counts && so_far != nullptr && so_far->term[count_at][l] > 0.0) {
         shift[l] = static_cast<C>(so_far->term[0][l]);
       } else if (!counts || pilot[counts ? 1 : 0][l] > C{0}) {
-        const double n = counts ? static_cast<double>(pilot[counts ? 1 : 0][l]) : all;
-        shift[l] = static_cast<C>(shift[l] + static_cast<double>(pilot[0][l]) / n);
+        const auto sum = static_cast<double>(pilot[0][l]);
+        const double mean = counts ? sum / static_cast<double>(pilot[counts ? 1 : 0][l]) : share.of(sum);
+        shift[l] = static_cast<C>(shift[l] + mean);
       }
     });
   }
@@ -179,13 +218,15 @@ struct VarianceRule {
     if constexpr (ranged && of != Of::present_with_range) {
       if (!omits_nan) find_nan(block, sums);
     }
+    const auto share = division_of<Block>(all);
     each_lane(block.computed(), [&](int l) {
       const double found = counts ? static_cast<double>(sums[counts ? 2 : 0][l]) : all;
       const double n = counted<of>(found, all, omits_nan);
       const auto known = [&](double value) {
         return of == Of::present_with_range && found != n ? __builtin_nan("") : value;
       };
-      const Part part = moments_about(shift[l], known(sums[0][l]), sums[1][l], counts && n == 0.0 ? 1.0 : n);
+      const double s1 = known(sums[0][l]);
+      const Part part = moments_about(shift[l], s1, sums[1][l], counts ? s1 / (n == 0.0 ? 1.0 : n) : share.of(s1));
       parts.term[0][l] = counts && n == 0.0 ? 0.0 : part.first;
       parts.term[1][l] = part.second;
       if constexpr (ranged) {
@@ -265,12 +306,12 @@ struct VarianceRule {
     }
   }
 
-  template <class C>
-  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes,
-                                    int lane) {
+  template <class C, class Share>
+  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const Share& share,
+                                    const LanesView<C>& lanes, int lane) {
     const auto high = static_cast<C>(total[0]);
     // Too few valid values for ddof have no variance, but for those that do not deviate at all.
-    double variance = total[1] / (count - ending.ddof);
+    double variance = share.of(total[1]);
     if (counts && count <= ending.ddof) variance = total[1] == 0.0 ? 0.0 : __builtin_nan("");
     lanes.of[lane_mean_high][lane] = high;
     lanes.of[lane_mean_low][lane] = static_cast<C>(total[0] - static_cast<double>(high));
@@ -283,6 +324,7 @@ struct MeanSquareRule {
   static constexpr bool counts = false;
   static constexpr int terms = 2;
   static constexpr bool weighs_lanes = false;
+  static constexpr bool averages = true;
   static constexpr LaneName slots[] = {lane_mean_high, lane_mean_low, lane_scale};
   template <class C, class S>
   using Reader = ValuesReader<C, S>;
@@ -303,12 +345,12 @@ struct MeanSquareRule {
 
   static NORMKIT_INLINE void merge(double* a, const double* b, double, double) { a[1] += b[1]; }
 
-  template <class C>
-  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double count, const LanesView<C>& lanes,
-                                    int lane) {
+  template <class C, class Share>
+  static NORMKIT_INLINE void finish(const Ending& ending, double* total, double, const Share& share,
+                                    const LanesView<C>& lanes, int lane) {
     lanes.of[lane_mean_high][lane] = C{0};
     lanes.of[lane_mean_low][lane] = C{0};
-    lanes.of[lane_scale][lane] = narrowed<C>(reciprocal_std(total[1] / count, ending.eps));
+    lanes.of[lane_scale][lane] = narrowed<C>(reciprocal_std(share.of(total[1]), ending.eps));
   }
 };
 

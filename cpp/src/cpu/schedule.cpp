@@ -158,7 +158,8 @@ Grid map_grid_of(const Job& job) {
   const Geometry& g = job.geometry;
   const std::int64_t positions = g.reduced[0].extent * g.reduced[1].extent;
   const bool enough = g.kept_count() * positions >= map_pieces_per_thread * available_threads();
-  if (g.schedule == Schedule::columns || positions == 1 || !enough) return job.grid;
+  const bool short_params = g.reduced[2].param_stride == 0 || g.reduced[2].extent <= row_block;  // Job::weight_step
+  if (g.schedule == Schedule::columns || positions == 1 || !enough || !short_params) return job.grid;
   return {1, 1, positions, 1, positions};
 }
 
@@ -299,6 +300,7 @@ bool keeps_threads_busy(std::int64_t chunks, std::int64_t bytes) { return balanc
 
 void run_by_chunks(Job& job, DType dtype, std::int64_t bytes_per_value) {
   const Kernels& kernels = kernels_of(job, dtype);
+  if (job.grid.chunks == 1) return kernels.run(job, 0, job.slabs);
   const Partials partials(job);
   auto by_chunks = [&](const Team& team) {
     team.share(job.grid.chunks,

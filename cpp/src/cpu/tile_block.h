@@ -17,6 +17,7 @@ struct TileBlock {
   using Reader = ReaderOf<C, S>;
   using Wide = TileBlock<double, S, ReaderOf>;
   static constexpr bool may_leave_range = true;
+  static constexpr bool is_double = sizeof(S) == sizeof(double);
 
   const Job* job;
   Start start;  // of the first lane

@@ -36,7 +36,7 @@ struct TileLanes {
 };
 
 // Lanes that are missing from a whole vector's worth, on every instruction set, are the last one once more.
-inline int padded(int lanes) { return (lanes + int{most_rows} - 1) / int{most_rows} * int{most_rows}; }
+inline int padded(int lanes) { return (lanes + 15) / 16 * 16; }
 
 // Of an operand, seen from a tile: where each lane's runs begin.
 template <class S>
@@ -292,17 +292,19 @@ class Tiles {
     tile_.bias = job_.bias;
     if (!by_lane && !by_position) return;
     const int count = by_lane ? lanes.count : 1;
-    gather(lanes, count, step, static_cast<const C*>(job_.weight), weight_);
-    gather(lanes, count, step, static_cast<const C*>(job_.bias), bias_);
+    gather(lanes, count, step, static_cast<const C*>(job_.weight), job_.weight_step, weight_);
+    gather(lanes, count, step, static_cast<const C*>(job_.bias), job_.bias_step, bias_);
     tile_.weight = weight_;
     tile_.bias = bias_;
+    tile_.weight_step = tile_.bias_step = 1;
   }
   bool repeats() const {
     const Geometry& g = job_.geometry;
     return g.kept[0].param_stride == 0 && job_.tile_lanes % g.kept[1].extent == 0;
   }
 
-  void gather(const TileLanes& lanes, int count, std::int64_t step, const C* values, C* to) const {
+  void gather(const TileLanes& lanes, int count, std::int64_t step, const C* values, std::int64_t values_step,
+              C* to) const {
     const Geometry& g = job_.geometry;
     std::int64_t offset[most_tile_lanes];
     lanes.offsets(g.kept[0].param_stride, g.kept[1].param_stride, offset);
@@ -311,7 +313,9 @@ class Tiles {
       std::int64_t at = 0;
       for (int a = 0; a < 3; ++a) at += index[a] * job_.outer[a].param_stride;
       for (std::int64_t i = 0; i < (step == 0 ? 1 : g.reduced[2].extent); ++i, to += step) {
-        for (int l = 0; l < count; ++l) to[l] = load_value(values + offset[l] + at + i * g.reduced[2].param_stride);
+        for (int l = 0; l < count; ++l) {
+          to[l] = load_value(values + (offset[l] + at + i * g.reduced[2].param_stride) * values_step);
+        }
       }
     });
   }

@@ -114,7 +114,7 @@ struct VarianceSums {
     Part<terms> part;
     part.term[0] = count;
     if (count > 0.0) {
-      const detail::Part moments = moments_about(static_cast<double>(shift), s1, s2, count);
+      const detail::Part moments = moments_about(static_cast<double>(shift), s1, s2, s1 / count);
       part.term[1] = centred ? moments.first : 0.0;
       part.term[2] = centred ? moments.second : s2;
     }
