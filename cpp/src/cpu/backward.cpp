@@ -325,7 +325,7 @@ bool go_together(const Request& by_statistics, const Request& by_parameters) {
          r.schedule == Schedule::rows && c.schedule == Schedule::columns && r.kept[0].extent == 1 &&
          c.kept[0].extent == 1 && c.reduced[0].extent == 1 && c.reduced[1].extent == 1 &&
          r.kept[1].extent == c.reduced[2].extent &&
-         !is_tiled(r, Task::gradient, Column::statistics, by_statistics.dtype) &&
+         !is_tiled(r, Column::statistics) &&
          (grid(c).blocks > 1 || c.size() * bytes_per_value(by_parameters) <= cached_bytes) &&
          keeps_threads_busy(grid(c).chunks, c.size() * bytes_per_value(by_parameters));
 }

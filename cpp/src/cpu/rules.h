@@ -1,12 +1,12 @@
 // What is taken of a block, how blocks merge, and what becomes of the total: one rule per kind of statistic.
 // A rule sees `width` statistics side by side (blocks.h) and never a tensor. It has
-//   terms                    how many numbers it knows of a statistic, in float64 (math.h: Part, then what is said
-//   below) counts                   whether the last of them is a count: without one, all of a block's values count
+//   terms                    how many numbers it knows of a statistic, in float64 (Part in math.h, then others)
+//   counts                   whether the last of them is a count: without one, all of a block's values count
+//   averages                 whether `finish` divides by the count
 //   Reader                   what its folds read
 //   slots                    the lanes (kernel_table.h) that `finish` fills for the map
 //   weighs_lanes             whether pooled lanes are weighed before they merge (cpu/gradient.h)
 //   fold(block, so_far, parts), merge(a, b, weight, cross)
-//   averages                 whether `finish` divides by the count
 //   finish(ending, total, count, share, lanes, lane), where share.of(v) is v / (count - ddof)
 #pragma once
 

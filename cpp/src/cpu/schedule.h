@@ -39,8 +39,9 @@ void run_by_chunks(Job& job, DType dtype, std::int64_t bytes_per_value);
 bool keeps_threads_busy(std::int64_t chunks, std::int64_t bytes);
 /// Whether lanes are pooled over each of which weight is constant.
 bool pools_weighed_lanes(const Geometry& geometry);
-/// Whether `run` goes by tiles (kernel_table.h).
-bool is_tiled(const Geometry& geometry, Task task, Column column, DType dtype);
+/// Whether `run` goes by tiles (kernel_table.h), where runs of up to `longest` values are short.
+inline constexpr std::int64_t short_run = 4;
+bool is_tiled(const Geometry& geometry, Column column, std::int64_t longest = short_run);
 
 const Kernels& kernels_of(const Job& job, DType dtype);
 
