@@ -72,7 +72,7 @@ class Call {
     return nb::tuple(results);
   }
 
-  Forward arguments{.x = {}};
+  Forward arguments;
 
  private:
   void prepare_statistics(const Normalizer& norm) {

@@ -110,8 +110,8 @@ Extents dense_strides(const Extents& shape, const std::vector<int>& order, std::
 std::string describe(const Normalizer& norm, const Extents& shape, const Extents& x, const Extents& y) {
   std::string text = norm.name;
   const auto list = [&](const char* what, const Extents& values) {
-    text += std::string(" ") + what;
-    for (const std::int64_t value : values) text += " " + std::to_string(value);
+    text.append(" ").append(what);
+    for (const std::int64_t value : values) text.append(" ").append(std::to_string(value));
   };
   list("shape", shape);
   list("x", x);

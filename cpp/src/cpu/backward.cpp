@@ -324,8 +324,7 @@ bool go_together(const Request& by_statistics, const Request& by_parameters) {
   return !by_statistics.statistics_given && by_statistics.plan.loop_count == 0 && by_parameters.plan.loop_count == 0 &&
          r.schedule == Schedule::rows && c.schedule == Schedule::columns && r.kept[0].extent == 1 &&
          c.kept[0].extent == 1 && c.reduced[0].extent == 1 && c.reduced[1].extent == 1 &&
-         r.kept[1].extent == c.reduced[2].extent &&
-         !is_tiled(r, Column::statistics) &&
+         r.kept[1].extent == c.reduced[2].extent && !is_tiled(r, Column::statistics, short_gradient_run) &&
          (grid(c).blocks > 1 || c.size() * bytes_per_value(by_parameters) <= cached_bytes) &&
          keeps_threads_busy(grid(c).chunks, c.size() * bytes_per_value(by_parameters));
 }
