@@ -99,7 +99,7 @@ struct Rescale {
 // `count` runs of `length` elements, the first at `index` on the outer axes. `lane_step`: from one to the next.
 template <class Map, int lane_step, class Lanes>
 NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const Lanes& lanes, const OuterIndex& index,
-                             std::int64_t length, std::int64_t count, const Axis& axis, std::int64_t next) {
+                             std::int64_t length, std::int64_t count, const Axis& axis, Ahead next) {
   Map map(job, start, index, lanes);
   if constexpr (Map::side_by_side && lane_step == 0) {
     if (axis.param_stride == 0) {
@@ -126,7 +126,7 @@ NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const Lanes& la
 }
 
 template <class Map, bool rows, class Lanes>
-void map_piece(const Job& job, const Slab& slab, const Piece& where, const Lanes& lanes, std::int64_t next) {
+void map_piece(const Job& job, const Slab& slab, const Piece& where, const Lanes& lanes, Ahead next) {
   if (rows && where.outer_end - where.outer_begin == 1) {  // one run of each row
     OuterIndex index;
     outer_index(job, where.outer_begin, index);
@@ -165,10 +165,6 @@ struct Loops {
     C values[3][width];
   };
 
-  static const S* data(const Job& job, const Slab& slab) {
-    return operand_at<const S>(job, {slab.k0, slab.lane, 0, 0}, operand_x);
-  }
-
   // The block b, onto those before it.
   static void fold_block(const Job& job, const Slab& slab, std::int64_t b, Totals& totals) {
     if (job.before_block != nullptr && slab.lane == 0) job.before_block(job.context, b);
@@ -177,7 +173,7 @@ struct Loops {
     const Block block{&job, {slab.k0, slab.lane, 0, 0}, slab.lanes, piece(job, job.grid, b)};
     const auto count = static_cast<double>(block.piece.count());
     if constexpr (Then::adds) {
-      if (job.adds) map_piece<AddMap<C, S>, rows>(job, slab, block.piece, LanesView<C>{}, 0);
+      if (job.adds) map_piece<AddMap<C, S>, rows>(job, slab, block.piece, LanesView<C>{}, Ahead{});
     }
     if (totals.count == 0.0) {
       Rule::fold(block, nullptr, totals);
@@ -357,8 +353,7 @@ struct Loops {
   // --- map ----------------------------------------------------------------------------------------------------------
 
   template <bool params_vary>
-  static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
-                         std::int64_t next) {
+  static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes, Ahead next) {
     using Map = typename Then::template Map<C, S, !rows, params_vary>;
     const Grid& grid = job.map_grid;
     const auto [begin, end] = blocks_of(grid, chunk);
@@ -371,8 +366,7 @@ struct Loops {
     for (std::int64_t b = begin; b < end; ++b) map_piece<Map, rows>(job, slab, piece(job, grid, b), lanes, next);
   }
 
-  static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
-                        std::int64_t next) {
+  static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes, Ahead next) {
     const Axis& unit = rows ? job.geometry.reduced[2] : job.geometry.kept[1];
     if (Then::splits_params && unit.param_stride != 0) {
       map_blocks<Then::splits_params>(job, slab, chunk, lanes, next);
@@ -386,7 +380,7 @@ struct Loops {
       for (std::int64_t u = end - 1; u >= begin; --u) {
         const Unit unit = unit_at(job, job.map_grid, u);
         const Slab slab = slab_at(job, unit.k0, unit.index);
-        map_chunk(job, slab, unit.chunk, kept_lanes(job, slab), 0);
+        map_chunk(job, slab, unit.chunk, kept_lanes(job, slab), Ahead{});
       }
       if (job.streams) fence();
     }
@@ -411,10 +405,16 @@ struct Loops {
       finish_slab(job, slab, totals, lanes);
       if constexpr (has_map) {
         if (!maps(job)) continue;
-        std::int64_t next = 0;
+        Ahead next;
         if (job.slabs_stay_cached && s + 1 < end) {
           const auto [next_k0, next_index] = divide(s + 1, along);
-          next = data(job, slab_at(job, next_k0, next_index)) - data(job, slab);
+          const Slab after = slab_at(job, next_k0, next_index);
+          const auto distance = [&](int operand) {
+            return operand_at<S>(job, {after.k0, after.lane, 0, 0}, operand) -
+                   operand_at<S>(job, {slab.k0, slab.lane, 0, 0}, operand);
+          };
+          next.x = distance(operand_x);
+          if (job.fetches_results) next.y = distance(operand_out);
         }
         for (std::int64_t chunk = job.map_grid.chunks - 1; chunk >= 0; --chunk) {
           map_chunk(job, slab, chunk, lanes, next);

@@ -162,6 +162,13 @@ NORMKIT_INLINE void prefetch(const S* x, std::int64_t i, std::int64_t next) {
   __builtin_prefetch(reinterpret_cast<const void*>(address), 0, 2);  // NOLINT(performance-no-int-to-ptr)
 }
 
+// Asks for what will be written there. A store waits for its line, and all that come after it do.
+template <class S>
+NORMKIT_INLINE void prefetch_to_write(const S* y, std::int64_t i, std::int64_t next) {
+  const auto address = reinterpret_cast<std::uintptr_t>(y) + static_cast<std::uintptr_t>(i + next) * sizeof(S);
+  __builtin_prefetch(reinterpret_cast<const void*>(address), 1, 3);  // NOLINT(performance-no-int-to-ptr)
+}
+
 // --- the first n < width elements: the rest is not touched ----------------------------------------------------------
 
 // Before what serves the ends of runs, in very many places: a few masked instructions, or a call.

@@ -225,7 +225,7 @@ class Tiles {
     const Piece all{0, job_.outer[0].extent * job_.outer[1].extent * job_.outer[2].extent, 0,
                     job_.geometry.reduced[2].extent};
     for (int l = 0; l < lanes.count; ++l) {
-      map_piece<AddMap<C, S>, true>(job_, {lanes.k0[l], lanes.k1[l], 1}, all, LanesView<C>{}, 0);
+      map_piece<AddMap<C, S>, true>(job_, {lanes.k0[l], lanes.k1[l], 1}, all, LanesView<C>{}, Ahead{});
     }
   }
 
