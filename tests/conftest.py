@@ -17,6 +17,11 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a second or two; run by default, skip with -m 'not slow'")
 
 
+def pytest_collection_modifyitems(items):
+    """Slow tests first: begun last, one of them would keep a single worker busy at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 def pytest_report_header(config):
     info = normkit.build_info()
     return f"normkit: {info}, NORMKIT_QUICK={os.environ.get('NORMKIT_QUICK', '')!r}"
