@@ -126,6 +126,9 @@ class TestSymbols:
 
 # Kernels of one instruction set will do, and take a third of the time.
 ONE_ISA = f"NORMKIT_ISAS={normkit.build_info()['isas'][0]}"
+# Nothing is inlined, so this is where a kernel would leak if it could. Debug information would name the folder of the
+# build: without it, a compiler cache has the kernels from one build for the next.
+UNOPTIMIZED = ("CMAKE_BUILD_TYPE=Debug", "CMAKE_CXX_FLAGS_DEBUG=-O0", ONE_ISA)
 
 
 def cmake(source: Path, build: Path, *definitions: object) -> None:
@@ -172,14 +175,12 @@ class TestConsumer:
         build_and_run_consumer(tmp_path, f"CMAKE_CXX_COMPILER={compiler}", f"normkit_DIR={folder}")
 
     def test_by_add_subdirectory(self, tmp_path, compiler):
-        # Unoptimized: nothing is inlined, so this is where a kernel would leak if it could.
-        debug = ("CMAKE_BUILD_TYPE=Debug", ONE_ISA)
-        build_and_run_consumer(tmp_path, f"CMAKE_CXX_COMPILER={compiler}", f"NORMKIT_SOURCE_DIR={REPOSITORY}", *debug)
+        compiled = (f"CMAKE_CXX_COMPILER={compiler}", f"NORMKIT_SOURCE_DIR={REPOSITORY}")
+        build_and_run_consumer(tmp_path, *compiled, *UNOPTIMIZED)
         assert symbols.leaks(tmp_path / "normkit" / "libnormkit.a") == []
 
     def test_of_a_shared_library(self, tmp_path):
-        shared = ("BUILD_SHARED_LIBS=ON", "CMAKE_BUILD_TYPE=Debug", ONE_ISA)
-        build_and_run_consumer(tmp_path, f"NORMKIT_SOURCE_DIR={REPOSITORY}", *shared)
+        build_and_run_consumer(tmp_path, f"NORMKIT_SOURCE_DIR={REPOSITORY}", "BUILD_SHARED_LIBS=ON", *UNOPTIMIZED)
         assert (tmp_path / "normkit" / "libnormkit.so").exists()
 
     def test_example_on_a_staged_install(self, tmp_path, staged):
