@@ -1,6 +1,7 @@
 """Two libraries of arrays "on a GPU", whose memory is the host's, for the extension whose GPU is the host too.
 
-`streams` is like CuPy: its arrays can be written, and it says which stream its work is queued on now.
+`streams` is like CuPy: its arrays can be written, and it says which stream its work is queued on now. `frozen` is like
+JAX: neither, but it takes memory of others for arrays.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 class Record(ctypes.Structure):
     """What the emulated GPU has done."""
 
-    _fields_ = [(name, ctypes.c_int64) for name in ("launches", "stream", "device", "allocations")]
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in ("launches", "stream", "device", "allocations", "waits_for_stream", "waits_for_device")
+    ]
 
 
 def emulated_gpu():
@@ -71,6 +75,10 @@ class Array:
     @property
     def host(self):
         return self.memory.copy(order="K")
+
+    @property
+    def device(self):
+        return self.index
 
     def __array_namespace__(self):
         return self.library
@@ -124,4 +132,42 @@ class Streams(Library):
         return Array(self, poisoned(np.empty(shape, dtype)), self.current)
 
 
-streams = Streams()
+class Imported:
+    """Memory of the GPU as NumPy can look at it, for as long as it lives."""
+
+    def __init__(self, exporter):
+        device, self.index = exporter.__dlpack_device__()
+        assert device == CUDA
+        self.capsule = exporter.__dlpack__(stream=2)
+        tensor = tensor_in(self.capsule)
+        assert (tensor.device, tensor.index) == (CUDA, self.index)
+        tensor.device, tensor.index = CPU, 0
+        self.is_brain = tensor.code == BRAIN
+        if self.is_brain:
+            tensor.code = UNSIGNED
+
+    def __dlpack_device__(self):
+        return CPU, 0
+
+    def __dlpack__(self, **_):
+        return self.capsule
+
+
+class Frozen(Library):
+    """Like JAX."""
+
+    def put(self, host, index=0):
+        array = super().put(host, index)
+        array.memory.flags.writeable = False
+        return array
+
+    def asarray(self, host, device):
+        return self.put(host, device)
+
+    def from_dlpack(self, exporter):
+        imported = Imported(exporter)
+        memory = np.from_dlpack(imported)
+        return Array(self, memory.view(BFLOAT16) if imported.is_brain else memory, imported.index)
+
+
+streams, frozen = Streams(), Frozen()

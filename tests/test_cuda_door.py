@@ -6,6 +6,7 @@ is about what goes in and comes out.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import pickle
 
@@ -15,7 +16,7 @@ import pytest
 import cases
 import normkit
 from calls import CALLS, WITH_STATS, V, X, state_of
-from device_arrays import Array, emulated_gpu, streams
+from device_arrays import Array, emulated_gpu, frozen, streams
 from normkit import _core
 
 gpu = emulated_gpu()
@@ -35,14 +36,20 @@ ACTIVATED = {
 
 
 @pytest.fixture(autouse=True)
-def library():
+def clean():
     """What is allocated on the GPU is released: scratch memory by each call, the rest with its owners."""
     gc.collect()
     before = gpu.allocations
-    streams.asked.clear()
-    yield streams
+    for one in (streams, frozen):
+        one.asked.clear()
+    yield
     gc.collect()
     assert gpu.allocations == before
+
+
+@pytest.fixture(params=[streams, frozen], ids=["streams", "frozen"])
+def library(request):
+    return request.param
 
 
 def assert_close(results, expected, library, tolerance=1e-5, index=0):
@@ -85,7 +92,7 @@ def test_forward(library, name, layout, dtype):
     options = {"return_stats": True} if name in WITH_STATS else {}
     results = check(library, CALLS[name], x, v, v, tolerance=TOLERANCE[dtype], **options)
     y = results[0] if options else results
-    assert y.memory.strides == x.strides
+    assert y.memory.strides == (x if library is streams else np.empty(x.shape, x.dtype)).strides
 
 
 @each("name", ["layer_norm", "rms_norm"])
@@ -228,13 +235,20 @@ def test_update_on_the_gpu(library):
 
 def test_state_of_another_gpu(library):
     host, device = trained_states(library)
-    library.current = 1
-    try:
+    with on_gpu_1():
         assert_close(normkit.batch_norm(library.put(X, 1), device), normkit.batch_norm(X, host), library, index=1)
-    finally:
-        library.current = 0
     assert gpu.device == 1
     assert_same_averages(device, host)
+
+
+def test_who_reads_a_state_waits_for_the_gpu():
+    """Whatever stream a batch was taken in on."""
+    _, device = trained_states(streams, batches=1)
+    before = gpu.waits_for_device
+    for read in (lambda: device.running_mean, lambda: device.num_batches_tracked, device.state_dict):
+        read()
+        assert gpu.waits_for_device > before
+        before = gpu.waits_for_device
 
 
 def test_sync(library):
@@ -257,38 +271,93 @@ def test_sync(library):
 # ------------------------------------------------------------------------------------------------------ where it goes
 
 
+@contextlib.contextmanager
+def on_gpu_1():
+    streams.current = 1
+    yield
+    streams.current = 0
+
+
 @each("name", CALLS)
-def test_out(library, name):
-    x, v = library.put(X), library.put(V)
+def test_out(name):
+    x, v = streams.put(X), streams.put(V)
     expected = CALLS[name](X, V, V)
-    out = library.empty_like(x)
+    out = streams.empty_like(x)
     assert CALLS[name](x, v, v, out=out) is out
-    assert_close(out, expected, library)
+    assert_close(out, expected, streams)
     assert CALLS[name](x, v, v, out=x) is x
-    assert_close(x, expected, library)
+    assert_close(x, expected, streams)
 
 
-def test_work_is_queued_on_the_current_stream(library):
+def test_work_is_queued_on_the_current_stream():
     """Nobody waits: nothing is asked of the library, whose own work is in the same queue."""
-    library.stream = 0x1230
+    waits = gpu.waits_for_stream
+    streams.stream = 0x1230
     try:
-        normkit.layer_norm(library.put(X), library.put(V[:5]))
+        normkit.batch_norm(streams.put(X), None, streams.put(V), training=True, mask=streams.put(MASK))
     finally:
-        library.stream = 0
+        streams.stream = 0
     assert (gpu.stream, gpu.device) == (0x1230, 0)
-    assert set(library.asked) == {-1}
-    normkit.layer_norm(library.put(X))
-    assert gpu.stream == 0
+    assert set(streams.asked) == {-1}
+    normkit.layer_norm(streams.put(X))
+    assert (gpu.stream, gpu.waits_for_stream) == (0, waits)
+
+
+def test_arrays_that_name_no_stream_are_waited_for():
+    """They are to be ready on the default stream, and the results are there when the call returns."""
+    waits = gpu.waits_for_stream
+    normkit.batch_norm(frozen.put(X), None, frozen.put(V), training=True, mask=frozen.put(MASK))
+    assert (gpu.stream, gpu.waits_for_stream) == (0, waits + 1)
+    assert frozen.asked == [1, 1, 1]
+
+
+def test_arrays_of_two_libraries():
+    """Work goes to the queue of x, where the others have to be ready."""
+    expected = normkit.layer_norm(X, V[:5])
+    waits = gpu.waits_for_stream
+    streams.stream = 0x1230
+    try:
+        y = normkit.layer_norm(streams.put(X), frozen.put(V[:5]))
+        assert_close(y, expected, streams)
+        assert (gpu.stream, gpu.waits_for_stream) == (0x1230, waits + 1)
+        assert frozen.asked == [0x1230]
+        y = normkit.layer_norm(frozen.put(X), streams.put(V[:5]))
+        assert_close(y, expected, frozen)
+        assert (gpu.stream, gpu.waits_for_stream) == (0, waits + 3)
+        out = streams.empty_like(streams.put(X))
+        assert normkit.layer_norm(frozen.put(X), frozen.put(V[:5]), out=out) is out
+        assert_close(out, expected, streams)
+    finally:
+        streams.stream = 0
+
+
+def test_results_that_are_handed_over_own_their_memory():
+    y = normkit.layer_norm(frozen.put(X))
+    before = gpu.allocations
+    kept = y.memory[1:]
+    del y
+    gc.collect()
+    assert gpu.allocations == before
+    np.testing.assert_allclose(kept, normkit.layer_norm(X)[1:], atol=1e-5)
+    del kept
+    gc.collect()
+    assert gpu.allocations == before - 1
+
+
+def test_results_go_in_again(library):
+    expected = normkit.layer_norm(X, V[:5], return_stats=True)
+    _, *stats = normkit.layer_norm(library.put(X), library.put(V[:5]), return_stats=True)
+    gradients = normkit.layer_norm_backward(library.put(DY), library.put(X), *stats, library.put(V[:5]))
+    assert_close(gradients, normkit.layer_norm_backward(DY, X, *expected[1:], V[:5]), library, 4e-5)
 
 
 def test_another_gpu_than_the_current_one(library):
-    library.current = 1
-    try:
-        y, mean, rstd = normkit.layer_norm(library.put(X, 1), return_stats=True)
-    finally:
-        library.current = 0
+    with on_gpu_1():
+        results = normkit.layer_norm(library.put(X, 1), return_stats=True)
+        masked = normkit.batch_norm(library.put(X, 1), None, training=True, lengths=LENGTHS)
     assert gpu.device == 1
-    assert_close((y, mean, rstd), normkit.layer_norm(X, return_stats=True), library, index=1)
+    assert_close(results, normkit.layer_norm(X, return_stats=True), library, index=1)
+    assert_close(masked, normkit.batch_norm(X, None, training=True, lengths=LENGTHS), library, index=1)
     normkit.layer_norm(library.put(X))
     assert gpu.device == 0
 
@@ -297,7 +366,6 @@ def test_another_gpu_than_the_current_one(library):
 
 MIXTURES = {
     "weight": lambda x, on_gpu: normkit.layer_norm(x, on_gpu(V[:5])),
-    "out": lambda x, on_gpu: normkit.layer_norm(x, out=on_gpu(X)),
     "residual": lambda x, on_gpu: normkit.add_layer_norm(x, on_gpu(X)),
     "mask": lambda x, on_gpu: normkit.batch_norm(x, None, training=True, mask=on_gpu(MASK)),
     "dy": lambda x, on_gpu: normkit.rms_norm_backward(on_gpu(DY), x, on_gpu(np.ones((4, 6), np.float32))),
@@ -320,6 +388,16 @@ def test_devices_are_not_mixed(library, which):
     assert gpu.launches == launches
 
 
+def test_out_of_another_device():
+    for x, out, message in (
+        (streams.put(X), X.copy(), "got x on GPU 0 and another on the CPU"),
+        (X, streams.put(X), "got x on the CPU and another on GPU 0"),
+        (frozen.put(X), streams.put(X, 1), "got x on GPU 0 and another on GPU 1"),
+    ):
+        with pytest.raises(TypeError, match=f"layer_norm: all arrays must be on one device; {message}"):
+            normkit.layer_norm(x, out=out)
+
+
 def test_refusals(library):
     x = library.put(X)
     with pytest.raises(ValueError, match="on_nonfinite=raise would have to wait for the GPU; use skip, or propagate"):
@@ -330,14 +408,15 @@ def test_refusals(library):
         normkit.batch_norm(x, None, training=True, mask=library.put(MASK.astype(np.float32)))
     with pytest.raises(ValueError, match=r"batch_norm: mask must have shape \(4, 5\)"):
         normkit.batch_norm(x, None, training=True, mask=library.put(MASK.T.copy()))
-    frozen = library.put(X)
-    frozen.memory.flags.writeable = False
+    out = library.put(X)
+    if library is streams:
+        out.memory.flags.writeable = False
     with pytest.raises(ValueError, match=r"must be writeable; got a read-only device_arrays\.Array"):
-        normkit.layer_norm(x, out=frozen)
+        normkit.layer_norm(x, out=out)
     entries = normkit.BatchNormState(5).state_dict() | {"running_mean": library.put(V[:5])}
     with pytest.raises(TypeError, match=r"running_mean must be in CPU memory; got a CUDA array; pass running_mean.cpu"):
         normkit.BatchNormState(5).load_state_dict(entries)
     with pytest.raises(TypeError, match="weight must be in CPU memory; got a CUDA array"):
         normkit.fold_batch_norm(library.put(np.ones((6, 3), np.float32)), None, (V, np.abs(V)))
     with pytest.raises(TypeError, match="batch_norm: running_mean must be in CPU memory; got a CUDA array"):
-        _core.batch_norm_with_averages(x, library.put(V), library.put(V), None, None, True, 0.1, 1e-5)
+        _core.batch_norm_with_averages(x, streams.put(V), streams.put(V), None, None, True, 0.1, 1e-5)

@@ -17,6 +17,7 @@ struct Record {
   std::int64_t launches = 0;
   std::int64_t stream = 0, device = 0;  // of the last one
   std::int64_t allocations = 0;         // that have not been released
+  std::int64_t waits_for_stream = 0, waits_for_device = 0;
 };
 Record record;
 
@@ -150,6 +151,8 @@ void drop(void* memory) noexcept { release(memory); }
 void clear(void* memory, std::size_t bytes) { std::memset(memory, 0, bytes); }
 void upload(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
 void download(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+void synchronize_stream() { ++record.waits_for_stream; }
+void synchronize_device() { ++record.waits_for_device; }
 // Less than some rows want.
 int most_shared_bytes() { return 100 << 10; }
 void check_blocks(std::int64_t blocks) {
