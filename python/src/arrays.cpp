@@ -5,7 +5,6 @@
 #include <numpy/arrayobject.h>
 
 #include <algorithm>
-#include <optional>
 
 #include "dlpack.h"
 
@@ -239,22 +238,6 @@ std::vector<std::int64_t> integers(Argument argument, nb::handle given) {
 }
 
 // ---- Arrays of any library ----
-
-std::intptr_t Queue::join(nb::handle array, int device_index) {
-  const std::optional<void*> own = stream_of(array, device_index);
-  if (!is_known) {
-    *this = {.is_known = true, .stream = own.value_or(nullptr), .waits = !own};
-  } else if (!own) {
-    waits = true;  // before the library may have the memory back
-  } else if (*own != stream) {
-    const CudaStream other(*own);
-    wait_for_gpu(device_index);
-  }
-  constexpr std::intptr_t ready = -1;
-  constexpr std::intptr_t default_stream = 1;
-  if (own) return ready;
-  return stream == nullptr ? default_stream : reinterpret_cast<std::intptr_t>(stream);
-}
 
 Input::Input(Argument argument, nb::handle given, TensorView& view, Queue& queue) : array(given) {
   if (PyArray_Check(array.ptr())) {

@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 
 namespace normkit::python {
@@ -190,33 +191,6 @@ bool is_gpu(int device) { return device == dlpack::cuda || device == dlpack::cud
 bool is_on_gpu(nb::handle array) {
   return nb::hasattr(array, "__dlpack_device__") &&
          is_gpu(nb::cast<int>(nb::int_(array.attr("__dlpack_device__")()[0])));
-}
-
-namespace {
-
-void* as_pointer(nb::handle number) {
-  return reinterpret_cast<void*>(nb::cast<std::uintptr_t>(number));  // NOLINT(performance-no-int-to-ptr): it was one
-}
-
-}  // namespace
-
-bool names_stream(nb::handle library) {
-  return nb::hasattr(library, "cuda") && nb::hasattr(library.attr("cuda"), "get_current_stream");
-}
-
-std::optional<void*> stream_of(nb::handle array, int device_index) {
-  if (const Torch* torch = torch_of(array)) {
-    void* stream = nullptr;
-    if (torch->exchange != nullptr && torch->exchange->current_stream != nullptr) {
-      if (torch->exchange->current_stream(dlpack::cuda, device_index, &stream) != 0) throw nb::python_error();
-      return stream;
-    }
-    const nb::object current = nb::module_::import_("torch").attr("cuda").attr("current_stream")(array.attr("device"));
-    return as_pointer(current.attr("cuda_stream"));
-  }
-  const nb::object module = namespace_of(array);
-  if (!names_stream(module)) return std::nullopt;
-  return as_pointer(module.attr("cuda").attr("get_current_stream")().attr("ptr"));
 }
 
 namespace {

@@ -1,8 +1,6 @@
 // Arrays of libraries other than NumPy: PyTorch, and whatever exports DLPack.
 #pragma once
 
-#include <optional>
-
 #include "arrays.h"
 #include "dlpack_abi.h"
 
@@ -39,9 +37,7 @@ nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, 
 nb::object view_exported_mask(Argument argument, nb::handle array, TensorView& view, Queue& queue);
 /// Whether an array of any library lies on a GPU.
 bool is_on_gpu(nb::handle array);
-/// The stream on which the array's library would queue its own work now, where it names one, as PyTorch and CuPy do.
-std::optional<void*> stream_of(nb::handle array, int device_index);
-/// Whether a library other than PyTorch does.
+/// Whether a library other than PyTorch says on which stream it queues its work now, as CuPy does.
 bool names_stream(nb::handle library);
 /// The library of an array, as the array API standard has it.
 nb::object namespace_of(nb::handle array);
