@@ -208,6 +208,20 @@ def test_another_device_than_the_current_one():
     torch.testing.assert_close(y, torch.nn.functional.layer_norm(x, (64,)), rtol=1e-5, atol=1e-5)
 
 
+def test_jax():
+    jax = pytest.importorskip("jax")
+    if jax.default_backend() != "gpu":
+        pytest.skip("a JAX without GPU")
+    host = np.random.default_rng(0).normal(size=(6, 40)).astype(np.float32)
+    for _ in range(20):  # memory changes hands
+        x = jax.numpy.asarray(host) * 2
+        y, mean, rstd = normkit.layer_norm(x, return_stats=True)
+        dx, _, _ = normkit.layer_norm_backward(y, x, mean, rstd)
+        assert isinstance(y, jax.Array) and isinstance(mean, jax.Array) and isinstance(dx, jax.Array)
+        np.testing.assert_allclose(np.asarray(y), normkit.layer_norm(2 * host), atol=1e-5)
+        assert float(jax.numpy.abs(dx + y).max()) > 0.0
+
+
 def test_cupy():
     cupy = pytest.importorskip("cupy")
     x = cupy.asarray(np.random.default_rng(0).normal(size=(6, 40)).astype(np.float32))

@@ -165,6 +165,14 @@ def staged(tmp_path_factory):
     return folder / "prefix"
 
 
+def test_a_gpu_is_emulated_or_there(tmp_path):
+    both = ("-DNORMKIT_CUDA=AUTO", "-DNORMKIT_EMULATED_CUDA=ON")
+    refused = subprocess.run(["cmake", "-S", REPOSITORY, "-B", tmp_path, *both], capture_output=True, text=True)
+    assert refused.returncode != 0
+    message = "normkit: NORMKIT_EMULATED_CUDA stands in for NORMKIT_CUDA, which must be OFF; got 'AUTO'"
+    assert message in " ".join(refused.stderr.split())
+
+
 @pytest.mark.slow
 class TestConsumer:
     def test_of_a_staged_install(self, tmp_path, compiler, staged):

@@ -98,6 +98,9 @@ struct Backend {
   void (*upload)(void* to, const void* from, std::size_t bytes) = nullptr;
   /// Waits for what was queued before.
   void (*download)(void* to, const void* from, std::size_t bytes) = nullptr;
+  /// Waits for what was queued on this thread's stream, or on all of the device's.
+  void (*synchronize_stream)() = nullptr;
+  void (*synchronize_device)() = nullptr;
   /// Memory that outlives a call.
   void* (*keep)(std::size_t bytes) = nullptr;
   void (*drop)(void* memory) noexcept = nullptr;

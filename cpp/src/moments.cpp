@@ -65,7 +65,7 @@ RunningStats::RunningStats(const RunningStats& other)
   if (other.on_device_ == nullptr) return;
   const detail::BackendOf device(other.device_, other.device_index_);
   const detail::Backend& backend = device;
-  counts_ = other.read_counts();
+  counts_ = other.read_counts();  // having waited
   backend.download(averages_.data(), static_cast<std::byte*>(other.on_device_) + sizeof(Counts), averages_.size());
 }
 
@@ -123,8 +123,10 @@ void RunningStats::move_from_host(Device device, int index) {
 RunningStats::Counts RunningStats::read_counts() const {
   if (on_device_ == nullptr) return counts_;
   const detail::BackendOf device(device_, device_index_);
+  const detail::Backend& backend = device;
+  backend.synchronize_device();  // batches may have been taken in on any stream
   Counts counts;
-  static_cast<const detail::Backend&>(device).download(&counts, on_device_, sizeof counts);
+  backend.download(&counts, on_device_, sizeof counts);
   return counts;
 }
 

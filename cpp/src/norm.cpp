@@ -183,8 +183,10 @@ void forward(const Normalizer& norm, const Forward& a) {
   std::vector<Moments> batch;
   std::span<Moments> moments = a.moments;
   const bool runs_on_device = a.running != nullptr && a.x.device == Device::cuda;
-  if (runs_on_device && !a.sync) check_running(*a.running);
-  if (runs_on_device) a.running->move_to(a.x.device, a.x.device_index);
+  if (a.running != nullptr && !a.sync) {
+    if (runs_on_device) check_running(*a.running);
+    a.running->move_to(a.x.device, a.x.device_index);
+  }
   if (((a.running != nullptr && !runs_on_device) || a.sync) && moments.empty()) {
     batch.resize(static_cast<std::size_t>(statistics));
     moments = batch;
@@ -192,8 +194,9 @@ void forward(const Normalizer& norm, const Forward& a) {
   if (a.sync) {
     std::ranges::fill(moments, Moments{});
     forward_in_group(norm, a, moments, backend, request);
-    if (a.running != nullptr) a.running->update(moments);
-    return;
+    if (a.running == nullptr) return;
+    a.running->update(moments);
+    return a.running->move_to(a.x.device, a.x.device_index);
   }
   request.mean = a.mean.data;
   request.rstd = a.rstd.data;

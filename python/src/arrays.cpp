@@ -196,12 +196,12 @@ DType statistics_dtype(Argument argument, nb::handle spelling) {
 
 // ---- Masks and lengths ----
 
-nb::object view_mask(Argument argument, nb::handle given, TensorView& view) {
+nb::object view_mask(Argument argument, nb::handle given, TensorView& view, Queue& queue) {
   nb::object owner = nb::borrow(given);
   if (!PyArray_Check(given.ptr())) {
     if (!nb::hasattr(given, "__dlpack__")) refuse_kind(argument, given);
     if (is_on_gpu(given)) {
-      owner = view_exported_mask(argument, given, view);
+      owner = view_exported_mask(argument, given, view, queue);
       if (view.rank >= max_rank) refuse_rank(argument, view.rank);
       return owner;
     }
@@ -239,13 +239,7 @@ std::vector<std::int64_t> integers(Argument argument, nb::handle given) {
 
 // ---- Arrays of any library ----
 
-namespace {
-
-thread_local void* last_stream = nullptr;
-
-}  // namespace
-
-Input::Input(Argument argument, nb::handle given, TensorView& view) : array(given) {
+Input::Input(Argument argument, nb::handle given, TensorView& view, Queue& queue) : array(given) {
   if (PyArray_Check(array.ptr())) {
     library = Library::numpy;
     if (!view_numpy(argument, array, view)) {
@@ -255,30 +249,30 @@ Input::Input(Argument argument, nb::handle given, TensorView& view) : array(give
     }
   } else if (const Torch* torch = torch_of(array)) {
     library = Library::torch;
-    owner_ = view_torch(*torch, argument, array, view);
+    owner_ = view_torch(*torch, argument, array, view, queue);
   } else {
     library = Library::other;
-    owner_ = view_exporter(argument, array, view, /*for_writing=*/false);
+    owner_ = view_exporter(argument, array, view, queue, /*for_writing=*/false);
   }
   device = view.device;
+  device_index = view.device_index;
   if (device != Device::cuda) return;
   if (!built_with_cuda()) {
     refuse(PyExc_RuntimeError, argument, "must be in CPU memory, since this build has no CUDA backend", "a CUDA array",
            "copy it to the CPU, or install a build with NORMKIT_CUDA=ON");
   }
-  last_stream = stream_of(array, view.device_index);
 }
-
-void* queued_stream() noexcept { return last_stream; }
 
 nb::object numpy_to_device(nb::handle array, nb::handle like) {
   if (torch_of(like) != nullptr) {
     return nb::module_::import_("torch").attr("as_tensor")(array, nb::arg("device") = like.attr("device"));
   }
-  return namespace_of(like).attr("asarray")(array);
+  const nb::object library = namespace_of(like);
+  if (names_stream(library)) return library.attr("asarray")(array);
+  return library.attr("asarray")(array, nb::arg("device") = like.attr("device"));
 }
 
-Output Output::given(Argument argument, nb::handle array, TensorView& view) {
+Output Output::given(Argument argument, nb::handle array, TensorView& view, Queue& queue) {
   nb::object result = nb::borrow(array);
   if (PyArray_Check(array.ptr())) {
     const bool whole = view_numpy(argument, array, view);
@@ -289,10 +283,10 @@ Output Output::given(Argument argument, nb::handle array, TensorView& view) {
     return {Finish::copy_back, std::move(result), std::move(dense)};
   }
   if (const Torch* torch = torch_of(array)) {
-    nb::object owner = view_torch(*torch, argument, array, view);
+    nb::object owner = view_torch(*torch, argument, array, view, queue);
     return {Finish::mark_modified, std::move(result), std::move(owner)};
   }
-  nb::object owner = view_exporter(argument, array, view, /*for_writing=*/true);
+  nb::object owner = view_exporter(argument, array, view, queue, /*for_writing=*/true);
   return {Finish::nothing, std::move(result), std::move(owner)};
 }
 
@@ -307,12 +301,17 @@ Output Output::like(const char* operation, const Input& x, const TensorView& x_v
     case Library::torch: {
       const Torch& torch = *torch_of(x.array);
       nb::object tensor = torch.empty_like(x.array);
-      nb::object owner = view_torch(torch, result, tensor, view);
+      Queue own;
+      nb::object owner = view_torch(torch, result, tensor, view, own);
       return {Finish::nothing, std::move(tensor), std::move(owner)};
     }
     case Library::other: break;
   }
-  if (x_view.device == Device::cuda) return given(result, namespace_of(x.array).attr("empty_like")(x.array), view);
+  if (x.device == Device::cuda) {
+    const nb::object library = namespace_of(x.array);
+    Queue own;
+    if (names_stream(library)) return given(result, library.attr("empty_like")(x.array), view, own);
+  }
   return dense(operation, x, x_view.dtype, {x_view.shape, static_cast<std::size_t>(x_view.rank)}, view);
 }
 
@@ -329,15 +328,16 @@ Output Output::dense(const char* operation, const Input& x, DType dtype, std::sp
     }
     case Library::other: break;
   }
-  if (x.device == Device::cuda) {
-    const Argument result = {operation, "the result"};
-    const nb::object library = namespace_of(x.array);
+  const nb::object library = namespace_of(x.array);
+  if (x.device == Device::cuda && names_stream(library)) {
     nb::list extents;
     for (const std::int64_t extent : shape) extents.append(extent);
-    return given(result, library.attr("empty")(nb::tuple(extents), nb::arg("dtype") = library.attr(name(dtype))), view);
+    nb::object array = library.attr("empty")(nb::tuple(extents), nb::arg("dtype") = library.attr(name(dtype)));
+    Queue own;
+    return given({operation, "the result"}, array, view, own);
   }
   nb::object importer = importer_of(operation, x.array);
-  return {Finish::hand_over, std::move(importer), new_exporter(dtype, shape, view)};
+  return {Finish::hand_over, std::move(importer), new_exporter(x, dtype, shape, view)};
 }
 
 nb::object Output::finish() {

@@ -36,16 +36,29 @@ std::string shape_text(std::span<const std::int64_t> shape);
 
 enum class Library : std::uint8_t { numpy, torch, other };
 
+/// Where a call's work on a GPU is queued: on the stream that the library of x queues its own on, if it says which that
+/// is, as PyTorch and CuPy do. Of one that does not (JAX), arrays are asked to be ready on the default stream, results
+/// are memory of ours, and the call returns when the work is done: nobody else would know when it is.
+struct Queue {
+  bool is_known = false;  // by the first array of the call
+  void* stream = nullptr;
+  bool waits = false;  // the call does, for the work
+
+  /// Has what `array` holds be ready there. Returns what to ask of its __dlpack__ as `stream`.
+  std::intptr_t join(nb::handle array, int device_index);
+};
+
 /// An array that is only read.
 class Input {
  public:
   /// Fills `view` with what `given` describes. TypeError or ValueError where it is no array that normkit takes. The
   /// caller of the Python function holds `given`, and thereby its memory, until that function returns.
-  Input(Argument argument, nb::handle given, TensorView& view);
+  Input(Argument argument, nb::handle given, TensorView& view, Queue& queue);
 
   nb::handle array;
   Library library;
   Device device = Device::cpu;
+  int device_index = 0;
 
  private:
   nb::object owner_;  // of the viewed memory where that is not `array`: a copy, or a DLPack capsule
@@ -57,7 +70,7 @@ class Output {
   /// None: not to be finished.
   Output() = default;
   /// The array that the caller passed.
-  static Output given(Argument argument, nb::handle array, TensorView& view);
+  static Output given(Argument argument, nb::handle array, TensorView& view, Queue& queue);
   /// A new array of the shape, dtype, memory order, device and library of `x`.
   static Output like(const char* operation, const Input& x, const TensorView& x_view, TensorView& view);
   /// A new array, dense in C order, of the device and library of `x`.
@@ -82,14 +95,11 @@ class Output {
 /// Loads NumPy's C API; to be called once, before anything else here.
 void import_numpy();
 
-/// The stream for work on the array on a GPU that this thread has last made an Input of.
-void* queued_stream() noexcept;
-
 /// An array of the library and on the GPU of `like` with the elements of a NumPy array.
 nb::object numpy_to_device(nb::handle array, nb::handle like);
 /// Fills `view` with an array of bool, of any library; returns the owner of the viewed memory. TypeError for anything
 /// else.
-nb::object view_mask(Argument argument, nb::handle given, TensorView& view);
+nb::object view_mask(Argument argument, nb::handle given, TensorView& view, Queue& queue);
 /// A sequence or a one-dimensional array of integers; TypeError or ValueError for anything else.
 std::vector<std::int64_t> integers(Argument argument, nb::handle given);
 

@@ -19,7 +19,7 @@ constexpr const char* operation = "batch_norm";
 /// A vector of the caller's, to be read and written.
 class Average {
  public:
-  Average(const char* name, nb::handle array) : array_(Output::given({operation, name}, array, view)) {
+  Average(const char* name, nb::handle array) : array_(Output::given({operation, name}, array, view, queue_)) {
     const Argument argument = {operation, name};
     if (view.dtype != DType::float32 && view.dtype != DType::float64) {
       refuse(PyExc_TypeError, argument, "must be float32 or float64", normkit::name(view.dtype));
@@ -50,6 +50,7 @@ class Average {
     }
   }
 
+  Queue queue_;
   Output array_;
 };
 

@@ -38,7 +38,7 @@ bool is_dense(const TensorView& view) {
 class BackwardCall {
  public:
   BackwardCall(const char* operation, nb::handle dy, nb::handle x, nb::handle mean, nb::handle rstd, nb::handle weight)
-      : operation_(operation), x_({operation, "x"}, x, arguments.x) {
+      : operation_(operation), x_({operation, "x"}, x, arguments.x, queue_) {
     take(dy, "dy", arguments.dy);
     if (mean.is_valid()) take(mean, "mean", arguments.mean);
     take(rstd, "rstd", arguments.rstd);
@@ -48,7 +48,7 @@ class BackwardCall {
   [[nodiscard]] int rank() const { return arguments.x.rank; }
 
   void prepare(const Undo& undo, int channel_axis) {
-    mask_.emplace(operation_, undo.valid, x_.array, arguments.x, channel_axis);
+    mask_.emplace(operation_, undo.valid, x_.array, arguments.x, channel_axis, queue_);
     arguments.mask = mask_->view;
     arguments.activation = activation_of(operation_, undo.activation);
     if (!undo.bias.is_none()) bias_ = take(undo.bias, "bias", arguments.bias);
@@ -71,7 +71,7 @@ class BackwardCall {
       results[2] = parameter(norm, bias_ != nullptr ? bias_ : weight_, like_bias, of_bias, arguments.dbias);
     }
     if (has_residual_) results[3] = Output::like(operation_, x_, arguments.x, arguments.dresidual);
-    compute(arguments.x, [&] { backward(norm, arguments); });
+    compute(arguments.x, queue_, [&] { backward(norm, arguments); });
 
     nb::list gradients;
     for (std::size_t k = 0; k < wanted.size(); ++k) {
@@ -85,7 +85,7 @@ class BackwardCall {
 
  private:
   const Input* take(nb::handle given, const char* name, TensorView& view) {
-    return &inputs_[count_++].emplace(Argument{operation_, name}, given, view);
+    return &inputs_[count_++].emplace(Argument{operation_, name}, given, view, queue_);
   }
 
   /// For the gradient of a parameter. `like` is that parameter, as `like_view`, or nullptr.
@@ -117,6 +117,7 @@ class BackwardCall {
   }
 
   const char* operation_;
+  Queue queue_;
   Input x_;
   std::optional<Input> inputs_[6];
   int count_ = 0;

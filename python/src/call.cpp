@@ -75,17 +75,18 @@ void broadcast_to(Argument argument, TensorView& view, const TensorView& x) {
   }
 }
 
-Mask::Mask(const char* operation, const Validity& given, nb::handle x_array, const TensorView& x, int channel_axis) {
+Mask::Mask(const char* operation, const Validity& given, nb::handle x_array, const TensorView& x, int channel_axis,
+           Queue& queue) {
   if (given.mask.is_none() && given.lengths.is_none()) return;
   if (!given.mask.is_none() && !given.lengths.is_none()) {
     refuse(PyExc_ValueError, {operation, "mask"}, "and lengths say the same, so give one of them", "both");
   }
   const int channel = from_front(channel_axis, x.rank);
   if (!given.lengths.is_none()) {
-    from_lengths(operation, given.lengths, x_array, x, channel);
+    from_lengths(operation, given.lengths, x_array, x, channel, queue);
     return;
   }
-  owner_ = view_mask({operation, "mask"}, given.mask, view);
+  owner_ = view_mask({operation, "mask"}, given.mask, view, queue);
   std::vector<std::int64_t> wanted(x.shape, x.shape + x.rank);
   wanted.erase(wanted.begin() + channel);
   if (!std::ranges::equal(shape_of(view), wanted)) {
@@ -96,13 +97,14 @@ Mask::Mask(const char* operation, const Validity& given, nb::handle x_array, con
   insert_axis(view, channel, x.shape[channel]);
 }
 
-Mask::Mask(const char* operation, nb::handle given, const TensorView& x) {
+Mask::Mask(const char* operation, nb::handle given, const TensorView& x, Queue& queue) {
   if (given.is_none()) return;
-  owner_ = view_mask({operation, "mask"}, given, view);
+  owner_ = view_mask({operation, "mask"}, given, view, queue);
   broadcast_to({operation, "mask"}, view, x);
 }
 
-void Mask::from_lengths(const char* operation, nb::handle given, nb::handle x_array, const TensorView& x, int channel) {
+void Mask::from_lengths(const char* operation, nb::handle given, nb::handle x_array, const TensorView& x, int channel,
+                        Queue& queue) {
   const Argument argument = {operation, "lengths"};
   if (x.rank != 3) {
     refuse(PyExc_ValueError, argument, "goes with sequences, (B, C, T) or with axis=-1 (B, T, C)",
@@ -126,8 +128,9 @@ void Mask::from_lengths(const char* operation, nb::handle given, nb::handle x_ar
   }
   const std::int64_t positions[] = {batch, extent};
   view = normkit::view(bytes_.data(), DType::boolean, positions);
-  if (x.device == Device::cuda)
-    owner_ = view_mask(argument, numpy_to_device(numpy_view(view, nb::none(), false), x_array), view);
+  if (x.device == Device::cuda) {
+    owner_ = view_mask(argument, numpy_to_device(numpy_view(view, nb::none(), false), x_array), view, queue);
+  }
   insert_axis(view, channel, x.shape[channel]);
 }
 

@@ -20,10 +20,13 @@ namespace normkit::python {
 /// Runs `work`, without the GIL where it takes longer (some 10 us) than giving the GIL back and taking it again is
 /// worth.
 template <class Work>
-void compute(const TensorView& x, Work&& work) {
+void compute(const TensorView& x, const Queue& queue, Work&& work) {
   if (x.device == Device::cuda) {  // queued, and soon back
-    const CudaStream queue(queued_stream());
-    return work();
+    const CudaStream stream(queue.stream);
+    work();
+    if (!queue.waits) return;
+    nb::gil_scoped_release released;
+    return wait_for_gpu(x.device_index);
   }
   if (x.size() > 32768) {
     nb::gil_scoped_release released;
@@ -70,14 +73,16 @@ class Mask {
   /// No mask: all are.
   Mask() = default;
   /// mask: x's shape without its channel axis; or lengths, for sequences. Neither may be given.
-  Mask(const char* operation, const Validity& given, nb::handle x_array, const TensorView& x, int channel_axis);
+  Mask(const char* operation, const Validity& given, nb::handle x_array, const TensorView& x, int channel_axis,
+       Queue& queue);
   /// mask: any shape that broadcasts to x's; or None.
-  Mask(const char* operation, nb::handle given, const TensorView& x);
+  Mask(const char* operation, nb::handle given, const TensorView& x, Queue& queue);
 
   TensorView view;
 
  private:
-  void from_lengths(const char* operation, nb::handle given, nb::handle x_array, const TensorView& x, int channel_axis);
+  void from_lengths(const char* operation, nb::handle given, nb::handle x_array, const TensorView& x, int channel_axis,
+                    Queue& queue);
 
   nb::object owner_;
   std::vector<std::uint8_t> bytes_;

@@ -1,8 +1,11 @@
 #include "dlpack.h"
 
 #include <nanobind/ndarray.h>
+#include <normkit/cuda.h>
 
+#include <memory>
 #include <new>
+#include <optional>
 #include <string>
 
 namespace normkit::python {
@@ -90,16 +93,16 @@ void view_tensor(Argument argument, nb::handle array, const dlpack::Tensor& tens
 
 constexpr const char* failed_export = "%s: %s must be a dense array that DLPack can describe; got %s";
 
-// Of a GPU's array nobody need wait for anything: our work is queued where its library queues its own.
-nb::object export_capsule(nb::handle array, bool on_gpu) {
+// `stream`: of an array on a GPU.
+nb::object export_capsule(nb::handle array, std::optional<std::intptr_t> stream) {
   nb::object exporter = array.attr("__dlpack__");
   const nb::tuple newest = nb::make_tuple(dlpack::version.major, dlpack::version.minor);
   try {
-    if (on_gpu) return exporter(nb::arg("stream") = -1, nb::arg("max_version") = newest);
+    if (stream) return exporter(nb::arg("stream") = *stream, nb::arg("max_version") = newest);
     return exporter(nb::arg("max_version") = newest);
   } catch (nb::python_error& error) {
     if (!error.matches(PyExc_TypeError)) throw;
-    return on_gpu ? exporter(nb::arg("stream") = -1) : exporter();  // of the time before versions
+    return stream ? exporter(nb::arg("stream") = *stream) : exporter();  // of the time before versions
   }
 }
 
@@ -125,7 +128,7 @@ void mark_modified(nb::handle tensor) {
   if (!nb::cast<bool>(tensor.attr("is_inference")())) torch_of(tensor)->increment_version(tensor);
 }
 
-nb::object view_torch(const Torch& torch, Argument argument, nb::handle tensor, TensorView& view) {
+nb::object view_torch(const Torch& torch, Argument argument, nb::handle tensor, TensorView& view, Queue& queue) {
   const nb::object requires_grad = nb::steal(PyObject_GetAttr(tensor.ptr(), torch.requires_grad.ptr()));
   if (!requires_grad.is_valid()) throw nb::python_error();
   if (requires_grad.ptr() == Py_True) {
@@ -139,13 +142,14 @@ nb::object view_torch(const Torch& torch, Argument argument, nb::handle tensor, 
     refuse(PyExc_TypeError, argument, "must not be a negated view, whose memory has the other sign", "is_neg()=True",
            std::string("pass ") + argument.name + ".resolve_neg()");
   }
-  if (torch.exchange == nullptr) return view_exporter(argument, tensor, view, false);
+  if (torch.exchange == nullptr) return view_exporter(argument, tensor, view, queue, false);
   dlpack::Tensor described;
   if (torch.exchange->view(tensor.ptr(), &described) != 0) {
     nb::python_error error;
     nb::raise_from(error, PyExc_TypeError, failed_export, argument.operation, argument.name, type_text(tensor).c_str());
   }
   view_tensor(argument, tensor, described, view);
+  if (view.device == Device::cuda) queue.join(tensor, view.device_index);
   return {};
 }
 
@@ -156,7 +160,8 @@ nb::object new_tensor(const Torch& torch, const Input& like, DType dtype, std::s
     nb::list extents;
     for (const std::int64_t extent : shape) extents.append(extent);
     nb::object tensor = like.array.attr("new_empty")(extents, nb::arg("dtype") = torch.dtypes[static_cast<int>(dtype)]);
-    view_torch(torch, result, tensor, view);
+    Queue own;
+    view_torch(torch, result, tensor, view, own);
     return tensor;
   }
   std::int64_t extents[max_rank];
@@ -190,46 +195,29 @@ bool is_on_gpu(nb::handle array) {
 
 namespace {
 
-void* as_pointer(nb::handle number) {
-  return reinterpret_cast<void*>(nb::cast<std::uintptr_t>(number));  // NOLINT(performance-no-int-to-ptr): it was one
-}
-
-}  // namespace
-
-void* stream_of(nb::handle array, int device_index) {
-  if (const Torch* torch = torch_of(array)) {
-    void* stream = nullptr;
-    if (torch->exchange != nullptr && torch->exchange->current_stream != nullptr) {
-      if (torch->exchange->current_stream(dlpack::cuda, device_index, &stream) != 0) throw nb::python_error();
-      return stream;
-    }
-    const nb::object current = nb::module_::import_("torch").attr("cuda").attr("current_stream")(array.attr("device"));
-    return as_pointer(current.attr("cuda_stream"));
-  }
-  const nb::object module = namespace_of(array);
-  if (!nb::hasattr(module, "cuda") || !nb::hasattr(module.attr("cuda"), "get_current_stream")) return nullptr;
-  return as_pointer(module.attr("cuda").attr("get_current_stream")().attr("ptr"));
-}
-
-namespace {
-
-nb::object view_any(Argument argument, nb::handle array, TensorView& view, bool for_writing, bool is_mask) {
+nb::object view_any(Argument argument, nb::handle array, TensorView& view, Queue& queue, bool for_writing,
+                    bool is_mask) {
   if (!nb::hasattr(array, "__dlpack__") || PyType_Check(array.ptr())) refuse_kind(argument, array);
   const auto refuse_export = [&](nb::python_error& error) {
     nb::raise_from(error, PyExc_TypeError, failed_export, argument.operation, argument.name, type_text(array).c_str());
   };
   int device = 0;
+  int index = 0;
   try {
-    device = nb::cast<int>(nb::int_(array.attr("__dlpack_device__")()[0]));
+    const nb::object described = array.attr("__dlpack_device__")();
+    device = nb::cast<int>(nb::int_(described[0]));
+    index = nb::cast<int>(nb::int_(described[1]));
   } catch (nb::python_error& error) {
     refuse_export(error);
   }
   if (device != dlpack::cpu && device != dlpack::cuda_host && !is_gpu(device)) {
     refuse(PyExc_TypeError, argument, "must be in CPU or CUDA memory", "DLPack device type " + std::to_string(device));
   }
+  std::optional<std::intptr_t> stream;
+  if (is_gpu(device)) stream = queue.join(array, index);
   nb::object capsule;
   try {
-    capsule = export_capsule(array, is_gpu(device));
+    capsule = export_capsule(array, stream);
   } catch (nb::python_error& error) {
     refuse_export(error);
   }
@@ -258,12 +246,12 @@ nb::object view_any(Argument argument, nb::handle array, TensorView& view, bool 
 
 }  // namespace
 
-nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, bool for_writing) {
-  return view_any(argument, array, view, for_writing, /*is_mask=*/false);
+nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, Queue& queue, bool for_writing) {
+  return view_any(argument, array, view, queue, for_writing, /*is_mask=*/false);
 }
 
-nb::object view_exported_mask(Argument argument, nb::handle array, TensorView& view) {
-  return view_any(argument, array, view, /*for_writing=*/false, /*is_mask=*/true);
+nb::object view_exported_mask(Argument argument, nb::handle array, TensorView& view, Queue& queue) {
+  return view_any(argument, array, view, queue, /*for_writing=*/false, /*is_mask=*/true);
 }
 
 nb::object namespace_of(nb::handle array) {
@@ -281,10 +269,28 @@ nb::object importer_of(const char* operation, nb::handle array) {
   return library.attr("from_dlpack");
 }
 
-nb::object new_exporter(DType dtype, std::span<const std::int64_t> shape, TensorView& view) {
+namespace {
+
+// Memory for `view`, as what keeps it.
+nb::capsule new_memory(std::size_t bytes, TensorView& view) {
+  if (view.device == Device::cuda) {
+    auto memory = std::make_unique<CudaMemory>(bytes, view.device_index);
+    view.data = memory->data();
+    return {memory.release(), [](void* kept) noexcept { delete static_cast<CudaMemory*>(kept); }};
+  }
+  constexpr std::align_val_t alignment{64};  // what XLA asks of memory that it takes over without a copy
+  view.data = ::operator new(bytes, alignment);
+  return {view.data, [](void* data) noexcept { ::operator delete(data, alignment); }};
+}
+
+}  // namespace
+
+nb::object new_exporter(const Input& like, DType dtype, std::span<const std::int64_t> shape, TensorView& view) {
   std::size_t extents[max_rank];
   std::int64_t size = item_size(dtype);
   view.dtype = dtype;
+  view.device = like.device;
+  view.device_index = static_cast<std::int16_t>(like.device_index);
   view.rank = static_cast<int>(shape.size());
   for (int axis = view.rank - 1; axis >= 0; --axis) {
     const std::int64_t extent = shape[static_cast<std::size_t>(axis)];
@@ -293,13 +299,12 @@ nb::object new_exporter(DType dtype, std::span<const std::int64_t> shape, Tensor
     extents[axis] = static_cast<std::size_t>(extent);
     size *= extent;
   }
-  constexpr std::align_val_t alignment{64};  // what XLA asks of memory that it takes over without a copy
-  view.data = ::operator new(static_cast<std::size_t>(size), alignment);
-  nb::capsule owner(view.data, [](void* data) noexcept { ::operator delete(data, alignment); });
+  const nb::capsule owner = new_memory(static_cast<std::size_t>(size), view);
   const dlpack::DataType described = type_of(dtype);
   const nb::dlpack::dtype type = {described.code, described.bits, described.lanes};
+  const int device = like.device == Device::cuda ? nb::device::cuda::value : nb::device::cpu::value;
   return nb::cast(
-      nb::ndarray<nb::array_api>(view.data, shape.size(), extents, owner, nullptr, type, nb::device::cpu::value));
+      nb::ndarray<nb::array_api>(view.data, shape.size(), extents, owner, nullptr, type, device, like.device_index));
 }
 
 }  // namespace normkit::python

@@ -23,7 +23,7 @@ void mark_modified(nb::handle tensor);
 
 /// Views a tensor. Refuses what DLPack would let pass with wrong values: a gradient that gets lost, a pending negation.
 /// Returns the owner of the viewed memory, empty where that is the tensor.
-nb::object view_torch(const Torch& torch, Argument argument, nb::handle tensor, TensorView& view);
+nb::object view_torch(const Torch& torch, Argument argument, nb::handle tensor, TensorView& view, Queue& queue);
 
 /// A new tensor on the device of `like`, dense in C order. For statistics: its storage, if made elsewhere, cannot be
 /// resized.
@@ -32,21 +32,20 @@ nb::object new_tensor(const Torch& torch, const Input& like, DType dtype, std::s
 
 /// Views any array in CPU or GPU memory through __dlpack__; returns the capsule, which owns the view. `for_writing`:
 /// refuses what is read-only, a copy, or does not say.
-nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, bool for_writing);
+nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, Queue& queue, bool for_writing);
 /// The same of an array of bool.
-nb::object view_exported_mask(Argument argument, nb::handle array, TensorView& view);
+nb::object view_exported_mask(Argument argument, nb::handle array, TensorView& view, Queue& queue);
 /// Whether an array of any library lies on a GPU.
 bool is_on_gpu(nb::handle array);
-/// The stream on which the array's library would queue its own work now: PyTorch's or CuPy's current one, else the
-/// default stream.
-void* stream_of(nb::handle array, int device_index);
+/// Whether a library other than PyTorch says on which stream it queues its work now, as CuPy does.
+bool names_stream(nb::handle library);
 /// The library of an array, as the array API standard has it.
 nb::object namespace_of(nb::handle array);
 
 /// The function that makes an array of the library of `array` from an exporter of DLPack.
 nb::object importer_of(const char* operation, nb::handle array);
 
-/// A new exporter of memory for one array, dense in C order.
-nb::object new_exporter(DType dtype, std::span<const std::int64_t> shape, TensorView& view);
+/// A new exporter of memory for one array, dense in C order, on the device of `like`.
+nb::object new_exporter(const Input& like, DType dtype, std::span<const std::int64_t> shape, TensorView& view);
 
 }  // namespace normkit::python

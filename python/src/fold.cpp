@@ -26,7 +26,7 @@ constexpr const char* operation = "fold_batch_norm";
 /// A batch norm's statistics: views of two arrays, or of a state that is locked for as long as they are looked at.
 class Statistics {
  public:
-  Statistics(nb::handle given, Fold& fold) {
+  Statistics(nb::handle given, Fold& fold, Queue& queue) {
     if (nb::isinstance<BatchNormState>(given)) {
       state_ = nb::cast<BatchNormState*>(given);
       fold.running_mean = state_->stats.running_mean();
@@ -40,8 +40,8 @@ class Statistics {
     }
     mean_owner_ = given[0];
     var_owner_ = given[1];
-    mean_.emplace(Argument{operation, "running_mean"}, mean_owner_, fold.running_mean);
-    var_.emplace(Argument{operation, "running_var"}, var_owner_, fold.running_var);
+    mean_.emplace(Argument{operation, "running_mean"}, mean_owner_, fold.running_mean, queue);
+    var_.emplace(Argument{operation, "running_var"}, var_owner_, fold.running_var, queue);
   }
 
   [[nodiscard]] std::shared_lock<std::shared_mutex> lock() const {
@@ -83,15 +83,16 @@ bool pads(nb::handle padding, const TensorView& weight) {
 nb::object fold(nb::handle weight, nb::handle bias, nb::handle state, nb::handle bn_weight, nb::handle bn_bias,
                 double eps, bool transposed, std::int64_t groups, bool before, nb::handle padding, bool return_report) {
   Fold arguments{.weight = {}, .eps = eps, .transposed = transposed, .groups = groups, .before = before};
-  const Input input({operation, "weight"}, weight, arguments.weight);
+  Queue queue;
+  const Input input({operation, "weight"}, weight, arguments.weight, queue);
   std::optional<Input> others[3];
   const auto take = [&](std::optional<Input>& other, const char* name, nb::handle given, TensorView& view) {
-    if (!given.is_none()) other.emplace(Argument{operation, name}, given, view);
+    if (!given.is_none()) other.emplace(Argument{operation, name}, given, view, queue);
   };
   take(others[0], "bias", bias, arguments.bias);
   take(others[1], "bn_weight", bn_weight, arguments.bn_weight);
   take(others[2], "bn_bias", bn_bias, arguments.bn_bias);
-  const Statistics statistics(state, arguments);
+  const Statistics statistics(state, arguments, queue);
   if (before) arguments.padded = pads(padding, arguments.weight);
 
   const TensorView& view = arguments.weight;
@@ -101,7 +102,7 @@ nb::object fold(nb::handle weight, nb::handle bias, nb::handle state, nb::handle
   Output folded_weight = Output::like(operation, input, view, arguments.folded_weight);
   Output folded_bias = Output::dense(operation, input, view.dtype, shape, arguments.folded_bias);
   FoldReport report{};
-  compute(view, [&] {
+  compute(view, queue, [&] {
     const auto lock = statistics.lock();
     report = normkit::fold_batch_norm(arguments);
   });

@@ -26,37 +26,37 @@ namespace {
 /// One call of a normalizer: views of its arguments, and what keeps them alive.
 class Call {
  public:
-  Call(const char* operation, nb::handle x) : operation_(operation), x_({operation, "x"}, x, arguments.x) {}
+  Call(const char* operation, nb::handle x) : operation_(operation), x_({operation, "x"}, x, arguments.x, queue) {}
 
   [[nodiscard]] int rank() const { return arguments.x.rank; }
 
   /// Everything but x, and the arrays for the results.
   void prepare(const Normalizer& norm, nb::handle weight, nb::handle bias, nb::handle out, bool return_stats) {
-    if (!weight.is_none()) weight_.emplace(Argument{operation_, "weight"}, weight, arguments.weight);
-    if (!bias.is_none()) bias_.emplace(Argument{operation_, "bias"}, bias, arguments.bias);
+    if (!weight.is_none()) weight_.emplace(Argument{operation_, "weight"}, weight, arguments.weight, queue);
+    if (!bias.is_none()) bias_.emplace(Argument{operation_, "bias"}, bias, arguments.bias, queue);
     if (out.is_none()) {
       y_ = Output::like(operation_, x_, arguments.x, arguments.y);
     } else {
-      y_ = Output::given({operation_, "out"}, out, arguments.y);
+      y_ = Output::given({operation_, "out"}, out, arguments.y, queue);
     }
     if (return_stats) prepare_statistics(norm);
   }
 
   /// What is done beside normalizing.
   void prepare(const Fused& fused, int channel_axis) {
-    mask_.emplace(operation_, fused.valid, x_.array, arguments.x, channel_axis);
+    mask_.emplace(operation_, fused.valid, x_.array, arguments.x, channel_axis, queue);
     arguments.mask = mask_->view;
     arguments.activation = activation_of(operation_, fused.activation);
     if (fused.residual.is_none()) return;
-    residual_.emplace(Argument{operation_, "residual"}, fused.residual, arguments.residual);
+    residual_.emplace(Argument{operation_, "residual"}, fused.residual, arguments.residual, queue);
   }
   void prepare_mask(nb::handle mask) {
-    mask_.emplace(operation_, mask, arguments.x);
+    mask_.emplace(operation_, mask, arguments.x, queue);
     arguments.mask = mask_->view;
   }
   /// x + residual is what is normalized, and a result too.
   void prepare_sum(nb::handle residual) {
-    residual_.emplace(Argument{operation_, "residual"}, residual, arguments.addend);
+    residual_.emplace(Argument{operation_, "residual"}, residual, arguments.addend, queue);
     sum_ = Output::like(operation_, x_, arguments.x, arguments.sum);
   }
 
@@ -73,6 +73,7 @@ class Call {
   }
 
   Forward arguments;
+  Queue queue;
 
  private:
   void prepare_statistics(const Normalizer& norm) {
@@ -94,7 +95,7 @@ class Call {
 nb::object normalize(Call& call, const Normalizer& norm, nb::handle weight, nb::handle bias, nb::handle out,
                      bool return_stats) {
   call.prepare(norm, weight, bias, out, return_stats);
-  compute(call.arguments.x, [&] { forward(norm, call.arguments); });
+  compute(call.arguments.x, call.queue, [&] { forward(norm, call.arguments); });
   return call.finish();
 }
 
@@ -110,10 +111,10 @@ Normalizer table_columns(const char* operation, int rank) {
 class Weights {
  public:
   /// Along the one axis that is reduced where they have one axis; else any shape that broadcasts to that of x. Or None.
-  Weights(const char* operation, nb::handle given, const TensorView& x, const Axes& axes) {
+  Weights(const char* operation, nb::handle given, const TensorView& x, const Axes& axes, Queue& queue) {
     if (given.is_none()) return;
     const Argument argument = {operation, "weights"};
-    input_ = std::make_unique<Input>(argument, given, view);
+    input_ = std::make_unique<Input>(argument, given, view, queue);
     if (view.rank == 1 && axes.span().size() == 1) along(argument, x, axes.span().front());
     broadcast_to(argument, view, x);
   }
@@ -141,20 +142,21 @@ MomentsArray take_moments(const char* operation, Statistic statistic, nb::handle
     refuse(PyExc_ValueError, {operation, "nan"}, "must be 'propagate' or 'omit'", nan);
   }
   TensorView view;
-  const Input input({operation, "x"}, x, view);
+  Queue queue;
+  const Input input({operation, "x"}, x, view, queue);
   const Axes axes(operation, axis, view.rank);
   Normalizer norm = make_for(operation, [&] { return normkit::standardize(view.rank, axes.span()); });
   norm.name = operation;
   norm.statistic = statistic;
-  const Mask valid(operation, mask, view);
-  const Weights weighed(operation, weights, view, axes);
+  const Mask valid(operation, mask, view, queue);
+  const Weights weighed(operation, weights, view, axes, queue);
   MomentsArray result;
   result.shape = statistics_shape(norm, {view.shape, static_cast<std::size_t>(view.rank)});
   std::size_t size = 1;
   for (const std::int64_t extent : result.shape) size *= static_cast<std::size_t>(extent);
   result.values.resize(size);
   const Nan treatment = nan == "omit" ? Nan::omit : Nan::propagate;
-  compute(view, [&] { normkit::moments(norm, view, result.values, valid.view, treatment, weighed.view); });
+  compute(view, queue, [&] { normkit::moments(norm, view, result.values, valid.view, treatment, weighed.view); });
   return result;
 }
 
@@ -193,18 +195,19 @@ nb::object scale_columns(nb::handle x, nb::handle scale, nb::handle shift, bool 
                          bool refuse_infinity, nb::handle out) {
   const char* operation = "scale_columns";
   Scale arguments{.x = {}, .inverse = inverse};
-  const Input input({operation, "x"}, x, arguments.x);
+  Queue queue;
+  const Input input({operation, "x"}, x, arguments.x, queue);
   const Normalizer norm = table_columns(operation, arguments.x.rank);
   std::optional<Input> scale_input;
   std::optional<Input> shift_input;
-  if (!scale.is_none()) scale_input.emplace(Argument{operation, "scale"}, scale, arguments.scale);
-  if (!shift.is_none()) shift_input.emplace(Argument{operation, "shift"}, shift, arguments.shift);
+  if (!scale.is_none()) scale_input.emplace(Argument{operation, "scale"}, scale, arguments.scale, queue);
+  if (!shift.is_none()) shift_input.emplace(Argument{operation, "shift"}, shift, arguments.shift, queue);
   if (!clip.is_none()) std::tie(arguments.low, arguments.high) = nb::cast<std::pair<double, double>>(clip);
   Output y = out.is_none() ? Output::like(operation, input, arguments.x, arguments.y)
-                           : Output::given({operation, "out"}, out, arguments.y);
+                           : Output::given({operation, "out"}, out, arguments.y, queue);
   bool infinite = false;
   if (refuse_infinity) arguments.infinite = &infinite;
-  compute(arguments.x, [&] { normkit::scale(norm, arguments); });
+  compute(arguments.x, queue, [&] { normkit::scale(norm, arguments); });
   if (infinite) throw std::invalid_argument("scale_columns: x must not hold infinities");
   return y.finish();
 }
@@ -274,7 +277,7 @@ nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb
   Forward& arguments = call.arguments;
   const Sync join = sync_of("batch_norm", sync, training, 1);
   if (!training) {
-    compute(arguments.x, [&] {
+    compute(arguments.x, call.queue, [&] {
       state->move_to(arguments.x);
       const std::shared_lock lock(state->mutex);
       apply(norm, {.x = arguments.x,
@@ -291,7 +294,7 @@ nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb
     });
   } else if (state != nullptr && update_state) {
     arguments.running = &state->stats;
-    compute(arguments.x, [&] {
+    compute(arguments.x, call.queue, [&] {
       std::unique_lock lock(state->mutex, std::defer_lock);
       if (join) {  // which may wait for others, and for the GIL
         arguments.sync = [&](std::span<Moments> own) {
@@ -305,7 +308,7 @@ nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb
     });
   } else {
     arguments.sync = join;
-    compute(arguments.x, [&] { forward(norm, arguments); });
+    compute(arguments.x, call.queue, [&] { forward(norm, arguments); });
   }
   return call.finish();
 }

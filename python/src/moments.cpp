@@ -31,7 +31,8 @@ MomentsArray from_fields(nb::handle count, nb::handle mean, nb::handle m2, nb::h
       numpy.attr("stack")(numpy.attr("broadcast_arrays")(*given), "axis"_a = -1, "dtype"_a = "float64");
   const nb::object dense = numpy.attr("ascontiguousarray")(stacked);
   TensorView table;
-  const Input input({"Moments", "mean"}, dense, table);
+  Queue queue;
+  const Input input({"Moments", "mean"}, dense, table, queue);
   const auto* first = static_cast<const Moments*>(table.data);
   return checked(
       {.shape = {table.shape, table.shape + table.rank - 1}, .values = {first, first + table.size() / fields}});

@@ -101,7 +101,8 @@ nb::object average_from(const RunningStats& stats, nb::handle state_dict, const 
   const Argument argument = {load, key};
   const nb::object given = entry_of(state_dict, key);
   TensorView from;
-  const Input input(argument, given, from);
+  Queue queue;
+  const Input input(argument, given, from, queue);
   if (from.device != Device::cpu) {
     refuse(PyExc_TypeError, argument, "must be in CPU memory", "a CUDA array", std::string("pass ") + key + ".cpu()");
   }

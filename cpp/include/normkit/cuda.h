@@ -1,6 +1,8 @@
 // The stream that work on arrays in GPU memory is queued on.
 #pragma once
 
+#include <cstddef>
+
 namespace normkit {
 
 /// Whether this build has the CUDA backend. That there is a GPU it does not say.
@@ -18,6 +20,27 @@ class CudaStream {
 
  private:
   void* before_ = nullptr;
+};
+
+/// Waits until a GPU is done with what is queued on this thread's stream. Throws std::runtime_error where it has
+/// failed, or where normkit was built without CUDA.
+void wait_for_gpu(int device_index);
+
+/// Memory of a GPU for a result that outlives the call which writes it. Whoever lets go of it waits for all that the
+/// GPU has been given to do.
+class CudaMemory {
+ public:
+  /// Throws std::runtime_error where there is no such memory.
+  CudaMemory(std::size_t bytes, int device_index);
+  CudaMemory(const CudaMemory&) = delete;
+  CudaMemory& operator=(const CudaMemory&) = delete;
+  ~CudaMemory();
+
+  /// Not null, even of no bytes.
+  [[nodiscard]] void* data() const noexcept { return data_; }
+
+ private:
+  void* data_;
 };
 
 }  // namespace normkit

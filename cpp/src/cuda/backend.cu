@@ -62,9 +62,24 @@ std::int64_t count(const TensorView& mask) {
 }  // namespace
 
 const Backend& cuda_backend() {
-  static constexpr Backend backend{
-      cuda::forward,  cuda::apply,   cuda::scale, cuda::backward, cuda::moments,  count,      take_weights, clear, copy,
-      cuda::allocate, cuda::release, cuda::enter, cuda::upload,   cuda::download, cuda::keep, cuda::drop};
+  static constexpr Backend backend{cuda::forward,
+                                   cuda::apply,
+                                   cuda::scale,
+                                   cuda::backward,
+                                   cuda::moments,
+                                   count,
+                                   take_weights,
+                                   clear,
+                                   copy,
+                                   cuda::allocate,
+                                   cuda::release,
+                                   cuda::enter,
+                                   cuda::upload,
+                                   cuda::download,
+                                   cuda::synchronize_stream,
+                                   cuda::synchronize_device,
+                                   cuda::keep,
+                                   cuda::drop};
   return backend;
 }
 

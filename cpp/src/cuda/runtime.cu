@@ -91,8 +91,11 @@ void upload(void* to, const void* from, std::size_t bytes) {
 
 void download(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, stream()), "copying from the GPU");
-  check(cudaStreamSynchronize(stream()), "waiting for the GPU");
+  synchronize_stream();
 }
+
+void synchronize_stream() { check(cudaStreamSynchronize(stream()), "waiting for the GPU"); }
+void synchronize_device() { check(cudaDeviceSynchronize(), "waiting for the GPU"); }
 
 int most_shared_bytes() {
   int device = 0;

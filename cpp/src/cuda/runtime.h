@@ -1,5 +1,5 @@
 // Memory and streams of the device. Everything is queued on the current stream of the calling thread, on the device
-// that it has entered; nothing here waits for the device but `download`. Throws std::runtime_error with CUDA's own
+// that it has entered; nothing here waits for the device but what says so. Throws std::runtime_error with CUDA's own
 // words.
 #pragma once
 
@@ -22,6 +22,9 @@ void clear(void* memory, std::size_t bytes);
 void upload(void* to, const void* from, std::size_t bytes);
 /// To the host: waits for all that was queued before.
 void download(void* to, const void* from, std::size_t bytes);
+
+void synchronize_stream();
+void synchronize_device();
 
 /// Of a block, at most.
 int most_shared_bytes();

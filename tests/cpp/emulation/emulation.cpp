@@ -2,15 +2,33 @@
 
 #include <cstdlib>
 #include <string>
+#include <utility>
 
 #include "cuda/launch.h"
 
 namespace normkit {
+namespace {
+
+void* thread_stream = nullptr;
+int current_device = 0;
+
+// What tests in Python ask of it (tests/device_arrays.py).
+struct Record {
+  std::int64_t launches = 0;
+  std::int64_t stream = 0, device = 0;  // of the last one
+  std::int64_t allocations = 0;         // that have not been released
+  std::int64_t waits_for_stream = 0, waits_for_device = 0;
+};
+Record record;
+
+}  // namespace
+
+extern "C" [[gnu::visibility("default")]] const void* normkit_emulated_gpu() { return &record; }
 
 bool built_with_cuda() noexcept { return true; }
 
-CudaStream::CudaStream(void*) noexcept {}
-CudaStream::~CudaStream() = default;
+CudaStream::CudaStream(void* stream) noexcept : before_(thread_stream) { thread_stream = stream; }
+CudaStream::~CudaStream() { thread_stream = before_; }
 
 namespace detail::cuda {
 namespace {
@@ -114,26 +132,27 @@ void EmulatedBlock::run(const std::function<void()>& body) {
   }
 }
 
-int enter(int device) {
-  static int current = 0;
-  const int before = current;
-  current = device;
-  return before;
-}
-void* current_stream() noexcept { return nullptr; }
+int enter(int device) { return std::exchange(current_device, device); }
+void* current_stream() noexcept { return thread_stream; }
 
 // Filled with what is no number to any type: whoever reads what nobody wrote will show it.
 void* allocate(std::size_t bytes) {
-  void* memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  void* memory = std::aligned_alloc(256, bytes / 256 * 256 + 256);
   std::memset(memory, 0xff, bytes);
+  ++record.allocations;
   return memory;
 }
-void release(void* memory) noexcept { std::free(memory); }
+void release(void* memory) noexcept {
+  std::free(memory);
+  --record.allocations;
+}
 void* keep(std::size_t bytes) { return allocate(bytes); }
 void drop(void* memory) noexcept { release(memory); }
 void clear(void* memory, std::size_t bytes) { std::memset(memory, 0, bytes); }
 void upload(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
 void download(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+void synchronize_stream() { ++record.waits_for_stream; }
+void synchronize_device() { ++record.waits_for_device; }
 // Less than some rows want.
 int most_shared_bytes() { return 100 << 10; }
 void check_blocks(std::int64_t blocks) {
@@ -141,6 +160,11 @@ void check_blocks(std::int64_t blocks) {
     throw std::logic_error("no such number of blocks: " + std::to_string(blocks));
 }
 void check_launch(int) {}
+void record_launch() {
+  ++record.launches;
+  record.stream = static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(thread_stream));
+  record.device = current_device;
+}
 
 }  // namespace detail::cuda
 }  // namespace normkit

@@ -70,9 +70,13 @@ class EmulatedBlock {
   const std::function<void()>* body_ = nullptr;
 };
 
+/// For tests that ask where work has gone.
+void record_launch();
+
 template <class Kernel>
 void launch(const Kernel& kernel, const Launch& shape) {
   check_blocks(shape.blocks);
+  record_launch();
   if (shape.threads > Kernel::most_threads) throw std::logic_error("a block of more threads than its kernel allows");
   for (std::int64_t b = 0; b < shape.blocks; ++b) {
     EmulatedBlock block(b, shape.threads, shape.shared_bytes);

@@ -1,0 +1,21 @@
+// What callers ask of a GPU besides normalizing.
+#include <normkit/cuda.h>
+
+#include <algorithm>
+
+#include "request.h"
+
+namespace normkit {
+
+void wait_for_gpu(int device_index) {
+  const detail::BackendOf device(Device::cuda, device_index);
+  static_cast<const detail::Backend&>(device).synchronize_stream();
+}
+
+CudaMemory::CudaMemory(std::size_t bytes, int device_index) {
+  const detail::BackendOf device(Device::cuda, device_index);
+  data_ = static_cast<const detail::Backend&>(device).keep(std::max<std::size_t>(bytes, 1));
+}
+CudaMemory::~CudaMemory() { detail::cuda_backend().drop(data_); }
+
+}  // namespace normkit
