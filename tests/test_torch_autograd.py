@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import normkit.torch  # noqa: E402
+from normkit import _core  # noqa: E402
 from torch_cases import CASES, pair, refuse_pytorch, sample  # noqa: E402
 
 SMALL = [
@@ -185,7 +186,9 @@ def test_backward_twice():
 
 
 @pytest.mark.filterwarnings("ignore:.*[Ss]parse", "ignore:.*nested")
-@pytest.mark.parametrize("kind", ["meta", "negated", "conjugated", "subclass", "mkldnn", "sparse", "nested", "fake"])
+@pytest.mark.parametrize(
+    "kind", ["meta", "negated", "conjugated", "subclass", "mkldnn", "sparse", "nested", "fake", "zero"]
+)
 def test_tensors_that_the_kernels_do_not_take(kind):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -202,6 +205,7 @@ def test_tensors_that_the_kernels_do_not_take(kind):
         "mkldnn": x.to_mkldnn,
         "sparse": x.to_sparse,
         "nested": lambda: torch.nested.nested_tensor([x, x[:2]]),
+        "zero": lambda: torch._efficientzerotensor((3, 4)),
         "fake": lambda: FakeTensorMode(allow_non_fake_inputs=True).from_tensor(x),
     }[kind]
     outcomes = []
@@ -260,6 +264,57 @@ def test_dispatch_modes_see_the_calls():
         norm(x).sum().backward()
     assert "normkit.group_norm.default" in seen
     assert "normkit.group_norm_backward.default" in seen
+
+
+def test_a_dispatch_mode_around_the_backward_pass_alone_sees_it():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    for name, args, options, shape in SMALL:
+        module, _ = pair(name, args, options)
+        x, dy = sample(shape)
+        found = []
+        for _ in range(2):
+            leaf = x.clone().requires_grad_()
+            y = module.eval()(leaf)
+            if not found:
+                y.backward(dy)
+            else:
+                with Watch():
+                    y.backward(dy)
+            found.append(leaf.grad)
+        assert torch.equal(*found), name
+    assert {"normkit.layer_norm_backward.default", "normkit.batch_norm_inference_backward.default"} <= set(seen)
+
+
+def test_saved_tensors_go_through_hooks():
+    """And come back of another kind, which PyTorch's operations then take."""
+
+    class Own(torch.Tensor):
+        pass
+
+    x, dy = sample((3, 4))
+    norm, found = normkit.torch.LayerNorm(4), []
+    for unpack in (lambda t: t, lambda t: t.as_subclass(Own), lambda t: t.clone()):
+        leaf = x.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, unpack):
+            y = norm(leaf)
+        y.backward(dy)
+        found.append(leaf.grad)
+    assert type(found[1]) in (torch.Tensor, Own)
+    torch.testing.assert_close(found[0], found[1].as_subclass(torch.Tensor))
+    torch.testing.assert_close(found[0], found[2])
+
+
+def test_a_call_is_good_for_once():
+    with pytest.raises(ValueError, match="PyCapsule"):
+        _core.torch_record(None, torch.ones(2, 3), None, None, None, object())
 
 
 def test_hooks():

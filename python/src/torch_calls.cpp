@@ -172,8 +172,11 @@ nb::object gradients(const TorchState& torch, nb::handle ctx, nb::handle dy_tens
   Operand bias = tensor(2);
   Operand y = tensor(3);
   Operand statistics = tensor(4);
-  for (Operand* operand : {&dy, &x, &weight, &bias, &y, &statistics}) {
+  for (Operand* operand : {&dy, &x, &weight, &bias}) {
     if (operand->given() && !torch.view(*operand)) return {};
+  }
+  for (Operand* operand : {&y, &statistics}) {
+    if (operand->given() && !torch.view_memory(*operand)) return {};
   }
   Statistics views(record.norm, x.view);
   views.all = statistics.view;

@@ -77,7 +77,7 @@ bool TorchState::requires_grad(nb::handle tensor) const {
   return checked(PyObject_GetAttr(tensor.ptr(), torch_.requires_grad.ptr())).ptr() == Py_True;
 }
 
-bool TorchState::view(Operand& operand) const {
+bool TorchState::view_memory(Operand& operand) const {
   const nb::handle type = operand.tensor.type();
   if (!type.is(torch_.tensor_type) && !type.is(parameter_type_)) return false;
   PyObject* self = operand.tensor.ptr();
@@ -96,7 +96,12 @@ bool TorchState::view(Operand& operand) const {
     }
     if (operand.view.device != Device::cpu || operand.view.size() == 0) return false;
   }
-  return checked(PyObject_VectorcallMethod(torch_.is_neg.ptr(), &self, 1, nullptr)).ptr() == Py_False;
+  return true;
+}
+
+bool TorchState::is_negated(nb::handle tensor) const {
+  PyObject* self = tensor.ptr();
+  return checked(PyObject_VectorcallMethod(torch_.is_neg.ptr(), &self, 1, nullptr)).ptr() == Py_True;
 }
 
 void TorchState::view_own(nb::handle tensor, TensorView& view) const {

@@ -42,9 +42,9 @@ class TorchState {
 
   /// Fills `operand.view`. False where the kernels miss something that PyTorch does: for other devices, dtypes and
   /// layouts, subclasses, negated views; and where there is nothing to do, without elements.
-  [[nodiscard]] bool view(Operand& operand) const;
-  /// The same for a tensor that has been made here.
-  void view_own(nb::handle tensor, TensorView& view) const;
+  [[nodiscard]] bool view(Operand& operand) const { return view_memory(operand) && !is_negated(operand.tensor); }
+  /// The same for what was made here, which is not negated.
+  [[nodiscard]] bool view_memory(Operand& operand) const;
   [[nodiscard]] bool requires_grad(nb::handle tensor) const;
 
   /// A new tensor like `like`, which `view` describes; dense in C order, or in its order in memory.
@@ -59,6 +59,8 @@ class TorchState {
   explicit TorchState(const Torch& torch);
 
   [[nodiscard]] static bool is_true(const nb::object& question);
+  [[nodiscard]] bool is_negated(nb::handle tensor) const;
+  void view_own(nb::handle tensor, TensorView& view) const;
 
   const Torch& torch_;
   nb::object parameter_type_, empty_, contiguous_format_, cpu_;
