@@ -211,7 +211,7 @@ def test_buffers_taken_away():
 @each_mode
 @pytest.mark.parametrize("kind", ["sliced", "negated"])
 def test_averages_and_parameters_in_any_memory(kind, train, monkeypatch):
-    """Every other element of a longer tensor, whose gradients PyTorch has wrong; what is negated is PyTorch's to take."""
+    """Every other element of a longer tensor, with which PyTorch errs; what is negated is for PyTorch to take."""
     ours, theirs = pair("BatchNorm1d", (6,), {}, train=train)
     x, dy = sample((8, 6))
     exact = step(in_float64(theirs), x.double(), dy.double())
