@@ -314,7 +314,7 @@ def test_saved_tensors_go_through_hooks():
 
 def test_a_call_is_good_for_once():
     with pytest.raises(ValueError, match="PyCapsule"):
-        _core.torch_record(None, torch.ones(2, 3), None, None, None, object())
+        _core.torch_record(object(), torch.ones(2, 3), None, None, None, object())
 
 
 def test_hooks():

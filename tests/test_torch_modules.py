@@ -237,6 +237,7 @@ del torch.Tensor.__dlpack_c_exchange_api__
 import normkit.torch
 def refuse(*_, **__):
     raise AssertionError("PyTorch's own normalization was called")
+kept = {f: getattr(torch.nn.functional, f) for f in ("layer_norm", "rms_norm", "group_norm", "batch_norm")}
 for name, args in (("LayerNorm", (6,)), ("RMSNorm", (6,)), ("GroupNorm", (2, 6)), ("BatchNorm1d", (6,))):
     theirs = getattr(torch.nn, name)(*args)
     x, dy = torch.randn(5, 6), torch.randn(5, 6)
@@ -246,7 +247,6 @@ for name, args in (("LayerNorm", (6,)), ("RMSNorm", (6,)), ("GroupNorm", (2, 6))
         y = module(leaf)
         y.backward(dy)
         found.append([y.detach(), leaf.grad, *(p.grad for p in module.parameters()), *module.buffers()])
-        kept = {f: getattr(torch.nn.functional, f) for f in ("layer_norm", "rms_norm", "group_norm", "batch_norm")}
         for function in kept:
             setattr(torch.nn.functional, function, refuse)
     for function, original in kept.items():

@@ -19,7 +19,8 @@ int trailing_axes(nb::handle normalized_shape, const TensorView& x) {
   if (count > x.rank) return 0;
   int axis = x.rank - count;
   for (const nb::handle extent : normalized_shape) {
-    if (PyLong_AsLongLong(extent.ptr()) != x.shape[axis++]) return 0;
+    std::int64_t value = 0;
+    if (!nb::try_cast(extent, value) || value != x.shape[axis++]) return 0;
   }
   return count;
 }

@@ -39,8 +39,8 @@ const TorchState& TorchState::get() {
   // Never freed: the interpreter is gone before static destructors run.
   static const TorchState* state = nullptr;
   if (state == nullptr) {
-    const nb::object type = nb::module_::import_("torch").attr("empty")(0);
-    state = new TorchState(*torch_of(type));
+    const nb::object any = nb::module_::import_("torch").attr("empty")(0);
+    state = new TorchState(*torch_of(any));
   }
   return *state;
 }
@@ -116,8 +116,8 @@ void TorchState::view_own(nb::handle tensor, TensorView& view) const {
 }
 
 nb::object TorchState::new_like(nb::handle like, bool dense, TensorView& view) const {
-  nb::object tensor = dense ? torch_.empty_like(like, nb::arg("memory_format") = contiguous_format_)
-                            : checked(PyObject_CallOneArg(torch_.empty_like.ptr(), like.ptr()));
+  nb::object tensor =
+      dense ? torch_.empty_like(like, nb::arg("memory_format") = contiguous_format_) : torch_.empty_like(like);
   view_own(tensor, view);
   return tensor;
 }
