@@ -58,8 +58,10 @@ void Statistics::split() {
 
 // ---- Forward ----
 
-TorchCall::TorchCall(nb::handle x, nb::handle weight, nb::handle bias, nb::handle residual)
-    : operands_{Operand(x), Operand(weight), Operand(bias), Operand(residual)} {}
+TorchCall::TorchCall(nb::handle x, nb::handle weight, nb::handle bias, nb::handle residual) {
+  Operand* operand = operands_;
+  for (const nb::handle given : {x, weight, bias, residual}) *operand++ = Operand(given);
+}
 
 bool TorchCall::goes_with_x(const TensorView& view) const {
   if (view.dtype == x().dtype) return true;

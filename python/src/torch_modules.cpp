@@ -27,7 +27,7 @@ int trailing_axes(nb::handle normalized_shape, const TensorView& x) {
 
 /// The last axes: -count ... -1.
 struct LastAxes {
-  explicit LastAxes(int count_) : count(count_) {
+  explicit LastAxes(int number) : count(number) {
     for (int k = 0; k < count; ++k) axes[k] = k - count;
   }
   [[nodiscard]] std::span<const int> span() const { return {axes, static_cast<std::size_t>(count)}; }
