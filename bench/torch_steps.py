@@ -84,8 +84,9 @@ def calls(rounds: int) -> None:
         "RMSNorm": nn.RMSNorm(16),
         "GroupNorm": nn.GroupNorm(4, 16),
     }
-    print(f"\nus per call on (8, 16), min of {rounds} rounds\n\n{'':<28}{'no gradient':^22}{'forward, backward':^22}")
-    print(f"{'':<28}" + 2 * f"{'torch':>10}{'normkit':>10}  ")
+    print(f"\nus per call on (8, 16), min and median of {rounds} rounds\n")
+    print(f"{'':<28}{'no gradient':^34}{'forward, backward':^34}")
+    print(f"{'':<28}" + 2 * f"{'torch':>16}{'normkit':>16}  ")
     for name, theirs in modules.items():
         pair = (theirs, convert(copy.deepcopy(theirs)))
 
@@ -101,11 +102,12 @@ def calls(rounds: int) -> None:
 
         timers = [timeit.Timer(kind(module)) for kind in (plain, both) for module in pair]
         number = 40  # short enough to fit between what else the machine does
-        best = [float("inf")] * len(timers)
+        samples: list[list[float]] = [[] for _ in timers]
         for _ in range(rounds):
-            for k, timer in enumerate(timers):
-                best[k] = min(best[k], timer.timeit(number) / number * 1e6)
-        print(f"{name:<28}" + "".join(f"{v:>10.1f}{'  ' if k % 2 else ''}" for k, v in enumerate(best)).rstrip())
+            for times, timer in zip(samples, timers, strict=True):
+                times.append(timer.timeit(number) / number * 1e6)
+        cells = (f"{min(v):>8.1f}{median(v):>8.1f}{'  ' if k % 2 else ''}" for k, v in enumerate(samples))
+        print(f"{name:<28}" + "".join(cells).rstrip())
 
 
 def main() -> None:

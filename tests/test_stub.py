@@ -37,10 +37,17 @@ def test_stub_is_installed():
 
 # What the package's own modules take of the extension.
 WITHIN = {
+    "TorchRecord",
     "batch_norm_with_averages",
     "has_infinity",
     "min_max",
     "scale_columns",
+    "torch_batch_norm",
+    "torch_differentiate",
+    "torch_group_norm",
+    "torch_layer_norm",
+    "torch_record",
+    "torch_rms_norm",
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 
@@ -204,6 +206,56 @@ def test_buffers_taken_away():
     for train in (True, False):
         x, dy = sample((8, 6))
         assert_steps_agree(step(ours.train(train), x, dy), step(theirs.train(train), x, dy))
+
+
+@each_mode
+@pytest.mark.parametrize("kind", ["sliced", "negated"])
+def test_averages_and_parameters_in_any_memory(kind, train, monkeypatch):
+    """Every other element of a longer tensor, with which PyTorch errs; what is negated is for PyTorch to take."""
+    ours, theirs = pair("BatchNorm1d", (6,), {}, train=train)
+    x, dy = sample((8, 6))
+    exact = step(in_float64(theirs), x.double(), dy.double())
+    if kind == "negated":
+        old = ours.weight.detach()
+        ours.weight = torch.nn.Parameter(torch.complex(old, -old).conj().imag)
+        assert ours.weight.is_neg()
+    else:
+        ours.weight = torch.nn.Parameter(ours.weight.detach().repeat_interleave(2)[::2])
+        for name in ("running_mean", "running_var"):
+            ours.register_buffer(name, getattr(ours, name).repeat_interleave(2)[::2])
+        refuse_pytorch(monkeypatch)
+    got = step(ours, x, dy)
+    for key, value in exact.items():
+        torch.testing.assert_close(got[key], value.to(got[key].dtype), rtol=1e-4, atol=2e-5, msg=key)
+
+
+def test_without_the_exchange_table():
+    """Before PyTorch 2.10 tensors come and go through __dlpack__ alone, also those with gradients."""
+    code = """
+import torch
+del torch.Tensor.__dlpack_c_exchange_api__
+import normkit.torch
+def refuse(*_, **__):
+    raise AssertionError("PyTorch's own normalization was called")
+kept = {f: getattr(torch.nn.functional, f) for f in ("layer_norm", "rms_norm", "group_norm", "batch_norm")}
+for name, args in (("LayerNorm", (6,)), ("RMSNorm", (6,)), ("GroupNorm", (2, 6)), ("BatchNorm1d", (6,))):
+    theirs = getattr(torch.nn, name)(*args)
+    x, dy = torch.randn(5, 6), torch.randn(5, 6)
+    found = []
+    for module in (theirs, getattr(normkit.torch, name)(*args)):
+        leaf = x.clone().requires_grad_()
+        y = module(leaf)
+        y.backward(dy)
+        found.append([y.detach(), leaf.grad, *(p.grad for p in module.parameters()), *module.buffers()])
+        for function in kept:
+            setattr(torch.nn.functional, function, refuse)
+    for function, original in kept.items():
+        setattr(torch.nn.functional, function, original)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+"""
+    if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+        pytest.skip("covered by the other tests")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=300)
 
 
 def test_frozen_parameters():

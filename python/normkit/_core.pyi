@@ -1426,6 +1426,79 @@ def batch_norm_with_averages(x: ArrayT, running_mean: Any, running_var: Any, wei
     (array([1., 5.]), array([1.5, 0.5]))
     """
 
+class TorchRecord:
+    """What autograd keeps of a call of `normkit.torch` beside tensors."""
+
+    @property
+    def name(self) -> str:
+        """The normalizer: layer_norm, rms_norm, group_norm or batch_norm."""
+
+    @property
+    def axes(self) -> int:
+        """How many axes the statistics are taken over."""
+
+    @property
+    def groups(self) -> int:
+        """The number of groups, of `group_norm` alone."""
+
+    @property
+    def eps(self) -> float:
+        """What was added to the variance."""
+
+    @property
+    def activation(self) -> Literal['relu', 'silu'] | None:
+        """What the result went through."""
+
+    @property
+    def statistics_given(self) -> bool:
+        """Whether the statistics were given: inference."""
+
+def torch_layer_norm(apply: Callable[..., Any], x: ArrayT, weight: Any | None, bias: Any | None, normalized_shape: tuple[int, ...], eps: float) -> ArrayT | None:
+    """
+    All of a call of `normkit.torch.LayerNorm` in eager mode.
+
+    Parameters
+    ----------
+    apply : callable
+        That of the `torch.autograd.Function` whose ``forward`` is `torch_record`, for a call that gradients flow through.
+    x, weight, bias, normalized_shape, eps
+        As of `torch.nn.functional.layer_norm`.
+
+    Returns
+    -------
+    tensor or None
+        None where PyTorch, or an operator, is to answer.
+    """
+
+def torch_rms_norm(apply: Callable[..., Any], x: ArrayT, weight: Any | None, normalized_shape: tuple[int, ...], eps: float | None) -> ArrayT | None:
+    """
+    All of a call of `normkit.torch.RMSNorm` in eager mode, as `torch_layer_norm`.
+    """
+
+def torch_group_norm(apply: Callable[..., Any], x: ArrayT, weight: Any | None, bias: Any | None, num_channels: int, num_groups: int, eps: float) -> ArrayT | None:
+    """
+    All of a call of `normkit.torch.GroupNorm` in eager mode, as `torch_layer_norm`.
+    """
+
+def torch_batch_norm(apply: Callable[..., Any], x: ArrayT, weight: Any | None, bias: Any | None, residual: ArrayT | None, activation: Literal['relu', 'silu'] | None, running_mean: Any | None, running_var: Any | None, num_features: int, ranks: tuple[int, ...], eps: float, momentum: float | None, num_batches_tracked: Any | None, of_batch: bool) -> ArrayT | None:
+    """
+    All of a call of `normkit.torch.BatchNorm1d` and its siblings in eager mode, as `torch_layer_norm`.
+
+    The averages move where the statistics are those of the batch (`of_batch`); `ranks` are those that `x` may have.
+    """
+
+def torch_record(ctx: Any, x: ArrayT, weight: Any | None, bias: Any | None, residual: ArrayT | None, call: Any) -> ArrayT:
+    """
+    The ``forward`` of an autograd function: computes `call` and keeps in `ctx` what `torch_differentiate` needs.
+    """
+
+def torch_differentiate(ctx: Any, dy: Any | None) -> tuple[Any, ...]:
+    """
+    The ``backward`` to `torch_record`: the gradients of its arguments.
+
+    By the kernels or, where they are to be differentiated in their turn, by ``normkit.torch.operators.backward``.
+    """
+
 def set_num_threads(threads: int) -> None:
     """
     Set how many threads one call may use from now on, whoever makes it.

@@ -190,5 +190,6 @@ NB_MODULE(_core, module) {
   python::bind_backward(module);
   python::bind_fold(module);
   python::bind_averages(module);
+  python::bind_torch(module);
   python::bind_runtime(module);
 }

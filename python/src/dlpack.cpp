@@ -9,6 +9,16 @@
 #include <string>
 
 namespace normkit::python {
+bool dtype_of(dlpack::DataType from, DType& to) noexcept {
+  if (from.lanes != 1) return false;
+  if (from.code == dlpack::floating && from.bits == 32) return to = DType::float32, true;
+  if (from.code == dlpack::floating && from.bits == 64) return to = DType::float64, true;
+  if (from.code == dlpack::floating && from.bits == 16) return to = DType::float16, true;
+  if (from.code == dlpack::brain_floating && from.bits == 16) return to = DType::bfloat16, true;
+  if (from.code == dlpack::boolean && from.bits == 8) return to = DType::boolean, true;
+  return false;
+}
+
 namespace {
 
 /// Elements of nothing: a view with no data pointer would mean an absent argument.
@@ -40,16 +50,6 @@ const Torch* load_torch() {
       .dtypes = {module.attr("float32"), module.attr("float64"), module.attr("float16"), module.attr("bfloat16")},
       .is_neg = nb::steal(PyUnicode_InternFromString("is_neg")),
       .requires_grad = nb::steal(PyUnicode_InternFromString("requires_grad"))};
-}
-
-bool dtype_of(dlpack::DataType from, DType& to) noexcept {
-  if (from.lanes != 1) return false;
-  if (from.code == dlpack::floating && from.bits == 32) return to = DType::float32, true;
-  if (from.code == dlpack::floating && from.bits == 64) return to = DType::float64, true;
-  if (from.code == dlpack::floating && from.bits == 16) return to = DType::float16, true;
-  if (from.code == dlpack::brain_floating && from.bits == 16) return to = DType::bfloat16, true;
-  if (from.code == dlpack::boolean && from.bits == 8) return to = DType::boolean, true;
-  return false;
 }
 
 dlpack::DataType type_of(DType dtype) noexcept {

@@ -6,6 +6,9 @@
 
 namespace normkit::python {
 
+/// False where normkit has no such element type.
+bool dtype_of(dlpack::DataType from, DType& to) noexcept;
+
 /// What PyTorch's tensors answer to; looked up when the first tensor comes by.
 struct Torch {
   nb::object tensor_type;

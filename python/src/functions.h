@@ -49,5 +49,7 @@ void bind_backward(nb::module_& module);
 void bind_fold(nb::module_& module);
 /// Batch norm with averages in the caller's arrays (averages.cpp).
 void bind_averages(nb::module_& module);
+/// What the modules of `normkit.torch` call (torch_modules.cpp).
+void bind_torch(nb::module_& module);
 
 }  // namespace normkit::python

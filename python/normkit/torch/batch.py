@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
-from normkit.torch import batch_normalizers
+from normkit import _core
+from normkit.torch import batch_normalizers, operators  # noqa: F401 - the latter completes the former
 from normkit.torch.batch_normalizers import activated
-from normkit.torch.operators import call
-from normkit.torch.routes import HALVES, OPERATOR, PYTORCH, parameter, route
+from normkit.torch.routes import HALVES, affine, averages, operator_applies
 
 Activation = Literal["relu", "silu"]
 
@@ -51,22 +52,47 @@ class _BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
         """
         if residual is not None:
             self._check_residual(input, residual)
-        mean, var = self.running_mean, self.running_var
+        weight, bias = affine(self)
+        mean, var = averages(self)
         of_batch = self.training or (mean is None and var is None)
         if self.training and not self.track_running_stats:
             mean = var = None
         elif (mean is None) != (var is None) or (mean is None and self.track_running_stats):
             return activated(super().forward(input), residual, self.activation)  # buffers were taken away
-        weight, bias = parameter(self, "weight"), parameter(self, "bias")
-        way = route(input, weight, bias, mean, var, residual)
-        if way == PYTORCH or not self._usual(input, of_batch):
+        tensors = (input, weight, bias, residual, mean, var)
+        if not is_compiling():
+            y = self._eager(of_batch, *tensors)
+            if y is not None:
+                return y
+        if not operator_applies(*tensors) or not self._usual(input, of_batch):
             return activated(super().forward(input), residual, self.activation)
         fixed = (input, weight, bias, residual, self.activation, self.eps)
         if not of_batch:
-            return call(way, batch_normalizers.BatchNormInference, *fixed, _wide(mean), _wide(var))
+            return batch_normalizers.BatchNormInference.operator(*fixed, wide(mean), wide(var))[0]
         if mean is None:
-            return call(way, batch_normalizers.BatchNorm, *fixed)
-        return self._track(way, mean, var, fixed)
+            return batch_normalizers.BatchNorm.operator(*fixed)[0]
+        return self._track(mean, var, fixed)
+
+    def _eager(
+        self, of_batch: bool, input: Tensor, weight: Any, bias: Any, residual: Any, mean: Any, var: Any
+    ) -> Tensor | None:
+        """Return y, and move the averages where they are; None where PyTorch, or an operator, is to answer."""
+        return _core.torch_batch_norm(
+            batch_normalizers.BatchNorm.apply,
+            input,
+            weight,
+            bias,
+            residual,
+            self.activation,
+            mean,
+            var,
+            self.num_features,
+            self._ranks,
+            self.eps,
+            self.momentum,
+            self.num_batches_tracked if of_batch else None,
+            of_batch,
+        )
 
     def _usual(self, input: Tensor, of_batch: bool) -> bool:
         """Whether there is nothing for PyTorch to refuse, or to do in its own way."""
@@ -87,28 +113,22 @@ class _BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
                 f"got {tuple(residual.shape)} of {residual.dtype}"
             )
 
-    def _track(self, way: int, mean: Tensor, var: Any, fixed: tuple[Any, ...]) -> Tensor:
-        """Normalize with the statistics of the batch, and move the averages towards them."""
+    def _track(self, mean: Tensor, var: Any, fixed: tuple[Any, ...]) -> Tensor:
+        """Normalize with the statistics of the batch, by the operator, and move the averages towards them."""
         momentum: Any = 0.0 if self.momentum is None else self.momentum
         count = self.num_batches_tracked
         if count is not None:
             count.add_(1)
             if self.momentum is None:
-                momentum = 1.0 / count if way == OPERATOR else 1.0 / int(count)
-        if way == OPERATOR:
-            y, new_mean, _, new_var = batch_normalizers.BatchNorm.operator(*fixed)
-            blend(mean, new_mean, momentum)
-            blend(var, new_var, momentum)
-            return y
-        wide_mean, wide_var = _wide(mean), _wide(var)
-        y = call(way, batch_normalizers.BatchNorm, *fixed, wide_mean, wide_var, momentum)
-        if wide_mean is not mean:
-            mean.copy_(wide_mean)
-            var.copy_(wide_var)
+                momentum = 1.0 / count
+        y: Tensor
+        y, new_mean, _, new_var = batch_normalizers.BatchNorm.operator(*fixed)
+        blend(mean, new_mean, momentum)
+        blend(var, new_var, momentum)
         return y
 
 
-def _wide(average: Any) -> Any:
+def wide(average: Any) -> Any:
     """Return an average as the kernels take it."""
     return average.float() if average.dtype in HALVES else average
 

@@ -80,50 +80,20 @@ class BatchNorm(Channels):
     With the statistics of the batch.
 
     As an operator it returns, with y, mean and rstd, the variance that is divided by n - 1: what a running variance
-    takes. In eager mode the running averages are moved by the kernels.
+    takes. In eager mode the kernels move the running averages.
     """
 
     name = "batch_norm"
     training = True
 
     @staticmethod
-    def normalize(
-        x: Tensor,
-        weight: Any,
-        bias: Any,
-        residual: Any,
-        activation: Any,
-        eps: float,
-        running_mean: Tensor | None = None,
-        running_var: Tensor | None = None,
-        momentum: float = 0.0,
-        stats: bool = False,
-    ) -> Any:
-        bare_x, weight, bias, residual, out = bare(x), bare(weight), bare(bias), bare(residual), result(x)
-        if running_mean is not None:
-            return _core.batch_norm_with_averages(
-                bare_x, running_mean, running_var, weight, bias, True, momentum, eps, residual, activation, out, stats
-            )
-        return _core.batch_norm(
-            bare_x,
-            None,
-            weight,
-            bias,
-            training=True,
-            eps=eps,
-            residual=residual,
-            activation=activation,
-            out=out,
-            return_stats=stats,
-        )
-
-    @classmethod
-    def forward(cls, *inputs: Any) -> tuple[Tensor, ...]:
-        x = inputs[0]
+    def forward(x: Tensor, weight: Any, bias: Any, residual: Any, activation: Any, eps: float) -> tuple[Tensor, ...]:
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         mean, var = x.new_zeros(x.shape[1], dtype=dtype), x.new_zeros(x.shape[1], dtype=dtype)
         # With momentum 1 the averages become those of the batch.
-        y, _, rstd = super().forward(*inputs, mean, var, 1.0)
+        y, _, rstd = _core.batch_norm_with_averages(
+            bare(x), mean, var, bare(weight), bare(bias), True, 1.0, eps, bare(residual), activation, result(x), True
+        )
         return y, mean, rstd, var
 
     @staticmethod
@@ -142,7 +112,7 @@ class BatchNormInference(Channels):
     training = False
 
     @staticmethod
-    def normalize(
+    def forward(
         x: Tensor,
         weight: Any,
         bias: Any,
@@ -151,9 +121,8 @@ class BatchNormInference(Channels):
         eps: float,
         running_mean: Tensor,
         running_var: Tensor,
-        stats: bool = False,
-    ) -> Any:
-        return _core.batch_norm_with_averages(
+    ) -> tuple[Tensor, ...]:
+        results: tuple[Tensor, ...] = _core.batch_norm_with_averages(
             bare(x),
             running_mean,
             running_var,
@@ -165,8 +134,9 @@ class BatchNormInference(Channels):
             bare(residual),
             activation,
             result(x),
-            stats,
+            True,
         )
+        return results
 
     @staticmethod
     def reference(ctx: Any, statistics: tuple[Tensor, ...]) -> Callable[..., Tensor]:

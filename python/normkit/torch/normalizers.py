@@ -1,9 +1,9 @@
 """
 The normalizers as autograd sees them, one class each: forward, what is saved, backward.
 
-`normalize` is a plain call of the kernels, `forward` and `gradients` are the implementations of the operators
-`normkit::<name>` and `normkit::<name>_backward`: none of them records anything. `save` and `backward` serve both
-`torch.autograd.Function`, in eager mode, and the operators, in a compiled graph.
+`forward` and `gradients` are the implementations of the operators `normkit::<name>` and `normkit::<name>_backward`:
+neither records anything. `save` and `backward` are what autograd has of the operators. In eager mode `apply` and
+`derive` take the place of all four.
 """
 
 from __future__ import annotations
@@ -69,17 +69,11 @@ class Normalizer:
 
     name: str
     tensors: int
-    normalize: Callable[..., Any]  # y, or with stats=True a tuple of it and the statistics
+    forward: Callable[..., tuple[Tensor, ...]]  # y and the statistics
     gradients: Callable[..., Gradients]  # of the tensors, None for those not wanted
-    function: type[torch.autograd.Function]
+    apply: Callable[..., Tensor]  # y, of calls of eager mode that gradients flow through
     operator: Any
     backward_operator: Any
-
-    @classmethod
-    def forward(cls, *inputs: Any) -> tuple[Tensor, ...]:
-        """Return the results of the operator: y and the statistics."""
-        results: tuple[Tensor, ...] = cls.normalize(*inputs, stats=True)
-        return results
 
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -98,22 +92,28 @@ class Normalizer:
 
     @classmethod
     def backward(cls, ctx: Any, dy: Tensor | None, *_: Any) -> Gradients:
-        """Return the gradients of all inputs."""
-        needs = ctx.needs_input_grad
-        count = cls.tensors
+        """Return the gradients of all inputs of the operator."""
+        needs, count = ctx.needs_input_grad, cls.tensors
         if dy is None:
             return (None,) * len(needs)
         saved = ctx.saved_tensors
-        inputs, rest = saved[:count], saved[count:]
-        needed = list(needs[:count])
+        found = cls.derive(ctx, dy, saved[:count], saved[count:], needs[:count])
+        return (*found, *(None,) * (len(needs) - count))
+
+    @classmethod
+    def derive(
+        cls, record: Any, dy: Tensor, inputs: tuple[Any, ...], rest: tuple[Any, ...], needed: Sequence[bool]
+    ) -> Gradients:
+        """Return the gradients of the tensors; `record` has the other inputs as attributes."""
+        needed = list(needed)
         if torch.is_grad_enabled() or transformed(dy):
-            found: Sequence[Tensor | None] = differentiable(cls.reference(ctx, rest), inputs, needed, dy)
+            found: Sequence[Tensor | None] = differentiable(cls.reference(record, rest), inputs, needed, dy)
         else:
-            arguments = cls.arguments(ctx, inputs, rest)
+            arguments = cls.arguments(record, inputs, rest)
             if direct(dy, inputs[0]):
-                return (*cls.gradients(dy, *arguments, needed), *(None,) * (len(needs) - count))
+                return cls.gradients(dy, *arguments, needed)
             found = cls.backward_operator(dy, *arguments, needed)
-        return (*(g if n else None for g, n in zip(found, needed, strict=True)), *(None,) * (len(needs) - count))
+        return tuple(g if n else None for g, n in zip(found, needed, strict=True))
 
 
 def _axes(count: int) -> tuple[int, ...]:
@@ -127,10 +127,11 @@ class LayerNorm(Normalizer):
     tensors = 3
 
     @staticmethod
-    def normalize(x: Tensor, weight: Any, bias: Any, axes: int, eps: float, stats: bool = False) -> Any:
+    def forward(x: Tensor, weight: Any, bias: Any, axes: int, eps: float) -> tuple[Tensor, ...]:
         out = result(x, channels_last=False)
-        axis = -1 if axes == 1 else _axes(axes)
-        return _core.layer_norm(bare(x), bare(weight), bare(bias), axis=axis, eps=eps, out=out, return_stats=stats)
+        return _core.layer_norm(
+            bare(x), bare(weight), bare(bias), axis=_axes(axes), eps=eps, out=out, return_stats=True
+        )
 
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -162,9 +163,8 @@ class RMSNorm(Normalizer):
     tensors = 2
 
     @staticmethod
-    def normalize(x: Tensor, weight: Any, axes: int, eps: float, stats: bool = False) -> Any:
-        axis = -1 if axes == 1 else _axes(axes)
-        return _core.rms_norm(bare(x), bare(weight), axis=axis, eps=eps, out=result(x), return_stats=stats)
+    def forward(x: Tensor, weight: Any, axes: int, eps: float) -> tuple[Tensor, ...]:
+        return _core.rms_norm(bare(x), bare(weight), axis=_axes(axes), eps=eps, out=result(x), return_stats=True)
 
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -194,8 +194,8 @@ class GroupNorm(Normalizer):
     tensors = 3
 
     @staticmethod
-    def normalize(x: Tensor, weight: Any, bias: Any, groups: int, eps: float, stats: bool = False) -> Any:
-        return _core.group_norm(bare(x), groups, bare(weight), bare(bias), eps=eps, out=result(x), return_stats=stats)
+    def forward(x: Tensor, weight: Any, bias: Any, groups: int, eps: float) -> tuple[Tensor, ...]:
+        return _core.group_norm(bare(x), groups, bare(weight), bare(bias), eps=eps, out=result(x), return_stats=True)
 
     @staticmethod
     def save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

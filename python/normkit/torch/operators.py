@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from normkit import _core
 from normkit.torch.batch_normalizers import BatchNorm, BatchNormInference
 from normkit.torch.normalizers import Gradients, GroupNorm, LayerNorm, Normalizer, RMSNorm, result
-from normkit.torch.routes import AUTOGRAD, DIRECT
 
 GIVEN = "Tensor x, Tensor? weight, Tensor? bias"
 SAVED = "Tensor dy, Tensor x, Tensor? weight"
@@ -125,18 +125,27 @@ def _save(normalizer: type[Normalizer]) -> Callable[..., None]:
     return setup_context
 
 
-def _function(normalizer: Any) -> type[torch.autograd.Function]:
-    """Return the function of eager mode: the kernels, and what `backward` needs of them."""
-    compute, save = normalizer.normalize, normalizer.save
+def _eager(normalizer: Any) -> Callable[..., Tensor]:
+    """
+    Return the function of eager mode: `apply` of an autograd function of x, weight, bias, a residual and a call.
 
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        output: tuple[Tensor, ...] = compute(*inputs, stats=True)
-        ctx.set_materialize_grads(False)
-        save(ctx, inputs, output)
-        return output[0]
+    That of the base class: what `torch.autograd.Function` puts around it takes a tenth of a small step, and is for
+    transforms of `torch.func`, which do not come here.
+    """
+    members = {"forward": staticmethod(_core.torch_record), "backward": staticmethod(_core.torch_differentiate)}
+    function = type(normalizer.__name__, (torch.autograd.Function,), members)
+    apply: Callable[..., Tensor] = super(torch.autograd.Function, function).apply
+    return apply
 
-    members = {"forward": staticmethod(forward), "backward": staticmethod(normalizer.backward)}
-    return type(normalizer.__name__, (torch.autograd.Function,), members)
+
+def backward(ctx: Any, dy: Tensor) -> Gradients:
+    """Return the gradients of an eager call where `_core.torch_differentiate` leaves them to others."""
+    record, (x, weight, bias, y, statistics) = ctx.record, ctx.saved_tensors
+    normalizer = NORMALIZERS[record.name, record.statistics_given]
+    inputs = (x, weight, bias, None)[: normalizer.tensors]
+    rest = (y, *statistics) if normalizer.tensors == 4 else tuple(statistics)
+    found = normalizer.derive(record, dy, inputs, rest, ctx.needs_input_grad[: len(inputs)])
+    return (*found, *(None,) * (len(ctx.needs_input_grad) - len(inputs)))
 
 
 def _given(gradients: Callable[..., Gradients]) -> Callable[..., tuple[Tensor, ...]]:
@@ -159,24 +168,21 @@ def _register(normalizer: Any, fake: Callable[..., Any], shape_of: Callable[...,
         f"normkit::{name}", normalizer.backward, setup_context=_save(normalizer), lib=library
     )
     torch.library.register_autograd(f"normkit::{backward}", _no_derivative(backward), lib=library)
-    normalizer.function = _function(normalizer)
+    normalizer.apply = staticmethod(_eager(normalizer))
     normalizer.operator = getattr(torch.ops.normkit, name).default
     normalizer.backward_operator = getattr(torch.ops.normkit, backward).default
 
+
+NORMALIZERS: dict[tuple[str, bool], Any] = {  # by what a record says of itself
+    ("layer_norm", False): LayerNorm,
+    ("rms_norm", False): RMSNorm,
+    ("group_norm", False): GroupNorm,
+    ("batch_norm", False): BatchNorm,
+    ("batch_norm", True): BatchNormInference,
+}
 
 _register(LayerNorm, _fake_layer_norm, _trailing)
 _register(RMSNorm, _fake_rms_norm, _trailing)
 _register(GroupNorm, _fake_group_norm, _per_channel)
 _register(BatchNorm, _fake_batch_norm, _per_channel)
 _register(BatchNormInference, _fake_batch_norm_inference, _per_channel)
-
-
-def call(way: int, normalizer: Any, *inputs: Any) -> Tensor:
-    """Return y on the way that `routes.route` has found, which is not PyTorch's."""
-    if way == DIRECT:
-        y = normalizer.normalize(*inputs)
-    elif way == AUTOGRAD:
-        y = normalizer.function.apply(*inputs)
-    else:
-        y = normalizer.operator(*inputs)[0]
-    return y

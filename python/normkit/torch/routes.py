@@ -1,4 +1,4 @@
-"""Which way a call takes: the kernels directly, through autograd or as an operator, or PyTorch's own forward."""
+"""Whether a call that eager mode has not answered takes the way of operators, or PyTorch's own forward."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
-
-PYTORCH, DIRECT, AUTOGRAD, OPERATOR = range(4)
 
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, torch.float64, *HALVES)
@@ -32,45 +30,48 @@ def fits(x: Tensor, parameter: Tensor | None) -> bool:
     )
 
 
-def route(x: Tensor, *parameters: Tensor | None) -> int:
-    """
-    Return the way that a call on `x` takes.
-
-    PYTORCH wherever the kernels would miss something that PyTorch does: other devices, dtypes and layouts, subclasses
-    of tensors, transforms of `torch.func`, forward-mode derivatives, traces and exports.
-    """
-    if type(x) is not Tensor and type(x) is not Parameter:
-        return PYTORCH
-    if not x.is_cpu or x.dtype not in DTYPES or x.layout is not torch.strided:
-        return PYTORCH
-    for parameter in parameters:
-        if not fits(x, parameter):
-            return PYTORCH
-    if torch.compiler.is_compiling():
-        return PYTORCH if torch.compiler.is_exporting() or _transformed_in_graph() else OPERATOR
-    if _functorch_active() or forward_ad._current_level >= 0 or _jit_trace() is not None:  # as in `transformed`
-        return PYTORCH
-    if x.is_neg() or x.is_nested:
-        return PYTORCH
-    if _dispatch_modes():
-        return OPERATOR  # which the mode gets to see
-    return AUTOGRAD if needs_grad(x, *parameters) else DIRECT
-
-
-def parameter(module: torch.nn.Module, name: str) -> Any:
-    """Return ``getattr(module, name)``, in a third of the time where it is a parameter."""
+def affine(module: torch.nn.Module) -> tuple[Any, Any]:
+    """Return weight and bias, in a third of the time of ``module.weight, module.bias`` where they are parameters."""
     parameters = module._parameters
-    return parameters[name] if name in parameters else getattr(module, name)
+    if "weight" in parameters and "bias" in parameters:
+        return parameters["weight"], parameters["bias"]
+    return module.weight, module.bias
 
 
-def needs_grad(*tensors: Tensor | None) -> bool:
-    """Whether autograd is to record a call on `tensors`."""
-    if not torch.is_grad_enabled():
+def averages(module: torch.nn.Module) -> tuple[Any, Any]:
+    """Return the running mean and variance, likewise."""
+    buffers = module._buffers
+    if "running_mean" in buffers and "running_var" in buffers:
+        return buffers["running_mean"], buffers["running_var"]
+    return module.running_mean, module.running_var
+
+
+def takes(x: Tensor) -> bool:
+    """Whether `x` is a tensor that the kernels may take: dense, on the CPU, of their dtypes and of no subclass."""
+    if type(x) is not Tensor and type(x) is not Parameter:
         return False
-    for tensor in tensors:  # noqa: SIM110 - any() of a generator costs as much as the kernel
-        if tensor is not None and tensor.requires_grad:
-            return True
-    return False
+    if not x.is_cpu or x.dtype not in DTYPES or x.layout is not torch.strided:
+        return False
+    return torch.compiler.is_compiling() or not x.is_nested
+
+
+def operator_applies(x: Tensor, *parameters: Tensor | None) -> bool:
+    """
+    Whether a graph or a dispatch mode is to see a call on `x` as one of an operator.
+
+    Not where the kernels would miss something that PyTorch does: on other devices, for other dtypes and layouts,
+    subclasses of tensors, transforms of `torch.func`, forward-mode derivatives, traces and exports.
+    """
+    if not takes(x):
+        return False
+    for parameter in parameters:  # not all() of a generator, which graphs break at
+        if not fits(x, parameter):
+            return False
+    if torch.compiler.is_compiling():
+        return not torch.compiler.is_exporting() and not _transformed_in_graph()
+    if transformed() or _jit_trace() is not None or x.is_neg():
+        return False
+    return bool(_dispatch_modes())
 
 
 def transformed(dy: Tensor | None = None) -> bool:

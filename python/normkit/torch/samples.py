@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
+from normkit import _core
 from normkit.torch import batch_normalizers, normalizers
-from normkit.torch.batch import _wide, blend
-from normkit.torch.operators import call
-from normkit.torch.routes import PYTORCH, parameter, route
+from normkit.torch.batch import blend, wide
+from normkit.torch.routes import affine, operator_applies, takes
 
 
 class GroupNorm(torch.nn.GroupNorm):
@@ -33,16 +34,19 @@ class GroupNorm(torch.nn.GroupNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input`, channels along axis 1, over groups of channels."""
-        groups, weight, bias = self.num_groups, parameter(self, "weight"), parameter(self, "bias")
-        way = route(input, weight, bias)
+        groups, channels, (weight, bias) = self.num_groups, self.num_channels, affine(self)
+        if not is_compiling():
+            y = _core.torch_group_norm(normalizers.GroupNorm.apply, input, weight, bias, channels, groups, self.eps)
+            if y is not None:
+                return y
         if (
-            way == PYTORCH
+            not operator_applies(input, weight, bias)
             or input.dim() < 2
-            or input.shape[1] != self.num_channels
+            or input.shape[1] != channels
             or input.numel() <= groups  # none, or one value per statistic
         ):
             return super().forward(input)
-        return call(way, normalizers.GroupNorm, input, weight, bias, groups, self.eps)
+        return normalizers.GroupNorm.operator(input, weight, bias, groups, self.eps)[0]
 
 
 class _InstanceNorm(torch.nn.modules.instancenorm._InstanceNorm):
@@ -59,21 +63,35 @@ class _InstanceNorm(torch.nn.modules.instancenorm._InstanceNorm):
         torch.Tensor
             Shape and dtype of `input`; contiguous, or channels last where `input` is, which PyTorch's result is not.
         """
+        if not takes(input):
+            return super().forward(input)
         rank = input.dim() - self._spatial  # that of what is not spatial
         of_sample = self.training or not self.track_running_stats
-        mean, var = self.running_mean, self.running_var
-        way = route(input, self.weight, self.bias, mean, var)
-        if way == PYTORCH or rank not in (1, 2) or not self._usual(input, rank - 1, of_sample):
+        if rank not in (1, 2) or not self._usual(input, rank - 1, of_sample):
             return super().forward(input)
         batch = input.unsqueeze(0) if rank == 1 else input
-        if not of_sample:
-            fixed = (batch, self.weight, self.bias, None, None, self.eps)
-            y = call(way, batch_normalizers.BatchNormInference, *fixed, _wide(mean), _wide(var))
-        elif mean is None:
-            y = call(way, normalizers.GroupNorm, batch, self.weight, self.bias, self.num_features, self.eps)
-        else:
-            y = self._track(batch, mean, var)
+        y = None if is_compiling() else self._normalize(batch, of_sample, as_operator=False)
+        if y is None and operator_applies(batch, self.weight, self.bias, self.running_mean, self.running_var):
+            y = self._normalize(batch, of_sample, as_operator=True)
+        if y is None:
+            return super().forward(input)
         return y.squeeze(0) if rank == 1 else y
+
+    def _normalize(self, input: Tensor, of_sample: bool, as_operator: bool) -> Tensor | None:
+        """Return y; None where PyTorch, or an operator, is to answer."""
+        weight, bias, mean, var, eps = self.weight, self.bias, self.running_mean, self.running_var, self.eps
+        channels = self.num_features
+        if of_sample and mean is not None:
+            return self._track(input, mean, var, as_operator)
+        if as_operator and of_sample:
+            return normalizers.GroupNorm.operator(input, weight, bias, channels, eps)[0]
+        if as_operator:
+            fixed = (input, weight, bias, None, None, eps, wide(mean), wide(var))
+            return batch_normalizers.BatchNormInference.operator(*fixed)[0]
+        if of_sample:
+            return _core.torch_group_norm(normalizers.GroupNorm.apply, input, weight, bias, channels, channels, eps)
+        averages = (mean, var, channels, (input.dim(),), eps, 0.0, None, False)
+        return _core.torch_batch_norm(batch_normalizers.BatchNorm.apply, input, weight, bias, None, None, *averages)
 
     def _usual(self, input: Tensor, channels: int, of_sample: bool) -> bool:
         """Whether there is nothing for PyTorch to refuse, to warn of, or to do in its own way."""
@@ -84,13 +102,23 @@ class _InstanceNorm(torch.nn.modules.instancenorm._InstanceNorm):
         samples = input.shape[0] if channels == 1 else 1
         return input.numel() > (samples * self.num_features if of_sample else 0) and (not of_sample or self.eps > 0.0)
 
-    def _track(self, input: Tensor, mean: Tensor, var: Any) -> Tensor:
+    def _track(self, input: Tensor, mean: Tensor, var: Any, as_operator: bool) -> Tensor | None:
         """Normalize as PyTorch does where averages are kept: as batch norm of one sample of N * C channels."""
         samples, channels = input.shape[:2]
         weight = None if self.weight is None else self.weight.repeat(samples)
         bias = None if self.bias is None else self.bias.repeat(samples)
         flat = input.reshape(1, samples * channels, *input.shape[2:])
-        y, new_mean, _, new_var = batch_normalizers.BatchNorm.operator(flat, weight, bias, None, None, self.eps)
+        if as_operator:
+            operator = batch_normalizers.BatchNorm.operator
+            y, new_mean, _, new_var = operator(flat, weight, bias, None, None, self.eps)
+        else:
+            dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+            new_mean, new_var = torch.zeros(2, samples * channels, dtype=dtype).unbind()
+            # With momentum 1 the averages become those of the batch.
+            averages = (new_mean, new_var, samples * channels, (flat.dim(),), self.eps, 1.0, None, True)
+            y = _core.torch_batch_norm(batch_normalizers.BatchNorm.apply, flat, weight, bias, None, None, *averages)
+            if y is None:
+                return None
         momentum = 0.0 if self.momentum is None else self.momentum
         blend(mean, new_mean.view(samples, channels).mean(0), momentum)
         blend(var, new_var.view(samples, channels).mean(0), momentum)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
-from normkit.torch import normalizers
-from normkit.torch.operators import call
-from normkit.torch.routes import PYTORCH, parameter, route
+from normkit import _core
+from normkit.torch import normalizers, operators  # noqa: F401 - the latter completes the former
+from normkit.torch.routes import affine, operator_applies
 
 
 class LayerNorm(torch.nn.LayerNorm):
@@ -32,11 +33,14 @@ class LayerNorm(torch.nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input` over its last axes."""
-        shape, weight, bias = self.normalized_shape, parameter(self, "weight"), parameter(self, "bias")
-        way = route(input, weight, bias)
-        if way == PYTORCH or input.shape[-len(shape) :] != shape or not input.numel():
+        shape, (weight, bias) = self.normalized_shape, affine(self)
+        if not is_compiling():
+            y = _core.torch_layer_norm(normalizers.LayerNorm.apply, input, weight, bias, shape, self.eps)
+            if y is not None:
+                return y
+        if not operator_applies(input, weight, bias) or input.shape[-len(shape) :] != shape or not input.numel():
             return super().forward(input)
-        return call(way, normalizers.LayerNorm, input, weight, bias, len(shape), self.eps)
+        return normalizers.LayerNorm.operator(input, weight, bias, len(shape), self.eps)[0]
 
 
 class RMSNorm(torch.nn.RMSNorm):
@@ -60,10 +64,13 @@ class RMSNorm(torch.nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize `x` over its last axes."""
-        shape, weight, eps = self.normalized_shape, parameter(self, "weight"), self.eps
-        way = route(x, weight)
-        if way == PYTORCH or x.shape[-len(shape) :] != shape or not x.numel():
+        shape, weight, eps = self.normalized_shape, self.weight, self.eps
+        if not is_compiling():
+            y = _core.torch_rms_norm(normalizers.RMSNorm.apply, x, weight, shape, eps)
+            if y is not None:
+                return y
+        if not operator_applies(x, weight) or x.shape[-len(shape) :] != shape or not x.numel():
             return super().forward(x)
         if eps is None:
             eps = torch.finfo(torch.float64 if x.dtype == torch.float64 else torch.float32).eps
-        return call(way, normalizers.RMSNorm, x, weight, len(shape), eps)
+        return normalizers.RMSNorm.operator(x, weight, len(shape), eps)[0]
