@@ -11,29 +11,33 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "arrays.h"
 
 namespace normkit::python {
 
-/// Runs `work`, without the GIL where it takes longer (some 10 us) than giving the GIL back and taking it again is
-/// worth.
+/// Runs `work` on memory of the host, without the GIL where it takes longer (some 10 us) than giving the GIL back and
+/// taking it again is worth.
 template <class Work>
-void compute(const TensorView& x, const Queue& queue, Work&& work) {
-  if (x.device == Device::cuda) {  // queued, and soon back
-    const CudaStream stream(queue.stream);
-    work();
-    if (!queue.waits) return;
-    nb::gil_scoped_release released;
-    return wait_for_gpu(x.device_index);
-  }
+void compute(const TensorView& x, Work&& work) {
   if (x.size() > 32768) {
     nb::gil_scoped_release released;
     work();
   } else {
     work();
   }
+}
+/// The same where memory may be a GPU's: `work` is queued.
+template <class Work>
+void compute(const TensorView& x, const Queue& queue, Work&& work) {
+  if (x.device != Device::cuda) return compute(x, std::forward<Work>(work));
+  const CudaStream stream(queue.stream);
+  work();
+  if (!queue.waits) return;
+  nb::gil_scoped_release released;
+  wait_for_gpu(x.device_index);
 }
 
 /// What `make` makes, and its refusals in the name of the function that the user called.

@@ -89,8 +89,10 @@ bool TorchState::view_memory(Operand& operand) const {
     }
     if (!describe(described, operand.view)) return false;
   } else {
+    Queue queue;  // of no use: tensors on a GPU are not taken
     try {
-      operand.owner = view_exporter({"normkit", "a tensor"}, operand.tensor.attr("detach")(), operand.view, false);
+      operand.owner =
+          view_exporter({"normkit", "a tensor"}, operand.tensor.attr("detach")(), operand.view, queue, false);
     } catch (nb::python_error&) {
       return false;
     }
@@ -107,7 +109,8 @@ bool TorchState::is_negated(nb::handle tensor) const {
 void TorchState::view_own(nb::handle tensor, TensorView& view) const {
   const Argument result = {"normkit", "a result"};
   if (torch_.exchange == nullptr) {
-    view_exporter(result, tensor, view, true);
+    Queue queue;
+    view_exporter(result, tensor, view, queue, true);
     return;
   }
   dlpack::Tensor described;
