@@ -108,6 +108,17 @@ def test_rows_and_back(library, name, shape):
     check(library, back, dy, x, *stats, given[0], tolerance=4e-5, output_mask=wanted)
 
 
+@each("name", ["layer_norm", "rms_norm"])
+def test_gradients_of_rows_are_one_walk(name):
+    """All of them from one kernel, and another that adds up what it leaves."""
+    x, dy = (cases.sample((40, 64), np.float32, which) for which in ("x", "dy"))
+    _, *stats = getattr(normkit, name)(x, return_stats=True)
+    arrays = [streams.put(a) for a in (dy, x, *stats)]
+    launches = gpu.launches
+    getattr(normkit, f"{name}_backward")(*arrays)
+    assert gpu.launches == launches + 2
+
+
 @each("masked", [None, "mask", "lengths"])
 @each("activation", ACTIVATED)
 @each("name", ["batch_norm", "group_norm", "instance_norm"])

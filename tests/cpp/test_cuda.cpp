@@ -42,6 +42,11 @@ std::vector<Case> cases() {
     all.push_back({"layer_norm", layer_norm(2, {-1}), {rows, length}, {}, {length}});
     all.push_back({"rms_norm", rms_norm(2, {-1}, 1e-6, 0.5), {rows, length}, {}, {length}});
   }
+  // Several slabs of rows, the last of which is not full.
+  for (const Shape& shape : {Shape{40, 220}, Shape{800, 24}, Shape{18, 1100}, Shape{303, 700}, Shape{38, 4000}}) {
+    all.push_back({"layer_norm of many rows", layer_norm(2, {-1}), shape, {}, {shape[1]}});
+    all.push_back({"rms_norm of many rows", rms_norm(2, {-1}, 1e-6, 0.5), shape, {}, {shape[1]}});
+  }
   all.push_back({"layer_norm of two axes", layer_norm(3, {1, 2}), {5, 6, 20}, {}, {6, 20}});
   all.push_back({"layer_norm of the first axis", layer_norm(2, {0}), {300, 37}, {}, {300}});
   // More kept axes than a geometry has: it is gone through for each index of the others.
@@ -220,6 +225,54 @@ TEST_CASE("a row's bits depend on the row alone") {
       for (std::int64_t i = 0; i < length; ++i) unlike += one.at(i) != y.at(row * length + i) ? 1 : 0;
       CHECK(unlike == 0);
     }
+  }
+}
+
+TEST_CASE("dx of a row has bits that depend on the row alone, whatever else is asked for") {
+  for (const std::int64_t length : {5, 64, 768, 1001, 4099}) {
+    INFO(length);
+    const std::int64_t rows = 70;
+    const Normalizer norm = layer_norm(2, {-1});
+    Tensor x(DType::float32, {rows, length});
+    Tensor dy(DType::float32, {rows, length});
+    Tensor weight(DType::float32, {length});
+    x.fill(numbers(1));
+    dy.fill(numbers(2));
+    weight.fill(numbers(3));
+    Tensor y(DType::float32, {rows, length});
+    Tensor stats[] = {{DType::float32, {rows}}, {DType::float32, {rows}}};
+    const Device gpu = Device::cuda;
+    forward(norm, {.x = x.view(gpu), .y = y.view(gpu), .mean = stats[0].view(gpu), .rstd = stats[1].view(gpu)});
+    // Of rows from `first` on, with dweight and dbias or without.
+    const auto run = [&](std::int64_t first, Tensor& dx, Tensor* dweight, Tensor* dbias) {
+      Backward a{.x = x.view(gpu), .dy = dy.view(gpu), .mean = stats[0].view(gpu), .rstd = stats[1].view(gpu)};
+      for (TensorView* view : {&a.x, &a.dy, &a.mean, &a.rstd}) {
+        view->data = static_cast<float*>(view->data) + first * (view->rank == 2 ? length : 1);
+        view->shape[0] -= first;
+      }
+      a.weight = weight.view(gpu);
+      a.dx = dx.view(gpu);
+      a.dx.shape[0] -= first;
+      if (dweight != nullptr) a.dweight = dweight->view(gpu);
+      if (dbias != nullptr) a.dbias = dbias->view(gpu);
+      backward(norm, a);
+    };
+    Tensor all(DType::float32, {rows, length});
+    Tensor alone(DType::float32, {rows, length});
+    Tensor last(DType::float32, {rows, length});
+    Tensor sums[] = {{DType::float32, {length}}, {DType::float32, {length}}};
+    Tensor one(DType::float32, {length});
+    run(0, all, &sums[0], &sums[1]);
+    run(0, alone, nullptr, nullptr);
+    CHECK(all == alone);
+    run(rows - 3, last, nullptr, &one);
+    std::int64_t unlike = 0;
+    for (std::int64_t i = 0; i < 3 * length; ++i) unlike += last.at(i) != all.at((rows - 3) * length + i) ? 1 : 0;
+    CHECK(unlike == 0);
+    run(0, alone, nullptr, &one);  // one of the two sums
+    CHECK(one == sums[1]);
+    run(0, alone, &one, nullptr);
+    CHECK(one == sums[0]);
   }
 }
 

@@ -86,6 +86,26 @@ TEST_CASE("rows are covered once, by blocks that a device has room for, whatever
   CHECK(varied == 0);
 }
 
+TEST_CASE("rows are covered once by slabs, which are as few as leaves little to be summed") {
+  std::int64_t wrong = 0;
+  for (const std::int64_t n : {1, 7, 64, 100, 768, 1001, 2048, 4096}) {
+    for (const std::int64_t rows : {1, 3, 4, 5, 100, 1000, 4096, 32768, 1000003, 50000000}) {
+      const Geometry g = rows_of(rows, 1, n);
+      const RowCut cut = cuda::cut_slab_rows(g, DType::float32);
+      const cuda::SlabCut slabs = cuda::cut_slabs(g, cut);
+      const Launch launch = cuda::launch_slabs(cut, slabs, DType::float32);
+      const std::int64_t rows_of_slab = slabs.steps * (cut.block_threads / cut.group);
+      bool good = cut.kept_units > 0 && slabs.slabs * rows_of_slab >= rows;
+      good = good && (slabs.slabs - 1) * rows_of_slab < rows && slabs.steps >= 4 && slabs.steps <= 64;
+      good = good && (cut.group <= cuda::slab_threads || cut.kept_units == 4);
+      good = good && launch.threads == std::max(cut.group, cuda::slab_threads) && launch.blocks == slabs.slabs &&
+             launch.shared_bytes <= 48 << 10;
+      wrong += good ? 0 : 1;
+    }
+  }
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("a row of several runs has the units of each") {
   const RowCut cut = cuda::cut_rows(rows_of(2, 9, 50), DType::bfloat16, 1);
   CHECK(cut.units_per_run == 7);

@@ -1,6 +1,7 @@
 #include "cuda/backward.h"
 
 #include "cuda/schedule.h"
+#include "cuda/slabs.h"
 
 namespace normkit::detail::cuda {
 namespace {
@@ -34,6 +35,27 @@ std::vector<double> on_host(const TensorView& view) {
   return values;
 }
 
+// Rows of one run, that fit the registers of their threads, and a parameter for each place of a row.
+bool fits_slabs(const Request& request, const RowCut& cut) {
+  const Geometry& g = request.plan.geometry;
+  const auto& operands = request.operands;
+  const bool varies_along_rows = g.reduced[2].extent == 1 || g.reduced[2].param_stride == 1;
+  const bool is_shared_by_rows = g.kept[0].param_stride == 0 && g.kept[1].param_stride == 0;
+  return cut.kept_units > 0 && request.plan.loop_count == 0 && g.reduced[0].extent == 1 && g.reduced[1].extent == 1 &&
+         varies_along_rows && is_shared_by_rows && request.activation == Activation::none &&
+         operands[operand_mask] == nullptr && operands[operand_extra] == nullptr;
+}
+
+template <class S>
+void run_slabs(const Job& job, const Launch& shape) {
+  if (job.rows.group > slab_threads) return launch(RunSlabs<S, 4, block_threads>{job}, shape);
+  switch (job.rows.kept_units) {
+    case 1: return launch(RunSlabs<S, 1, slab_threads>{job}, shape);
+    case 2: return launch(RunSlabs<S, 2, slab_threads>{job}, shape);
+    default: return launch(RunSlabs<S, 4, slab_threads>{job}, shape);
+  }
+}
+
 // The half that gives dx, and where weight is constant over a statistic dweight and dbias too.
 struct ByStatistics {
   const Request& request;
@@ -51,6 +73,30 @@ struct ByStatistics {
   std::optional<Memory> totals;
 
   explicit ByStatistics(const Request& of) : request(of) {}
+
+  // Together with the sums by parameters; false where the rows are not such.
+  bool run_by_slabs() const {
+    const Geometry& g = request.plan.geometry;
+    if (g.schedule != Schedule::rows) return false;
+    Job job = make();
+    job.rows = cut_slab_rows(g, request.dtype);
+    if (!fits_slabs(request, job.rows)) return false;
+    job.slabs = cut_slabs(g, job.rows);
+    const std::int64_t columns = g.reduced[2].extent;
+    const Memory sums(static_cast<std::size_t>(job.slabs.slabs * 2 * columns * item_size(work_dtype(request.dtype))));
+    job.slab_sums = sums.data();
+    const TensorView& dweight = request.by_parameters->dweight;
+    const TensorView& dbias = request.by_parameters->dbias;
+    visit_storage(request.dtype, [&](auto tag) {
+      using S = typename decltype(tag)::Storage;
+      run_loops(request, job,
+                [&](const Job& once) { run_slabs<S>(once, launch_slabs(once.rows, once.slabs, request.dtype)); });
+      launch(FinishSlabs<Work<S>>{sums.as<Work<S>>(), job.slabs.slabs, columns, dweight.data, dbias.data, dweight.dtype,
+                                  dbias.dtype},
+             launch_finish_slabs(columns));
+    });
+    return true;
+  }
 
   void run() {
     Job job = make();
@@ -140,8 +186,11 @@ void by_parameters(const Request& request) {
 
 void backward(const Request& request) {
   if (request.column == Column::parameters) return by_parameters(request);
-  ByStatistics(request).run();
-  if (request.by_parameters != nullptr) by_parameters(*request.by_parameters);
+  ByStatistics by_statistics(request);
+  if (request.by_parameters == nullptr) return by_statistics.run();
+  if (by_statistics.run_by_slabs()) return;
+  by_statistics.run();
+  by_parameters(*request.by_parameters);
 }
 
 }  // namespace normkit::detail::cuda

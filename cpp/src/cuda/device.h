@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 
 #include "half.h"
@@ -22,6 +23,12 @@
 #else
 #define NORMKIT_DEVICE inline
 #define NORMKIT_UNROLL_DEVICE
+#endif
+// What a kernel need not be prepared for, which leaves it more registers. The host sees whether it is so.
+#if defined(__CUDA_ARCH__)
+#define NORMKIT_ASSUME(condition) __builtin_assume(condition)
+#else
+#define NORMKIT_ASSUME(condition) (static_cast<bool>(condition) ? void() : std::abort())
 #endif
 
 namespace normkit::detail::cuda {

@@ -10,8 +10,9 @@ namespace normkit::detail::cuda {
 
 inline constexpr int block_threads = 256;  // but for rows of more
 inline constexpr int long_row_threads = 512;
-inline constexpr int row_batch = 4;     // units that a thread folds at a time
-inline constexpr int column_batch = 8;  // positions, likewise
+inline constexpr int slab_threads = 128;  // but for rows of more
+inline constexpr int row_batch = 4;       // units that a thread folds at a time
+inline constexpr int column_batch = 8;    // positions, likewise
 
 /// A dense tensor of numbers in the device's memory, of any floating-point type; null where absent.
 struct Numbers {
@@ -60,6 +61,13 @@ struct ColumnCut {
   std::int64_t chunks = 1;
 };
 
+/// How rows are cut where each leaves something to parameters: so many steps to a slab, each of a block's rows. A pure
+/// function of the number of rows and of their length.
+struct SlabCut {
+  std::int64_t steps = 1;
+  std::int64_t slabs = 1;
+};
+
 struct Job {
   Geometry geometry;
   Column column = Column::statistics;
@@ -85,9 +93,11 @@ struct Job {
 
   RowCut rows;
   ColumnCut columns;
+  SlabCut slabs;
   std::int64_t first_statistic = 0;  // of the geometry, where that is one of several (Plan::loops)
   std::int64_t slots = 1;            // statistics: lanes, but for pooled ones, which share a slot
   double* partials = nullptr;        // [lane][chunk][term]
+  void* slab_sums = nullptr;         // [slab][dweight, dbias][column], of the working type
   Lanes lanes;
   Results results;
   void *dweight = nullptr, *dbias = nullptr;  // gradients by parameters: out

@@ -23,14 +23,13 @@ NORMKIT_DEVICE void merge_lanes(const Block& block, Part<Sums::terms>& part, int
   }
 }
 
-/// Those of a group, a power of 2 that may be more than a warp.
+/// Those of a group, a power of 2 that may be more than a warp. `shared`: memory of the block, for a part of each warp.
 template <class Sums, class Block>
-NORMKIT_DEVICE void merge_group(const Block& block, Part<Sums::terms>& part, int group) {
+NORMKIT_DEVICE void merge_group(const Block& block, Part<Sums::terms>& part, int group, double* shared) {
   merge_lanes<Sums>(block, part, group < warp_size ? group : warp_size);
   if (group <= warp_size) return;
   const int warp = block.thread() / warp_size;
   const int warps = group / warp_size;
-  double* shared = block.shared();
   if (block.thread() % warp_size == 0) {
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) shared[warp * Sums::terms + t] = part.term[t];
   }
@@ -38,6 +37,11 @@ NORMKIT_DEVICE void merge_group(const Block& block, Part<Sums::terms>& part, int
   const int from = warp / warps * warps + block.thread() % warps;
   NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) part.term[t] = shared[from * Sums::terms + t];
   merge_lanes<Sums>(block, part, warps);
+}
+
+template <class Sums, class Block>
+NORMKIT_DEVICE void merge_group(const Block& block, Part<Sums::terms>& part, int group) {
+  merge_group<Sums>(block, part, group, block.shared());
 }
 
 /// What a finished statistic leaves; the result is for its map.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "visit.h"
+
 namespace normkit::detail::cuda {
 namespace {
 
@@ -62,6 +64,25 @@ ColumnCut cut_columns(const Geometry& g, DType dtype) {
   return cut;
 }
 
+RowCut cut_slab_rows(const Geometry& g, DType dtype) {
+  RowCut cut = cut_rows(g, dtype, 2);
+  if (cut.kept_units > 0) cut.block_threads = std::max(slab_threads, cut.group);
+  return cut;
+}
+
+SlabCut cut_slabs(const Geometry& g, const RowCut& cut) {
+  // Enough slabs for any device. Fewer steps would have their sums be more than what a second walk would read, and more
+  // steps add no more than one part in a hundred to what sums and rows are together.
+  constexpr std::int64_t wanted = 512;
+  constexpr std::int64_t least_steps = 4;
+  constexpr std::int64_t most_steps = 64;
+  const std::int64_t tiles = ceil_div(g.kept_count(), cut.block_threads / cut.group);
+  SlabCut slabs;
+  slabs.steps = std::clamp(ceil_div(tiles, wanted), least_steps, most_steps);
+  slabs.slabs = ceil_div(tiles, slabs.steps);
+  return slabs;
+}
+
 bool is_aligned(const Geometry& g, DType dtype, void* const (&operands)[max_operands]) {
   const int unit = unit_of(dtype);
   const bool rows = g.schedule == Schedule::rows;
@@ -80,6 +101,15 @@ Launch launch_rows(const Geometry& g, const RowCut& cut) {
   const std::int64_t rows_per_block = cut.block_threads / cut.group;
   return {ceil_div(g.kept_count(), rows_per_block) * cut.chunks, cut.block_threads,
           cut.block_threads / warp_size * terms_at_most * static_cast<int>(sizeof(double))};
+}
+
+Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype) {
+  const int bytes = cut.block_threads * unit_of(dtype) * static_cast<int>(item_size(work_dtype(dtype)));
+  return {slabs.slabs, cut.block_threads, bytes};
+}
+
+Launch launch_finish_slabs(std::int64_t columns) {
+  return {ceil_div(columns, warp_size), block_threads, 2 * block_threads * static_cast<int>(sizeof(double))};
 }
 
 Launch launch_columns(const Geometry& g, const ColumnCut& cut) {

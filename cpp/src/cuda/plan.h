@@ -12,6 +12,9 @@ inline constexpr std::int64_t most_block_units = 13 << 10;  // of a row that a b
 /// `kept`: operands that are kept on the chip; 0 where rows are folded or mapped alone.
 RowCut cut_rows(const Geometry& geometry, DType dtype, int kept);
 ColumnCut cut_columns(const Geometry& geometry, DType dtype);
+/// Rows for slabs: of x and dy, by blocks of few threads.
+RowCut cut_slab_rows(const Geometry& geometry, DType dtype);
+SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
 
 /// Whether each unit of x, and of all that has its type, begins at a multiple of 16 bytes.
 bool is_aligned(const Geometry& geometry, DType dtype, void* const (&operands)[max_operands]);
@@ -26,6 +29,10 @@ struct Launch {
 std::int64_t kept_bytes(const RowCut& cut, int kept);
 /// Rows, chunk by chunk.
 Launch launch_rows(const Geometry& geometry, const RowCut& cut);
+/// Rows, slab by slab.
+Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype);
+/// A warp's width of columns to a block, with the sums of its warps.
+Launch launch_finish_slabs(std::int64_t columns);
 /// Columns, tile by tile and chunk by chunk.
 Launch launch_columns(const Geometry& geometry, const ColumnCut& cut);
 /// A thread for each of `count`.

@@ -98,6 +98,20 @@ struct Batch {
       map_unit<S, true, task>(job, at, n, x[u], dy[u], lane, params);
     }
   }
+  /// What these add to dweight and dbias, each at its place. Beyond the row's end there is nobody who wants the sums.
+  NORMKIT_DEVICE void add_params(const Lane<Work<S>>& lane, Work<S> (&dweight)[units * unit_size<S>],
+                                 Work<S> (&dbias)[units * unit_size<S>]) const {
+    using C = Work<S>;
+    constexpr int size = unit_size<S>;
+    NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u) {
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+        const C g = static_cast<C>(widened(dy[u].of[i]));
+        const C unit = centre(static_cast<C>(widened(x[u].of[i])), lane.high, lane.low) * lane.rstd;
+        dweight[u * size + i] = detail::fma(g, unit, dweight[u * size + i]);
+        dbias[u * size + i] += g;
+      }
+    }
+  }
 
  private:
   template <class Sums>
