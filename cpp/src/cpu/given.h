@@ -15,7 +15,7 @@ inline double element(const TensorView& view, std::int64_t index) {
 }
 
 /// Calls visit(lane, statistic) for every lane of a geometry, as Job::lanes has them; `offset` is added to the indices
-/// of the statistics. What `visit` does for one lane must have nothing to do with another's.
+/// of the statistics.
 template <class Visit>
 void for_lanes(const Geometry& g, std::int64_t offset, Visit visit) {
   const std::int64_t along = g.kept[1].extent;
@@ -23,7 +23,6 @@ void for_lanes(const Geometry& g, std::int64_t offset, Visit visit) {
     const std::int64_t first = i * along;
     std::int64_t statistic = offset + i * g.kept[0].stat_stride;
     if (g.pooled == 1 && g.kept[1].stat_stride == 1) {
-#pragma GCC ivdep
       for (std::int64_t j = 0; j < along; ++j) visit(first + j, statistic + j);
       continue;
     }
