@@ -19,6 +19,17 @@ bool dtype_of(dlpack::DataType from, DType& to) noexcept {
   return false;
 }
 
+std::int64_t take_shape(const dlpack::Tensor& tensor, TensorView& view) noexcept {
+  view.rank = tensor.rank;
+  std::int64_t size = 1;
+  for (int axis = view.rank - 1; axis >= 0; --axis) {
+    view.shape[axis] = tensor.shape[axis];
+    view.strides[axis] = tensor.strides != nullptr ? tensor.strides[axis] : size;
+    size *= tensor.shape[axis];
+  }
+  return size;
+}
+
 namespace {
 
 /// Elements of nothing: a view with no data pointer would mean an absent argument.
@@ -75,13 +86,7 @@ void view_tensor(Argument argument, nb::handle array, const dlpack::Tensor& tens
     refuse(PyExc_TypeError, argument, "must be in CPU or CUDA memory", "DLPack device type " + std::to_string(device));
   }
   if (tensor.rank > max_rank) refuse_rank(argument, tensor.rank);
-  view.rank = tensor.rank;
-  std::int64_t size = 1;
-  for (int axis = view.rank - 1; axis >= 0; --axis) {
-    view.shape[axis] = tensor.shape[axis];
-    view.strides[axis] = tensor.strides != nullptr ? tensor.strides[axis] : size;
-    size *= tensor.shape[axis];
-  }
+  const std::int64_t size = take_shape(tensor, view);
   if (size == 0) {
     view.data = no_elements;
   } else if (tensor.data == nullptr) {

@@ -22,13 +22,7 @@ bool describe(const dlpack::Tensor& tensor, TensorView& view) {
   if (!dtype_of(tensor.dtype, view.dtype) || view.dtype == DType::boolean || tensor.rank > max_rank) return false;
   if (tensor.data == nullptr) return false;  // of no elements, or known to be zero
   view.device = Device::cpu;
-  view.rank = tensor.rank;
-  std::int64_t size = 1;
-  for (int axis = view.rank - 1; axis >= 0; --axis) {
-    view.shape[axis] = tensor.shape[axis];
-    view.strides[axis] = tensor.strides != nullptr ? tensor.strides[axis] : size;
-    size *= tensor.shape[axis];
-  }
+  const std::int64_t size = take_shape(tensor, view);
   view.data = static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
   return size > 0;
 }
