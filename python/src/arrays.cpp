@@ -265,7 +265,7 @@ Input::Input(Argument argument, nb::handle given, TensorView& view, Queue& queue
 
 nb::object numpy_to_device(nb::handle array, nb::handle like) {
   if (torch_of(like) != nullptr) {
-    return nb::module_::import_("torch").attr("as_tensor")(array, nb::arg("device") = like.attr("device"));
+    return nb::module_::import_("torch").attr("tensor")(array, nb::arg("device") = like.attr("device"));
   }
   const nb::object library = namespace_of(like);
   if (names_stream(library)) return library.attr("asarray")(array);
