@@ -28,6 +28,10 @@ function(normkit_add_cuda target)
     cpp/src/cuda/backend.cu
     cpp/src/cuda/backward.cu
     cpp/src/cuda/forward.cu
+    cpp/src/cuda/kernels_bfloat16.cu
+    cpp/src/cuda/kernels_float16.cu
+    cpp/src/cuda/kernels_float32.cu
+    cpp/src/cuda/kernels_float64.cu
     cpp/src/cuda/plan.cpp
     cpp/src/cuda/runtime.cu)
   # Contraction would make bits depend on the compiler, as on the CPU. The preprocessor is the host's: quoted includes

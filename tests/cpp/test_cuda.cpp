@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/launch.h"
 #include "tensor.h"
 
 namespace {
@@ -206,8 +207,27 @@ TEST_CASE("a large mean costs no digits") {
   }
 }
 
+TEST_CASE("long rows, with clusters and without") {
+  for (const bool clusters : {true, false}) {
+    detail::cuda::emulate_clusters(clusters);
+    for (const Case& c : {Case{"a block's, whole", layer_norm(2, {-1}), {2, 20000}, {}, {20000}},
+                          Case{"a block's", layer_norm(2, {-1}), {2, 20001}, {}, {20001}},
+                          Case{"more than a block's, whole", layer_norm(2, {-1}), {2, 40000}, {}, {40000}},
+                          Case{"more than a block's", rms_norm(2, {-1}), {2, 40003}, {}, {40003}},
+                          Case{"runs", group_norm(4, 2), {1, 4, 100, 60}, {}, {4}}}) {
+      INFO(c.name << clusters);
+      const Results gpu = run(c, DType::float32, Device::cuda, 3000.0);
+      const Results cpu = run(c, DType::float32, Device::cpu, 3000.0);
+      check_close(gpu.y, cpu.y, 2e-6);
+      check_close(gpu.dx, cpu.dx, 2e-5);
+      check_close(gpu.rstd, cpu.rstd, 1e-6);
+    }
+  }
+  detail::cuda::emulate_clusters(true);
+}
+
 TEST_CASE("a row's bits depend on the row alone") {
-  for (const std::int64_t length : {5, 64, 768, 4099, 20000, 70001}) {
+  for (const std::int64_t length : {5, 64, 768, 4099, 20000, 40000, 70001}) {
     INFO(length);
     const std::int64_t rows = 5;
     Tensor x(DType::float32, {rows, length});

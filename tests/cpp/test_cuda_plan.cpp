@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 #include <vector>
 
 #include "cuda/plan.h"
+#include "cuda/walk.h"
 
 namespace {
 
@@ -57,17 +59,24 @@ TEST_CASE("rows are covered once, by blocks that a device has room for, whatever
   std::int64_t wrong = 0;
   std::int64_t varied = 0;
   for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
-    for (const int kept : {0, 1, 2}) {
+    for (const auto& [kept, cluster] :
+         {std::pair{0, 8}, std::pair{1, 8}, std::pair{2, 8}, std::pair{1, 1}, std::pair{2, 1}}) {
       for (const std::int64_t n : lengths()) {
         const Geometry g = rows_of(3, 1, n);
-        const RowCut cut = cuda::cut_rows(g, dtype, kept);
+        const RowCut cut = cuda::cut_rows(g, dtype, kept, cluster);
         const Launch launch = cuda::launch_rows(g, cut);
         const std::int64_t unit = 16 / item_size(dtype);
         bool good = cut.units == (n + unit - 1) / unit && std::has_single_bit(static_cast<unsigned>(cut.group));
         good = good && launch.threads == cut.block_threads && launch.threads % cuda::warp_size == 0;
-        good = good && cut.group <= launch.threads && launch.threads <= cuda::long_row_threads;
+        good = good && launch.cluster == 1 << cut.cluster_bits && launch.cluster <= cluster;
+        good = good && launch.threads <= cuda::long_row_threads;
+        good =
+            good && (launch.cluster == 1 ? cut.group <= launch.threads : cut.group == launch.cluster * launch.threads);
         good = good && cut.chunks * cut.units_per_chunk >= cut.units;
-        good = good && (cut.chunks - 1) * cut.units_per_chunk < cut.units && cut.chunks <= cuda::most_chunks;
+        good = good && (cut.chunks - 1) * cut.units_per_chunk < cut.units;
+        // No more than that, unless a thread were to add up so many values that digits are lost.
+        const std::int64_t step = std::int64_t{cut.group} * cuda::row_batch;
+        good = good && (cut.chunks <= cuda::most_chunks || cut.units_per_chunk == cuda::most_steps * step);
         if (cut.kept_units > 0) {
           good = good && cut.chunks == 1 && std::int64_t{cut.group} * cut.kept_units >= cut.units;
           good = good && cut.kept_units * kept <= cuda::most_kept_units;
@@ -75,10 +84,10 @@ TEST_CASE("rows are covered once, by blocks that a device has room for, whatever
         if (cut.by_block) {
           good = good && cut.chunks == 1 && launch.shared_bytes + cuda::kept_bytes(cut, kept) <= shared_of_sm_90;
         }
-        const std::int64_t rows_per_block = launch.threads / cut.group;
-        good = good && launch.blocks == (3 + rows_per_block - 1) / rows_per_block * cut.chunks;
+        const std::int64_t rows_per_block = std::max(1, launch.threads / cut.group);
+        good = good && launch.blocks == (3 + rows_per_block - 1) / rows_per_block * cut.chunks * launch.cluster;
         wrong += good ? 0 : 1;
-        varied += same(cut, cuda::cut_rows(rows_of(100000, 1, n), dtype, kept)) ? 0 : 1;
+        varied += same(cut, cuda::cut_rows(rows_of(100000, 1, n), dtype, kept, cluster)) ? 0 : 1;
       }
     }
   }
@@ -115,7 +124,7 @@ TEST_CASE("a row of several runs has the units of each") {
 TEST_CASE("columns are covered once, whatever the positions are made of") {
   std::int64_t wrong = 0;
   for (const DType dtype : {DType::float32, DType::float64, DType::float16}) {
-    const std::int64_t unit = 16 / item_size(dtype);
+    const std::int64_t unit = std::min<std::int64_t>(4, 16 / item_size(dtype));
     for (const std::int64_t lanes : {1, 2, 3, 7, 8, 9, 31, 64, 100, 255, 256, 257, 1000, 4096, 70001}) {
       for (const std::int64_t positions : {1, 2, 31, 32, 33, 1000, 4097, 100000, 3000001}) {
         const Geometry g = columns_of(lanes, positions);
@@ -124,13 +133,60 @@ TEST_CASE("columns are covered once, whatever the positions are made of") {
         bool good = std::has_single_bit(static_cast<unsigned>(cut.across)) && cut.across <= cuda::warp_size;
         good = good && cut.tiles * cut.across * unit >= lanes && (cut.tiles - 1) * cut.across * unit < lanes;
         good = good && cut.positions == positions && cut.chunks * cut.positions_per_chunk >= positions;
-        good = good && (cut.chunks - 1) * cut.positions_per_chunk < positions && cut.chunks <= cuda::most_chunks;
+        good = good && (cut.chunks - 1) * cut.positions_per_chunk < positions;
+        const std::int64_t step = std::int64_t{cuda::block_threads / cut.across} * cuda::column_batch;
+        good = good && (cut.chunks <= cuda::most_chunks || cut.positions_per_chunk == cuda::most_steps * step);
         good = good && launch.blocks == cut.tiles * cut.chunks && launch.shared_bytes <= 48 << 10;
         wrong += good ? 0 : 1;
       }
     }
   }
   CHECK(wrong == 0);
+}
+
+TEST_CASE("a divisor divides what it is for") {
+  std::int64_t wrong = 0;
+  constexpr std::int64_t largest = (std::int64_t{1} << 31) - 1;
+  for (const std::int64_t by : {std::int64_t{1}, std::int64_t{2}, std::int64_t{3}, std::int64_t{7}, std::int64_t{49},
+                                std::int64_t{641}, std::int64_t{3136}, std::int64_t{65537}, largest / 2, largest}) {
+    const cuda::Divisor divisor(by);
+    for (const std::int64_t about : {std::int64_t{0}, by, 2 * by, 1000 * by, largest / by * by, largest}) {
+      for (std::int64_t n = about - 2; n <= about + 2; ++n) {
+        if (n < 0) continue;
+        wrong += cuda::divided(n, divisor) == n / by ? 0 : 1;
+        if (n <= largest) wrong += cuda::divided(static_cast<int>(n), divisor) == n / by ? 0 : 1;
+      }
+    }
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("a job's form says what is true of it") {
+  alignas(16) static float memory[64];
+  const auto form = [&](auto change) {
+    cuda::Job job;
+    job.geometry = rows_of(3, 1, 8);
+    job.geometry.count = 8;
+    job.geometry.kept[1].stat_stride = 1;
+    job.geometry.reduced[2].param_stride = 1;
+    for (int k : {operand_x, operand_out}) {
+      job.operands[k] = memory;
+      job.geometry.kept[1].data_stride[k] = 8;
+    }
+    job.weight.data = memory;
+    job.aligned = true;
+    change(job);
+    return cuda::form_of(job, DType::float32);
+  };
+  CHECK(form([](cuda::Job&) {}) == cuda::Form::lines);
+  CHECK(form([](cuda::Job& job) { job.geometry.kept[1].data_stride[operand_out] = 16; }) == cuda::Form::plain);
+  CHECK(form([](cuda::Job& job) { job.geometry.reduced[1].extent = 2; }) == cuda::Form::plain);
+  CHECK(form([](cuda::Job& job) { job.aligned = false; }) == cuda::Form::general);
+  CHECK(form([](cuda::Job& job) { job.operands[operand_mask] = memory; }) == cuda::Form::general);
+  CHECK(form([](cuda::Job& job) { job.geometry.reduced[2].extent = 7; }) == cuda::Form::general);
+  CHECK(form([](cuda::Job& job) { job.weight.data = memory + 1; }) == cuda::Form::general);
+  CHECK(form([](cuda::Job& job) { job.weight.dtype = DType::float16; }) == cuda::Form::general);
+  CHECK(form([](cuda::Job& job) { job.geometry.count = std::int64_t{1} << 31; }) == cuda::Form::general);
 }
 
 TEST_CASE("units are taken in one go where all of them are aligned") {

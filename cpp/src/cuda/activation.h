@@ -22,11 +22,14 @@ NORMKIT_DEVICE C silu_derivative(C z) {
   return detail::fma(z * s, rest, s);
 }
 
-template <class C>
-NORMKIT_DEVICE C activate(Activation activation, C z) {
-  if (activation == Activation::relu) return z <= C{0} ? C{0} : z;  // NaN stays
-  if (activation == Activation::silu) return z / (C{1} + exp_of(-z));
-  return z;
+/// Of all values at once: which activation it is, is asked only once.
+template <class C, int size>
+NORMKIT_DEVICE void activate(Activation activation, C (&z)[size]) {
+  if (activation == Activation::relu) {
+    NORMKIT_UNROLL_DEVICE for (C& v : z) v = v <= C{0} ? C{0} : v;  // NaN stays
+  } else if (activation == Activation::silu) {
+    NORMKIT_UNROLL_DEVICE for (C& v : z) v = v / (C{1} + exp_of(-v));
+  }
 }
 
 }  // namespace normkit::detail::cuda

@@ -1,21 +1,17 @@
 #include "cuda/backward.h"
 
+#include "cuda/finish_slots.h"
+#include "cuda/launch.h"
 #include "cuda/schedule.h"
-#include "cuda/slabs.h"
 
 namespace normkit::detail::cuda {
 namespace {
 
-template <class S>
 void run_gradient(const Request& request, const Job& job, bool folds) {
-  run_loops(request, job, [&](const Job& once) {
-    if (folds) return run_fold<S, GradientSums<Work<S>>>(once, request.dtype);
-    if (maps(once)) run_given<S, Task::gradient>(once, request.dtype);
+  run_loops(request, job, [&](auto kernels, const Job& once) {
+    if (folds) return kernels.gradient(once, request.dtype);
+    kernels.apply_gradient(once, request.dtype);
   });
-}
-
-void run_gradient(const Request& request, const Job& job, bool folds) {
-  visit_storage(request.dtype, [&](auto tag) { run_gradient<typename decltype(tag)::Storage>(request, job, folds); });
 }
 
 // An element of a dense vector of the device or of the host, as the host sees it.
@@ -44,16 +40,6 @@ bool fits_slabs(const Request& request, const RowCut& cut) {
   return cut.kept_units > 0 && request.plan.loop_count == 0 && g.reduced[0].extent == 1 && g.reduced[1].extent == 1 &&
          varies_along_rows && is_shared_by_rows && request.activation == Activation::none &&
          operands[operand_mask] == nullptr && operands[operand_extra] == nullptr;
-}
-
-template <class S>
-void run_slabs(const Job& job, const Launch& shape) {
-  if (job.rows.group > slab_threads) return launch(RunSlabs<S, 4, block_threads>{job}, shape);
-  switch (job.rows.kept_units) {
-    case 1: return launch(RunSlabs<S, 1, slab_threads>{job}, shape);
-    case 2: return launch(RunSlabs<S, 2, slab_threads>{job}, shape);
-    default: return launch(RunSlabs<S, 4, slab_threads>{job}, shape);
-  }
 }
 
 // The half that gives dx, and where weight is constant over a statistic dweight and dbias too.
@@ -85,15 +71,12 @@ struct ByStatistics {
     const std::int64_t columns = g.reduced[2].extent;
     const Memory sums(static_cast<std::size_t>(job.slabs.slabs * 2 * columns * item_size(work_dtype(request.dtype))));
     job.slab_sums = sums.data();
-    const TensorView& dweight = request.by_parameters->dweight;
-    const TensorView& dbias = request.by_parameters->dbias;
-    visit_storage(request.dtype, [&](auto tag) {
-      using S = typename decltype(tag)::Storage;
-      run_loops(request, job,
-                [&](const Job& once) { run_slabs<S>(once, launch_slabs(once.rows, once.slabs, request.dtype)); });
-      launch(FinishSlabs<Work<S>>{sums.as<Work<S>>(), job.slabs.slabs, columns, dweight.data, dbias.data, dweight.dtype,
-                                  dbias.dtype},
-             launch_finish_slabs(columns));
+    job.dweight = request.by_parameters->dweight.data;
+    job.dbias = request.by_parameters->dbias.data;
+    job.dweight_dtype = request.by_parameters->dweight.dtype;
+    job.dbias_dtype = request.by_parameters->dbias.dtype;
+    run_loops(request, job, [&](auto kernels, const Job& once) {
+      kernels.slabs(once, request.dtype, launch_slabs(once.rows, once.slabs, request.dtype));
     });
     return true;
   }
@@ -114,6 +97,7 @@ struct ByStatistics {
  private:
   Job make() const {
     Job job = job_for(request);
+    job.gradient = true;
     job.weight = weight;
     job.bias = bias;
     job.given_mean = mean;
@@ -169,6 +153,7 @@ void by_parameters(const Request& request) {
   const OnDevice error(request.given_mean_error, 0.0);
   const OnDevice rstd(request.given_rstd, 1.0);
   Job job = job_for(request);
+  job.gradient = true;
   job.weight = weight;
   job.bias = bias;
   job.given_mean = mean;

@@ -3,104 +3,101 @@
 // lanes and of positions alone.
 #pragma once
 
-#include "cuda/map.h"
-#include "cuda/merge.h"
+#include "cuda/column_walk.h"
 
 namespace normkit::detail::cuda {
 
-/// The lanes and positions that a thread has.
-struct ColumnShare {
-  std::int64_t chunk;
-  std::int64_t begin, end;  // positions, from the thread's own first
-  std::int64_t step;
-  int lanes;  // of the unit; 0 beyond the last
-  int across, down;
-  Place at;
-};
-
-template <class S>
-NORMKIT_DEVICE ColumnShare column_of(const Job& job, std::int64_t block, int thread) {
-  const ColumnCut& cut = job.columns;
-  const Geometry& g = job.geometry;
-  const std::int64_t rest = cut.tiles == 1 ? block : divided(block, cut.tiles);
-  const std::int64_t tile = block - rest * cut.tiles;
-  ColumnShare column;
-  column.at = Place{};
-  column.at.kept[0] = cut.chunks == 1 ? rest : divided(rest, cut.chunks);
-  column.chunk = rest - column.at.kept[0] * cut.chunks;
-  column.across = thread % cut.across;
-  column.down = thread / cut.across;
-  column.at.kept[1] = (tile * cut.across + column.across) * unit_size<S>;
-  const std::int64_t left = g.kept[1].extent - column.at.kept[1];
-  column.lanes = left <= 0 ? 0 : left < unit_size<S> ? static_cast<int>(left) : unit_size<S>;
-  column.step = block_threads / cut.across;
-  const std::int64_t begin = column.chunk * cut.positions_per_chunk;
-  column.end = begin + cut.positions_per_chunk < cut.positions ? begin + cut.positions_per_chunk : cut.positions;
-  column.begin = begin + column.down;
-  if (column.lanes == 0) column.begin = column.end;
-  return column;
-}
-
 /// A chunk of the positions of a tile's lanes: their parts, to `partials`.
-template <class S, class Sums>
+template <class S, class Sums, Form form, Column by>
 struct FoldColumns {
   static constexpr int most_threads = block_threads;
-  static constexpr int least_blocks = 1;
-  static constexpr int size = unit_size<S>;
+  static constexpr int size = column_unit_size<S>;
+  static constexpr bool gradient = Sums::task == Task::gradient;
+  static constexpr int least_blocks = form == Form::general || Sums::may_weigh ? 1 : 2;
   using C = Work<S>;
-  Job job;
+  using Counts = LaneCounts<size, form>;
+  using Index = typename ColumnShare<form>::Index;
+  Job launched;
 
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
-    const ColumnShare column = column_of<S>(job, block.index(), block.thread());
+    const Job& job = known<S, form, false, gradient, by>(launched);
+    const ColumnShare<form> column = column_of<S, form>(job, block.index(), block.thread());
+    const Job& here = settled<S, form>(job, column.at);
     Sums sums[size];
-    NORMKIT_UNROLL_DEVICE for (Sums& one : sums) one.begin(job);
-    if constexpr (Sums::task == Task::gradient) {
-      fold_gradients(column, sums);
+    Counts counts;
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums[i].begin(job);
+    if constexpr (gradient) {
+      fold_gradients(here, column, sums, counts);
     } else {
-      fold_values(column, sums);
+      fold_values(here, column, sums, counts);
     }
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-      Part<Sums::terms> part = sums[i].part();
-      merge_down(block, column, part);
-      if (column.down != 0 || i >= column.lanes) continue;
-      const std::int64_t lane = column.at.kept[0] * job.geometry.kept[1].extent + column.at.kept[1] + i;
-      double* to = job.partials + (lane * job.columns.chunks + column.chunk) * Sums::terms;
-      NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) to[t] = part.term[t];
-    }
+    leave_columns(block, job, column, sums, counts);
   }
 
  private:
-  NORMKIT_DEVICE void fold_values(const ColumnShare& column, Sums (&sums)[size]) const {
+  NORMKIT_DEVICE void fold_values(const Job& job, const ColumnShare<form>& column, Sums (&sums)[size],
+                                  Counts& counts) const {
     constexpr int batch = column_batch;
-    for (std::int64_t first = column.begin; first < column.end; first += batch * column.step) {
-      Unit<S> x[batch];
-      unsigned valid[batch];
-      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
-        Place at = column.at;
-        const std::int64_t position = first + r * column.step;
-        x[r] = Unit<S>{};
-        valid[r] = 0;
-        if (position >= column.end) continue;
-        column_position(job.geometry, position, at);
-        x[r] = read_x<S>(job, at, column.lanes, job.adds);
-        valid[r] = valid_bits<size>(job, at, false, column.lanes);
-      }
+    const int step = batch * column.step;
+    const bool weighed = job.operands[operand_weight] != nullptr;
+    int recalled = 0;
+    Unit<S, size> x[batch];
+    unsigned valid[batch];
+    read(job, column, column.begin, x, valid);
+    for (Index first = column.begin; first < column.end; first += step) {
+      Unit<S, size> next[batch];
+      unsigned next_valid[batch];
+      read(job, column, first + step, next, next_valid);  // before the last are used
+      unsigned present = 0;
+      const bool whole = job.form != Form::general && first + (batch - 1) * column.step < column.end;
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
         C values[batch];
         unsigned bits = 0;
         NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
-          values[r] = static_cast<C>(widened(x[r].of[i]));
-          const bool present = !job.omits_nan || values[r] == values[r];
-          if (is_set(valid[r], i) && present) bits |= 1u << r;
+          values[r] = x[r].value(i);
+          const bool omitted = job.omits_nan && values[r] != values[r];
+          const bool there = form == Form::general ? is_set(valid[r], i) : first + r * column.step < column.end;
+          if (there && !omitted) bits |= 1u << r;
         }
-        add(column, first, i, values, bits, sums[i]);
+        if (whole) {
+          sums[i].recall(values, (1u << batch) - 1u, counts.at(i));
+        } else {
+          add(job, column, first, i, values, bits, sums[i], counts.at(i));
+        }
+        if (form == Form::general) counts.at(i).recent += weighed ? 0 : __builtin_popcount(bits);
+        present = bits;
       }
+      if (form != Form::general) counts.at(0).recent += whole ? batch : __builtin_popcount(present);
+      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) x[r] = next[r];
+      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) valid[r] = next_valid[r];
+      if (++recalled < column_recalls && first + step < column.end) continue;
+      const Index since = first - (recalled - 1) * step;
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+        sums[i].flush(counts.at(i), [&](Deviations& to) { recall_again(job, column, since, first + step, i, to); });
+      }
+      counts.flush();
+      recalled = 0;
+    }
+  }
+  // Units of positions from `first` on, a step apart.
+  template <int batch>
+  static NORMKIT_DEVICE void read(const Job& job, const ColumnShare<form>& column, Index first,
+                                  Unit<S, size> (&x)[batch], unsigned (&valid)[batch]) {
+    NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+      Place at = column.at;
+      const Index position = first + r * column.step;
+      x[r] = Unit<S, size>{};
+      valid[r] = 0;
+      if (position >= column.end) continue;
+      column_position(job, position, at);
+      x[r] = read_x<S, size>(job, at, column.lanes, job.adds);
+      if (form == Form::general) valid[r] = valid_bits<size>(job, at, false, column.lanes);
     }
   }
   template <int batch>
-  NORMKIT_DEVICE void add(const ColumnShare& column, std::int64_t first, int i, const C (&values)[batch], unsigned bits,
-                          Sums& sums) const {
+  NORMKIT_DEVICE void add(const Job& job, const ColumnShare<form>& column, Index first, int i, const C (&values)[batch],
+                          unsigned bits, Sums& sums, Count& count) const {
     if constexpr (Sums::may_weigh) {
       if (job.operands[operand_weight] != nullptr) {
         double weights[batch];
@@ -109,79 +106,89 @@ struct FoldColumns {
           if (!is_set(bits, r)) continue;
           Place at = column.at;
           at.kept[1] += i;
-          column_position(job.geometry, first + r * column.step, at);
+          column_position(job, first + r * column.step, at);
           read_weights<1>(job, at, false, 1, weights + r);
         }
-        return sums.add_weighed(values, bits, weights);
+        return sums.add_weighed(values, bits, weights, count);
       }
     }
-    sums.add(values, bits);
+    sums.recall(values, bits, count);
+  }
+  // Lane i's values from `position` on, from memory.
+  static NORMKIT_DEVICE void recall_again(const Job& job, const ColumnShare<form>& column, Index position, Index end,
+                                          int i, Deviations& to) {
+    for (; position < end && position < column.end; position += column.step) {
+      Place at = column.at;
+      column_position(job, position, at);
+      if (!is_set(valid_bits<size>(job, at, false, column.lanes), i)) continue;
+      const C value = static_cast<C>(widened(operand<const S>(job, operand_x, at)[i]));
+      if (!job.omits_nan || value == value) to.add(static_cast<double>(value));
+    }
   }
 
   // By statistics what is known of these stays the same down the column, by parameters weight and bias do.
-  NORMKIT_DEVICE void fold_gradients(const ColumnShare& column, Sums (&sums)[size]) const {
+  NORMKIT_DEVICE void fold_gradients(const Job& job, const ColumnShare<form>& column, Sums (&sums)[size],
+                                     Counts& counts) const {
+    constexpr int batch = column_batch / 2;
     Around<C, size> around;
-    const bool by_statistics = job.column == Column::statistics;
-    if (by_statistics && column.lanes > 0) read_statistics<S, false>(job, column.at, column.lanes, around);
-    if (!by_statistics && column.lanes > 0) read_params<S, false>(job, column.at, column.lanes, around);
-    for (std::int64_t first = column.begin; first < column.end; first += column_batch * column.step) {
-      int count[size] = {};
-      NORMKIT_UNROLL_DEVICE for (int r = 0; r < column_batch; ++r) {
-        const std::int64_t position = first + r * column.step;
+    constexpr bool by_statistics = by == Column::statistics;
+    std::int64_t known_at = -1;  // where the statistics are that are around
+    if (by_statistics && column.exists) read_statistics<S, false>(job, column.at, column.lanes, around);
+    if (!by_statistics && column.exists) read_params<S, false>(job, column.at, column.lanes, around);
+    for (Index first = column.begin; first < column.end; first += batch * column.step) {
+      Unit<S, size> x[batch], dy[batch];
+      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+        x[r] = dy[r] = Unit<S, size>{};
+        const Index position = first + r * column.step;
         if (position >= column.end) continue;
         Place at = column.at;
-        column_position(job.geometry, position, at);
-        if (!by_statistics) read_statistics<S, false>(job, at, column.lanes, around);
+        column_position(job, position, at);
+        x[r] = unit_at<S, size>(job, operand_x, at, column.lanes);
+        dy[r] = unit_at<S, size>(job, operand_second, at, column.lanes);
+      }
+      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+        const Index position = first + r * column.step;
+        if (position >= column.end) continue;
+        Place at = column.at;
+        column_position(job, position, at);
+        if constexpr (!by_statistics) {
+          const std::int64_t here = param_offset(job, at);
+          if (here != known_at) read_statistics<S, false>(job, at, column.lanes, around);
+          known_at = here;
+        }
         if (by_statistics && needs_params(job)) read_params<S, false>(job, at, column.lanes, around);
-        const Unit<S> x = load_unit<S>(operand<const S>(job, operand_x, at), column.lanes, job.aligned);
-        const Unit<S> dy = load_unit<S>(operand<const S>(job, operand_second, at), column.lanes, job.aligned);
         const unsigned valid = valid_bits<size>(job, at, false, column.lanes);
         Gradient<C> gradients[size];
-        gradients_of(job, x, dy, read_y<S>(job, at, column.lanes), valid, around, gradients);
+        gradients_of(job, x[r], dy[r], read_y<S, size>(job, at, column.lanes), valid, around, gradients);
         NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
           sums[i].add(gradients[i]);
-          count[i] += is_set(valid, i) ? 1 : 0;
+          if (form == Form::general) counts.at(i).recent += is_set(valid, i) ? 1 : 0;
         }
+        if (form != Form::general) ++counts.at(0).recent;
       }
-      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums[i].flush(count[i]);
-    }
-  }
-
-  // The parts of the threads one below the other, by halves, upper ones first; the uppermost gets the result.
-  template <class Block>
-  NORMKIT_DEVICE void merge_down(const Block& block, const ColumnShare& column, Part<Sums::terms>& part) const {
-    double* shared = block.shared();
-    const int across = job.columns.across;
-    for (int half = block_threads / across / 2; half > 0; half /= 2) {
-      if (column.down >= half && column.down < 2 * half) {
-        double* to = shared + ((column.down - half) * across + column.across) * Sums::terms;
-        NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) to[t] = part.term[t];
-      }
-      block.sync();
-      if (column.down < half) {
-        const double* from = shared + (column.down * across + column.across) * Sums::terms;
-        Part<Sums::terms> lower;
-        NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) lower.term[t] = from[t];
-        Sums::merge(part, lower);
-      }
-      block.sync();
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums[i].flush();
+      counts.flush();
     }
   }
 };
 
 /// Columns whose lanes are known, last chunk first: the end of x is what the cache still holds.
-template <class S, Task task>
+template <class S, Task task, Form form>
 struct MapColumns {
   static constexpr int most_threads = block_threads;
-  static constexpr int least_blocks = sizeof(S) == 2 && task == Task::gradient ? 1 : 2;
-  Job job;
+  static constexpr int least_blocks = form == Form::general ? 1 : 3;
+  static constexpr int size = column_unit_size<S>;
+  static constexpr int batch = task == Task::gradient ? 2 : 4;
+  using Index = typename ColumnShare<form>::Index;
+  Job launched;
   std::int64_t blocks;
 
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
-    constexpr int size = unit_size<S>;
-    const ColumnShare column = column_of<S>(job, blocks - 1 - block.index(), block.thread());
-    if (column.lanes == 0) return;
+    const Job& job = known<S, form, false, task == Task::gradient>(launched);
+    const ColumnShare<form> column = column_of<S, form>(job, blocks - 1 - block.index(), block.thread());
+    if (!column.exists) return;
+    const Job& here = settled<S, form>(job, column.at);
     const Geometry& g = job.geometry;
     UnitLanes<S, false> lanes;
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
@@ -191,17 +198,26 @@ struct MapColumns {
     Params<Work<S>, size> params;
     const bool stay =
         g.reduced[0].param_stride == 0 && g.reduced[1].param_stride == 0 && g.reduced[2].param_stride == 0;
-    if (stay && maps_params<task>(job)) params = params_at<S, false>(job, column.at, column.lanes);
-    for (std::int64_t position = column.begin; position < column.end; position += column.step) {
-      Place at = column.at;
-      column_position(g, position, at);
-      if (!stay && maps_params<task>(job)) params = params_at<S, false>(job, at, column.lanes);
-      const Unit<S> x = load_unit<S>(operand<const S>(job, operand_x, at), column.lanes, job.aligned);
-      Unit<S> dy{};
-      if constexpr (task == Task::gradient) {
-        dy = load_unit<S>(operand<const S>(job, operand_second, at), column.lanes, job.aligned);
+    if (stay && maps_params<task>(job)) params = params_at<S, false>(here, column.at, column.lanes);
+    for (Index first = column.begin; first < column.end; first += batch * column.step) {
+      Unit<S, size> x[batch], dy[batch];
+      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+        x[r] = dy[r] = Unit<S, size>{};
+        Place at = column.at;
+        if (first + r * column.step >= column.end) continue;
+        column_position(job, first + r * column.step, at);
+        x[r] = unit_at<S, size>(here, operand_x, at, column.lanes);
+        if constexpr (task == Task::gradient) {
+          dy[r] = unit_at<S, size>(here, operand_second, at, column.lanes);
+        }
       }
-      map_unit<S, false, task>(job, at, column.lanes, x, dy, lanes, params);
+      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+        Place at = column.at;
+        if (first + r * column.step >= column.end) continue;
+        column_position(job, first + r * column.step, at);
+        if (!stay && maps_params<task>(job)) params = params_at<S, false>(here, at, column.lanes);
+        map_unit<S, false, task>(here, at, column.lanes, x[r], dy[r], lanes, params);
+      }
     }
   }
 };

@@ -4,7 +4,10 @@
 //   index()                  its own number,
 //   sync()                   a barrier for all its threads,
 //   from_lane(value, other)  what the thread `other` of the same warp passed,
-//   shared()                 memory of all its threads, as much as the launch asked for.
+//   shared()                 memory of all its threads, as much as the launch asked for,
+//   ranks()                  how many blocks its cluster has,
+//   sync_cluster()           a barrier for all threads of these,
+//   shared_of(memory, rank)  what that is in another block of the cluster, which must not end before it has been read.
 // Every thread of a block goes through the same of these, in the same order. On a GPU a block is hardware (launch.h);
 // tests run the same kernels on the host (tests/cpp/emulation).
 #pragma once
@@ -20,9 +23,11 @@
 #include <cuda_fp16.h>
 #define NORMKIT_DEVICE __device__ __forceinline__
 #define NORMKIT_UNROLL_DEVICE _Pragma("unroll")
+#define NORMKIT_ROLL_DEVICE _Pragma("unroll 1")
 #else
 #define NORMKIT_DEVICE inline
 #define NORMKIT_UNROLL_DEVICE
+#define NORMKIT_ROLL_DEVICE
 #endif
 // What a kernel need not be prepared for, which leaves it more registers. The host sees whether it is so.
 #if defined(__CUDA_ARCH__)
@@ -69,64 +74,130 @@ NORMKIT_DEVICE void narrow(float value, float& to) { to = value; }
 NORMKIT_DEVICE void narrow(double value, double& to) { to = value; }
 NORMKIT_DEVICE void narrow(double value, float& to) { to = static_cast<float>(value); }
 
-/// What a thread reads at once: 16 bytes.
+/// What a thread reads at once: of rows 16 bytes; of columns, of each of which it has sums to keep, no more than four
+/// values.
 template <class S>
-struct alignas(16) Unit {
-  static constexpr int size = 16 / static_cast<int>(sizeof(S));
+inline constexpr int unit_size = 16 / static_cast<int>(sizeof(S));
+template <class S>
+inline constexpr int column_unit_size = unit_size<S> < 4 ? unit_size<S> : 4;
+template <class S, bool rows>
+inline constexpr int unit_size_of = rows ? unit_size<S> : column_unit_size<S>;
+
+template <class S, int size = unit_size<S>>
+struct alignas(sizeof(S) * size) Unit {
   S of[size];
+  NORMKIT_DEVICE Work<S> value(int i) const { return widened(of[i]); }
+  NORMKIT_DEVICE void set(const Work<S> (&values)[size]) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) narrow(values[i], of[i]);
+  }
 };
-template <class S>
-inline constexpr int unit_size = Unit<S>::size;
+#if defined(__CUDA_ARCH__)
+// Two halves are a register: to take one out of it, and to widen it, is one instruction.
+NORMKIT_DEVICE float half_of_word(BFloat16, unsigned word, bool upper) {
+  return __uint_as_float(upper ? word & 0xffff0000u : word << 16);
+}
+NORMKIT_DEVICE float half_of_word(Float16, unsigned word, bool upper) {
+  __half2 both;
+  memcpy(&both, &word, sizeof both);
+  return upper ? __high2float(both) : __low2float(both);
+}
+NORMKIT_DEVICE unsigned word_of(BFloat16, float lower, float upper) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(lower, upper);
+  unsigned word;
+  memcpy(&word, &both, sizeof word);
+  return word;
+}
+NORMKIT_DEVICE unsigned word_of(Float16, float lower, float upper) {
+  const __half2 both = __floats2half2_rn(lower, upper);
+  unsigned word;
+  memcpy(&word, &both, sizeof word);
+  return word;
+}
+template <class S, int size>
+  requires(sizeof(S) == 2)
+struct alignas(sizeof(S) * size) Unit<S, size> {
+  S of[size];
+  NORMKIT_DEVICE float value(int i) const {
+    unsigned word;
+    memcpy(&word, of + i / 2 * 2, sizeof word);
+    return half_of_word(S{}, word, i % 2 != 0);
+  }
+  NORMKIT_DEVICE void set(const float (&values)[size]) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; i += 2) {
+      const unsigned word = word_of(S{}, values[i], values[i + 1]);
+      memcpy(of + i, &word, sizeof word);
+    }
+  }
+};
+#endif
+#if defined(__CUDA_ARCH__)
+template <int bytes>
+struct BitsOf {
+  using Type = uint4;
+};
+template <>
+struct BitsOf<8> {
+  using Type = uint2;
+};
+#endif
 
 /// The first n elements from p on, the others being zeros. `aligned`: a whole unit may be taken in one go.
-template <class S>
-NORMKIT_DEVICE Unit<S> load_unit(const S* p, int n, bool aligned) {
-  Unit<S> unit;
+template <int size, class S>
+NORMKIT_DEVICE Unit<S, size> load_unit(const S* p, int n, bool aligned) {
+  Unit<S, size> unit;
+  if (aligned && n == size) {
 #if defined(__CUDA_ARCH__)
-  if (aligned && n == unit_size<S>) {
-    const uint4 bits = *reinterpret_cast<const uint4*>(p);
+    using Bits = typename BitsOf<sizeof unit>::Type;
+    const Bits bits = *reinterpret_cast<const Bits*>(p);
     memcpy(&unit, &bits, sizeof unit);
-    return unit;
-  }
 #else
-  if (aligned && n == unit_size<S>) {
-    std::memcpy(&unit, __builtin_assume_aligned(p, 16), sizeof unit);
+    std::memcpy(&unit, __builtin_assume_aligned(p, sizeof unit), sizeof unit);
+#endif
     return unit;
   }
-#endif
-  NORMKIT_UNROLL_DEVICE for (int i = 0; i < unit_size<S>; ++i) unit.of[i] = i < n ? p[i] : S{};
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) unit.of[i] = i < n ? p[i] : S{};
   return unit;
 }
 
-template <class S>
-NORMKIT_DEVICE void store_unit(S* p, int n, bool aligned, const Unit<S>& unit) {
+template <class S, int size>
+NORMKIT_DEVICE void store_unit(S* p, int n, bool aligned, const Unit<S, size>& unit) {
+  if (aligned && n == size) {
 #if defined(__CUDA_ARCH__)
-  if (aligned && n == unit_size<S>) {
-    uint4 bits;
+    using Bits = typename BitsOf<sizeof unit>::Type;
+    Bits bits;
     memcpy(&bits, &unit, sizeof unit);
-    *reinterpret_cast<uint4*>(p) = bits;
-    return;
-  }
+    *reinterpret_cast<Bits*>(p) = bits;
 #else
-  if (aligned && n == unit_size<S>) {
-    std::memcpy(__builtin_assume_aligned(p, 16), &unit, sizeof unit);
+    std::memcpy(__builtin_assume_aligned(p, sizeof unit), &unit, sizeof unit);
+#endif
     return;
   }
-#endif
-  NORMKIT_UNROLL_DEVICE for (int i = 0; i < unit_size<S>; ++i) {
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     if (i < n) p[i] = unit.of[i];
   }
 }
 
-/// n values of any type from p on; the others are zeros.
+/// The same unit, of which the compiler is not to know that: what was made of it before is made again, where to keep it
+/// would take more registers than there are.
+template <class S, int size>
+NORMKIT_DEVICE Unit<S, size> forgotten(Unit<S, size> unit) {
+#if defined(__CUDA_ARCH__)
+  constexpr int words = static_cast<int>(sizeof unit) / 4;
+  unsigned word[words];
+  memcpy(word, &unit, sizeof unit);
+  NORMKIT_UNROLL_DEVICE for (int w = 0; w < words; ++w) asm volatile("" : "+r"(word[w]));
+  memcpy(&unit, word, sizeof unit);
+#endif
+  return unit;
+}
+
+/// Values of any type from p on, which is a multiple of 16 bytes or of what is read.
 template <class C, int size, class T>
-NORMKIT_DEVICE void load_values(const T* p, int n, C (&to)[size]) {
+NORMKIT_DEVICE void load_values(const T* p, C (&to)[size]) {
   constexpr int each = unit_size<T> < size ? unit_size<T> : size;
-  const bool aligned = reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && each == unit_size<T>;
   NORMKIT_UNROLL_DEVICE for (int first = 0; first < size; first += each) {
-    const int left = n - first;
-    const Unit<T> unit = load_unit(p + first, left < each ? (left < 0 ? 0 : left) : each, aligned);
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < each; ++i) to[first + i] = static_cast<C>(widened(unit.of[i]));
+    const Unit<T, each> unit = load_unit<each>(p + first, each, true);
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < each; ++i) to[first + i] = static_cast<C>(unit.value(i));
   }
 }
 

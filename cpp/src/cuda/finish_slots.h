@@ -13,33 +13,87 @@ NORMKIT_DEVICE std::int64_t statistic_of(const Job& job, std::int64_t slot) {
   return job.first_statistic + k0 * g.kept[0].stat_stride + (slot - k0 * across) * g.kept[1].stat_stride;
 }
 
-/// Merges the parts of each statistic: its lanes, and of each the chunks, in order.
+/// Merges the parts of each statistic: its lanes, and of each the chunks. Some threads of a warp share them.
 template <class C, class Sums>
 struct FinishSlots {
   static constexpr int most_threads = block_threads;
   static constexpr int least_blocks = 1;
+  static constexpr int terms = Sums::terms;
   Job job;
   std::int64_t chunks;
+  int threads;  // to a slot, a power of 2
 
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
-    const std::int64_t slot = block.index() * (block_threads / warp_size) + block.thread() / warp_size;
+    const std::int64_t slot = block.index() * (block_threads / threads) + block.thread() / threads;
     const bool exists = slot < job.slots;
-    const std::int64_t parts = exists ? job.geometry.pooled * chunks : 0;
-    const std::int64_t each = (parts + warp_size - 1) / warp_size;
-    const std::int64_t begin = block.thread() % warp_size * each;
-    const double* from = job.partials + slot * parts * Sums::terms;
-    Part<Sums::terms> part = Sums::none();
-    for (std::int64_t k = begin; k < begin + each && k < parts; ++k) {
-      Part<Sums::terms> next;
-      NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) next.term[t] = from[k * Sums::terms + t];
-      Sums::merge(part, next);
-    }
-    merge_lanes<Sums>(block, part, warp_size);
-    if (!exists || block.thread() % warp_size != 0) return;
+    const std::int64_t count = exists ? job.geometry.pooled * chunks : 0;
+    Part<terms> part = parts_of(block, job.partials + slot * count * terms, count);
+    if (!exists || block.thread() % threads != 0) return;
     const std::int64_t s = statistic_of(job, slot);
     const Lane<C> lane = finish_statistic<C, Sums>(job, s, part, true);
     store_lane(job.lanes, slot, lane);
+  }
+
+ private:
+  template <class Block>
+  NORMKIT_DEVICE Part<terms> parts_of(const Block& block, const double* from, std::int64_t count) const {
+    Part<terms> part;
+    if constexpr (Sums::task == Task::normalize) {
+      part = moments_of(block, from, count);
+    } else {
+      part = met<typename Sums::Op>(block, from, count, 0);
+    }
+    return part;
+  }
+  template <class Block>
+  NORMKIT_DEVICE Part<terms> moments_of(const Block& block, const double* from, std::int64_t count) const {
+    double first[2] = {};
+    each(block, from, count, [&](const double* p) {
+      first[0] += p[0];
+      first[1] += p[0] * p[1];
+    });
+    meet_lanes<Adding>(block, first, 1, threads);
+    const bool centred = job.statistic != Statistic::mean_square;
+    const double mean = centred ? mean_of(first[0], first[1]) : 0.0;
+    double second[2] = {};
+    each(block, from, count, [&](const double* p) {
+      if (p[0] == 0.0) return;  // whatever its mean is then
+      const double d = p[1] - mean;
+      second[0] += p[0] * d;
+      second[1] += fma(p[0] * d, d, p[2]);
+    });
+    meet_lanes<Adding>(block, second, 1, threads);
+    const Part<3> moments = part_about(first[0], {mean, second[0], second[1]}, centred);
+    Part<terms> part;
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < 3; ++t) part.term[t] = moments.term[t];
+    if constexpr (terms == 5) {
+      const Part<terms> range = met<Ranging>(block, from, count, 3);
+      part.term[3] = range.term[1];
+      part.term[4] = range.term[2];
+    }
+    return part;
+  }
+  // The terms from `skipped` on, or for a range those after a count.
+  template <class Op, class Block>
+  NORMKIT_DEVICE Part<terms> met(const Block& block, const double* from, std::int64_t count, int skipped) const {
+    Part<terms> part;
+    constexpr bool ranges = terms == 5;
+    if constexpr (ranges || Sums::task == Task::rescale) {
+      part.term[1] = infinity();
+      part.term[2] = -infinity();
+    }
+    each(block, from, count, [&](const double* p) {
+      NORMKIT_UNROLL_DEVICE for (int t = ranges ? 1 : 0; t < (ranges ? 3 : terms); ++t) {
+        part.term[t] = Op::of(t, part.term[t], p[ranges ? skipped + t - 1 : t]);
+      }
+    });
+    meet_lanes<Op>(block, part.term, 1, threads);
+    return part;
+  }
+  template <class Block, class Visit>
+  NORMKIT_DEVICE void each(const Block& block, const double* from, std::int64_t count, const Visit& visit) const {
+    for (std::int64_t k = block.thread() % threads; k < count; k += threads) visit(from + k * terms);
   }
 };
 

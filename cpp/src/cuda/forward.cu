@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "cuda/launch.h"
 #include "cuda/running.h"
 #include "cuda/schedule.h"
 
@@ -51,15 +52,6 @@ void take_into_running(const RunningUpdate& running, const double* totals) {
   update_running<float>(running, totals);
 }
 
-template <class S>
-void run_forward(const Request& request, const Job& job) {
-  using C = Work<S>;
-  run_loops(request, job, [&](const Job& once) {
-    if (once.statistic == Statistic::range) return run_fold<S, RangeSums<C>>(once, request.dtype);
-    run_fold<S, VarianceSums<C, false>>(once, request.dtype);
-  });
-}
-
 std::int64_t statistics_of(const Request& request) {
   std::int64_t count = request.plan.geometry.statistics();
   for (int l = 0; l < request.plan.loop_count; ++l) count *= request.plan.loops[static_cast<std::size_t>(l)].extent;
@@ -77,7 +69,10 @@ void forward(const Request& request) {
     totals.emplace(statistics_of(request));
     job.results.totals = totals->memory.as<double>();
   }
-  visit_storage(request.dtype, [&](auto tag) { run_forward<typename decltype(tag)::Storage>(request, job); });
+  run_loops(request, job, [&](auto kernels, const Job& once) {
+    if (once.statistic == Statistic::range) return kernels.rescale(once, request.dtype);
+    kernels.normalize(once, request.dtype);
+  });
   if (!totals) return;
   take_into_running(request.running, totals->memory.as<double>());
   if (request.moments.empty()) return;
@@ -94,7 +89,7 @@ void moments(const Request& request) {
   const auto take = [&](auto terms, auto run, auto make) {
     Totals<decltype(terms)::value> totals(statistics_of(request));
     job.results.totals = totals.memory.template as<double>();
-    run_loops(request, job, [&](const Job& once) { visit_storage(request.dtype, [&](auto tag) { run(tag, once); }); });
+    run_loops(request, job, run);
     const std::vector<double> values = totals.on_host();
     for (std::size_t s = 0; s < request.moments.size(); ++s) {
       const double* total = values.data() + s * static_cast<std::size_t>(decltype(terms)::value);
@@ -103,19 +98,11 @@ void moments(const Request& request) {
   };
   if (ranged_only) {
     return take(
-        std::integral_constant<int, 3>{},
-        [&](auto tag, const Job& once) {
-          using S = typename decltype(tag)::Storage;
-          run_fold<S, RangeSums<Work<S>>>(once, request.dtype);
-        },
+        std::integral_constant<int, 3>{}, [&](auto kernels, const Job& once) { kernels.rescale(once, request.dtype); },
         [](const double* t) { return Moments{t[0], unknown, unknown, t[1], t[2]}; });
   }
   take(
-      std::integral_constant<int, 5>{},
-      [&](auto tag, const Job& once) {
-        using S = typename decltype(tag)::Storage;
-        run_fold<S, VarianceSums<Work<S>, true>>(once, request.dtype);
-      },
+      std::integral_constant<int, 5>{}, [&](auto kernels, const Job& once) { kernels.moments(once, request.dtype); },
       [](const double* t) { return Moments{t[0], t[1], t[2], t[3], t[4]}; });
 }
 
@@ -127,10 +114,7 @@ void apply(const Request& request) {
   Job job = affine_job(request, weight, bias);
   job.given_mean = mean;
   job.given_variance = variance;
-  run_loops(request, job, [&](const Job& once) {
-    visit_storage(request.dtype,
-                  [&](auto tag) { run_given<typename decltype(tag)::Storage, Task::normalize>(once, request.dtype); });
-  });
+  run_loops(request, job, [&](auto kernels, const Job& once) { kernels.apply(once, request.dtype); });
 }
 
 void scale(const Request& request) {
@@ -142,10 +126,7 @@ void scale(const Request& request) {
   const Memory found(request.infinite != nullptr ? sizeof(bool) : 0);
   if (request.infinite != nullptr) clear(found.data(), sizeof(bool));
   job.infinite = found.as<bool>();
-  run_loops(request, job, [&](const Job& once) {
-    visit_storage(request.dtype,
-                  [&](auto tag) { run_map<typename decltype(tag)::Storage, Task::scale>(once, request.dtype); });
-  });
+  run_loops(request, job, [&](auto kernels, const Job& once) { kernels.scale(once, request.dtype); });
   if (request.infinite != nullptr) download(request.infinite, found.data(), sizeof(bool));
 }
 

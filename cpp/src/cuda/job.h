@@ -13,6 +13,19 @@ inline constexpr int long_row_threads = 512;
 inline constexpr int slab_threads = 128;  // but for rows of more
 inline constexpr int row_batch = 4;       // units that a thread folds at a time
 inline constexpr int column_batch = 8;    // positions, likewise
+inline constexpr int column_recalls = 4;  // such batches, before what is summed in the working type is moved
+
+/// What the sums of a block's threads meet in (merge.h): numbers of each warp.
+inline constexpr int met_numbers = 8;
+
+/// How a kernel that is not general finds the numbers along a unit.
+enum class Along : std::uint8_t {
+  shared,   // one number for the unit
+  row,      // and for the whole row or column: not even asked again
+  storage,  // numbers of x's type, side by side
+  work,     // of the working type
+  other,    // float32 beside float64
+};
 
 /// A dense tensor of numbers in the device's memory, of any floating-point type; null where absent.
 struct Numbers {
@@ -20,6 +33,7 @@ struct Numbers {
   DType dtype = DType::float32;
   double absent = 0.0;  // what it reads as where there is none
   double offset = 0.0;  // added to what there is
+  Along along = Along::shared;
 };
 
 /// What is known of a statistic before the map. Memory of the working type, one for each slot.
@@ -40,23 +54,45 @@ struct Results {
   double* totals = nullptr;      // the terms of each, side by side
 };
 
-/// How rows are cut. A pure function of a row's length: never of how many there are, or of the device.
+/// Divides by one number many times: those below 2^31 by a multiplication (Granlund and Montgomery 1994).
+struct Divisor {
+  std::int64_t by = 1;
+  std::uint32_t multiplier = 0;  // 0: not by this way
+  int shift = 0;
+
+  Divisor() = default;
+  explicit constexpr Divisor(std::int64_t divisor) : by(divisor) {
+    if (divisor < 2 || divisor >= std::int64_t{1} << 31) return;
+    while (std::int64_t{2} << shift < divisor) ++shift;
+    const std::uint64_t power = std::uint64_t{1} << (32 + shift);
+    multiplier = static_cast<std::uint32_t>((power + static_cast<std::uint64_t>(divisor) - 1) /
+                                            static_cast<std::uint64_t>(divisor));
+  }
+};
+
+/// How rows are cut. A pure function of a row's length, and of whether the device has clusters: never of how many rows
+/// there are, or of the device's size.
 struct RowCut {
-  int group = 1;  // threads to a row, a power of 2
+  int group = 1;         // threads to a row, a power of 2
+  int cluster_bits = 0;  // logarithm of the blocks that share one
   int block_threads = cuda::block_threads;
-  int kept_units = 0;     // what each of them keeps in registers, if anything
-  bool by_block = false;  // a block goes through a row, and again to map it
+  int group_bits = 0, rows_bits = 0;  // logarithms: of that, and of the rows of a block
+  int kept_units = 0;                 // what each of them keeps in registers, if anything
+  bool by_block = false;              // a block goes through a row, and again to map it
   std::int64_t units_per_run = 1;
-  std::int64_t units = 1;            // of a row
-  std::int64_t units_per_chunk = 1;  // a multiple of what a group takes at a time
+  Divisor by_run, by_middle, by_kept;  // those, the runs of the middle axis, and lanes of the inner one
+  std::int64_t units = 1;              // of a row
+  std::int64_t units_per_chunk = 1;    // a multiple of what a group takes at a time
   std::int64_t chunks = 1;
 };
 
 /// How columns are cut; likewise of their number in a row of memory, and of their length.
 struct ColumnCut {
   int across = 1;  // threads side by side, a power of 2, each with the lanes of a unit
+  int across_bits = 0;
   std::int64_t tiles = 1;
   std::int64_t positions = 1;
+  Divisor by_inner, by_middle;  // positions of the reduced axes
   std::int64_t positions_per_chunk = 1;
   std::int64_t chunks = 1;
 };
@@ -68,16 +104,26 @@ struct SlabCut {
   std::int64_t slabs = 1;
 };
 
+/// What a kernel need not ask of its job, because it is compiled for those where it is so (walk.h). The order in which
+/// values meet is the same for all forms.
+enum class Form : std::uint8_t {
+  general,
+  plain,  // whole units at multiples of their size, of x and of parameters; nothing masked, weighed or left out
+  lines,  // likewise, only one axis is reduced, and of rows only one kept, on which they lie alike in all operands
+};
+
 struct Job {
   Geometry geometry;
+  Form form = Form::general;
+  bool settled = false;  // within a kernel: pointers are those at the kept index (walk.h)
   Column column = Column::statistics;
   Statistic statistic = Statistic::variance;
   Activation activation = Activation::none;
   void* operands[max_operands] = {};
-  bool keeps = false;    // rows by block: what was read is kept in shared memory, else read again
   bool aligned = false;  // every unit but a last one of a run starts at 16 bytes, in all operands of x's type
   bool adds = false;     // x = second + third
   bool omits_nan = false;
+  bool gradient = false;     // what is computed
   bool given = false;        // gradients: the statistics do not depend on x
   bool weighs = false;       // gradients: weight varies within a statistic
   bool inverse = false;      // scale

@@ -1,6 +1,7 @@
 // How kernels get to the device. Tests have a header of the same name that runs them on the host.
 #pragma once
 
+#include <cooperative_groups.h>
 #include <cuda_runtime.h>
 
 #include "cuda/device.h"
@@ -22,6 +23,17 @@ struct Block {
     extern __shared__ double memory[];
     return memory;
   }
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  NORMKIT_DEVICE int ranks() const { return static_cast<int>(cooperative_groups::cluster_group::num_blocks()); }
+  NORMKIT_DEVICE void sync_cluster() const { cooperative_groups::cluster_group::sync(); }
+  NORMKIT_DEVICE const double* shared_of(double* memory, int rank) const {
+    return cooperative_groups::cluster_group::map_shared_rank(memory, rank);
+  }
+#else  // which are given none
+  NORMKIT_DEVICE int ranks() const { return 1; }
+  NORMKIT_DEVICE void sync_cluster() const {}
+  NORMKIT_DEVICE const double* shared_of(double* memory, int) const { return memory; }
+#endif
 };
 
 template <class Kernel>
@@ -44,6 +56,12 @@ void launch(const Kernel& kernel, const Launch& shape) {
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
   config.stream = static_cast<cudaStream_t>(current_stream());
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  config.attrs = &cluster;
+  config.numAttrs = shape.cluster > 1 ? 1 : 0;
   check_launch(cudaLaunchKernelEx(&config, run_kernel<Kernel>, kernel));
 }
 

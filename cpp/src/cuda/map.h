@@ -5,70 +5,75 @@
 
 namespace normkit::detail::cuda {
 
+template <class S, bool rows>
+using UnitOf = Unit<S, unit_size_of<S, rows>>;
+
 /// Weight and bias along a unit.
 template <class C, int size>
 struct Params {
   C weight[size], bias[size];
 };
 template <class S, bool rows>
-NORMKIT_DEVICE Params<Work<S>, unit_size<S>> params_at(const Job& job, const Place& at, int n) {
-  Params<Work<S>, unit_size<S>> params;
-  const std::int64_t first = param_offset(job.geometry, at);
+NORMKIT_DEVICE Params<Work<S>, unit_size_of<S, rows>> params_at(const Job& job, const Place& at, int n) {
+  Params<Work<S>, unit_size_of<S, rows>> params;
+  const std::int64_t first = param_offset(job, at);
   const std::int64_t stride = unit_axis_of(job.geometry, rows).param_stride;
-  load_params<S>(job.weight, first, stride, n, params.weight);
-  load_params<S>(job.bias, first, stride, n, params.bias);
+  load_params<S>(job, job.weight, first, stride, n, params.weight);
+  load_params<S>(job, job.bias, first, stride, n, params.bias);
   return params;
 }
 
 /// The lanes of a unit: one for all values of a row, one for each of columns.
 template <class S, bool rows>
 struct UnitLanes {
-  Lane<Work<S>> of[rows ? 1 : unit_size<S>];
+  Lane<Work<S>> of[rows ? 1 : column_unit_size<S>];
   NORMKIT_DEVICE const Lane<Work<S>>& at(int i) const { return of[rows ? 0 : i]; }
 };
 
-template <class S>
-NORMKIT_DEVICE void put_unit(const Job& job, int which, const Place& at, int n, const Work<S> (&values)[unit_size<S>]) {
-  Unit<S> unit;
-  NORMKIT_UNROLL_DEVICE for (int i = 0; i < unit_size<S>; ++i) narrow(values[i], unit.of[i]);
+template <class S, int size>
+NORMKIT_DEVICE void put_unit(const Job& job, int which, const Place& at, int n, const Work<S> (&values)[size]) {
+  Unit<S, size> unit;
+  unit.set(values);
   store_unit(operand<S>(job, which, at), n, job.aligned, unit);
 }
 
 /// activation((x - mean) * scale * weight + bias + residual), 0 where the mask says so.
 template <class S, bool rows>
-NORMKIT_DEVICE void map_normalize(const Job& job, const Place& at, int n, const Unit<S>& x,
-                                  const UnitLanes<S, rows>& lanes, const Params<Work<S>, unit_size<S>>& params) {
+NORMKIT_DEVICE void map_normalize(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x,
+                                  const UnitLanes<S, rows>& lanes,
+                                  const Params<Work<S>, unit_size_of<S, rows>>& params) {
   using C = Work<S>;
-  constexpr int size = unit_size<S>;
+  constexpr int size = unit_size_of<S, rows>;
   C y[size];
-  Unit<S> residual{};
-  const bool adds = !job.adds && job.operands[operand_second] != nullptr;
-  if (adds) residual = load_unit<S>(operand<const S>(job, operand_second, at), n, job.aligned);
   const unsigned valid = valid_bits<size>(job, at, rows, n);
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     const Lane<C>& lane = lanes.at(i);
-    C v = static_cast<C>(widened(x.of[i]));
-    if (job.statistic == Statistic::variance) v = centre(v, lane.high, lane.low);
-    v = normalize(v, lane.scale, params.weight[i], params.bias[i]);
-    if (adds) v += static_cast<C>(widened(residual.of[i]));
-    v = activate(job.activation, v);
-    y[i] = is_set(valid, i) ? v : C{0};
+    y[i] = centre(x.value(i), lane.high, lane.low);  // about 0 where nothing is centred
+    y[i] = normalize(y[i], lane.scale, params.weight[i], params.bias[i]);
+  }
+  if (!job.adds && job.operands[operand_second] != nullptr) {
+    const UnitOf<S, rows> residual = unit_at<S, size>(job, operand_second, at, n);
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) y[i] += residual.value(i);
+  }
+  activate(job.activation, y);
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    if (!is_set(valid, i)) y[i] = C{0};
   }
   put_unit<S>(job, operand_out, at, n, y);
 }
 
 /// (x - min) / range * (high - low) + low; the largest value gives exactly `high`, and nothing lies beyond it.
 template <class S, bool rows>
-NORMKIT_DEVICE void map_rescale(const Job& job, const Place& at, int n, const Unit<S>& x,
+NORMKIT_DEVICE void map_rescale(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x,
                                 const UnitLanes<S, rows>& lanes) {
   using C = Work<S>;
-  constexpr int size = unit_size<S>;
+  constexpr int size = unit_size_of<S, rows>;
   const auto low = static_cast<C>(job.low);
   const auto high = static_cast<C>(job.high);
   C y[size];
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     const Lane<C>& lane = lanes.at(i);
-    const C v = detail::fma(static_cast<C>(widened(x.of[i])), lane.low, lane.high);
+    const C v = detail::fma(x.value(i), lane.low, lane.high);
     const C share = quotient(v, lane.scale, C{1} / lane.scale);
     const C mapped = detail::fma(share, high - low, low);
     y[i] = share == C{1} || mapped > high ? high : mapped;
@@ -78,10 +83,11 @@ NORMKIT_DEVICE void map_rescale(const Job& job, const Place& at, int n, const Un
 
 /// (g * w - u / n - unit * p / n) * scale, and the gradient of the residual.
 template <class S, bool rows>
-NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const Unit<S>& x, const Unit<S>& dy,
-                                 const UnitLanes<S, rows>& lanes, const Params<Work<S>, unit_size<S>>& params) {
+NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x,
+                                 const UnitOf<S, rows>& dy, const UnitLanes<S, rows>& lanes,
+                                 const Params<Work<S>, unit_size_of<S, rows>>& params) {
   using C = Work<S>;
-  constexpr int size = unit_size<S>;
+  constexpr int size = unit_size_of<S, rows>;
   Around<C, size> around;
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     const Lane<C>& lane = lanes.at(i);
@@ -93,7 +99,7 @@ NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const U
   }
   const unsigned valid = valid_bits<size>(job, at, rows, n);
   Gradient<C> gradients[size];
-  gradients_of(job, x, dy, read_y<S>(job, at, n), valid, around, gradients);
+  gradients_of(job, x, dy, read_y<S, size>(job, at, n), valid, around, gradients);
   C dx[size], dresidual[size];
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     const Lane<C>& lane = lanes.at(i);
@@ -109,9 +115,9 @@ NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const U
 
 /// x * scale + shift, or (x - shift) / scale, in double; no less than `low` and no more than `high`.
 template <class S, bool rows>
-NORMKIT_DEVICE void map_scale(const Job& job, const Place& at, int n, const Unit<S>& x) {
+NORMKIT_DEVICE void map_scale(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x) {
   using C = Work<S>;
-  constexpr int size = unit_size<S>;
+  constexpr int size = unit_size_of<S, rows>;
   const auto low = static_cast<C>(job.low);
   const auto high = static_cast<C>(job.high);
   C y[size];
@@ -123,7 +129,7 @@ NORMKIT_DEVICE void map_scale(const Job& job, const Place& at, int n, const Unit
     const std::int64_t s = stat_offset(job, at.kept[0], at.kept[1] + (rows ? 0 : i));
     const double scale = number(job.given_rstd, s);
     const double shift = number(job.given_mean, s);
-    const auto v = static_cast<double>(widened(x.of[i]));
+    const auto v = static_cast<double>(x.value(i));
     if (job.infinite != nullptr && __builtin_isinf(v)) *job.infinite = true;
     C mapped;
     if (job.inverse) {
@@ -138,8 +144,9 @@ NORMKIT_DEVICE void map_scale(const Job& job, const Place& at, int n, const Unit
 }
 
 template <class S, bool rows, Task task>
-NORMKIT_DEVICE void map_unit(const Job& job, const Place& at, int n, const Unit<S>& x, const Unit<S>& dy,
-                             const UnitLanes<S, rows>& lanes, const Params<Work<S>, unit_size<S>>& params) {
+NORMKIT_DEVICE void map_unit(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x,
+                             const UnitOf<S, rows>& dy, const UnitLanes<S, rows>& lanes,
+                             const Params<Work<S>, unit_size_of<S, rows>>& params) {
   if constexpr (task == Task::normalize) map_normalize<S, rows>(job, at, n, x, lanes, params);
   if constexpr (task == Task::rescale) map_rescale<S, rows>(job, at, n, x, lanes);
   if constexpr (task == Task::gradient) map_gradient<S, rows>(job, at, n, x, dy, lanes, params);

@@ -1,47 +1,102 @@
-// How the parts of threads meet.
+// How the sums of threads meet. By halves within a warp, lower threads first, and then warp by warp: every thread gets
+// the same result. Moments meet in two steps, the sums for a mean and then the deviations from it, so that a part takes
+// no division.
 #pragma once
 
 #include "cuda/finish.h"
 
 namespace normkit::detail::cuda {
 
-/// Parts of `lanes` threads of a warp, a power of 2: by halves, lower threads first. Every thread gets the result.
-template <class Sums, class Block>
-NORMKIT_DEVICE void merge_lanes(const Block& block, Part<Sums::terms>& part, int lanes) {
-  for (int offset = 1; offset < lanes; offset *= 2) {
-    const int lane = block.thread() % warp_size;
-    Part<Sums::terms> other;
-    NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) {
-      other.term[t] = block.from_lane(part.term[t], lane ^ offset);
-    }
-    if ((lane & offset) != 0) {
-      Sums::merge(other, part);
-      part = other;
-    } else {
-      Sums::merge(part, other);
+/// Numbers of the threads of a warp that are multiples of `from` apart and within `lanes`, powers of 2.
+template <class Op, int count, class T, class Block>
+NORMKIT_DEVICE void meet_lanes(const Block& block, T (&value)[count], int from, int lanes) {
+  const int lane = block.thread() % warp_size;
+  for (int offset = from; offset < lanes; offset *= 2) {
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) {
+      value[t] = Op::of(t, value[t], block.from_lane(value[t], lane ^ offset));
     }
   }
 }
 
-/// Those of a group, a power of 2 that may be more than a warp. `shared`: memory of the block, for a part of each warp.
-template <class Sums, class Block>
-NORMKIT_DEVICE void merge_group(const Block& block, Part<Sums::terms>& part, int group, double* shared) {
-  merge_lanes<Sums>(block, part, group < warp_size ? group : warp_size);
+/// Those of a group, a power of 2 that may be more than a warp, and of a whole cluster's threads more than a block.
+/// `shared` is read by others until the next barrier, of blocks of a cluster until the next of these.
+template <class Op, int count, class T, class Block>
+NORMKIT_DEVICE void meet(const Block& block, T (&value)[count], int group, double* shared) {
+  meet_lanes<Op>(block, value, 1, group < warp_size ? group : warp_size);
   if (group <= warp_size) return;
   const int warp = block.thread() / warp_size;
-  const int warps = group / warp_size;
+  const int ranks = block.ranks();
+  const int warps = group / warp_size / ranks;
   if (block.thread() % warp_size == 0) {
-    NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) shared[warp * Sums::terms + t] = part.term[t];
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) shared[warp * met_numbers + t] = value[t];
   }
   block.sync();
-  const int from = warp / warps * warps + block.thread() % warps;
-  NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) part.term[t] = shared[from * Sums::terms + t];
-  merge_lanes<Sums>(block, part, warps);
+  const double* from = shared + (warp & -warps) * met_numbers;
+  NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) value[t] = static_cast<T>(from[t]);
+  for (int w = 1; w < warps; ++w) {
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) {
+      value[t] = Op::of(t, value[t], static_cast<T>(from[w * met_numbers + t]));
+    }
+  }
+  if (ranks == 1) return;
+  double* together = shared + warps * met_numbers;
+  if (block.thread() == 0) {
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) together[t] = value[t];
+  }
+  block.sync_cluster();
+  for (int r = 0; r < ranks; ++r) {
+    const double* other = block.shared_of(together, r);
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) {
+      value[t] = r == 0 ? static_cast<T>(other[t]) : Op::of(t, value[t], static_cast<T>(other[t]));
+    }
+  }
 }
 
+/// A mean from a count and a sum; of nothing, 0.
+NORMKIT_DEVICE double mean_of(double count, double total) { return count > 0.0 ? total / count : 0.0; }
+
+/// A part from the deviations from what was taken for the mean.
+NORMKIT_DEVICE Part<3> part_about(double count, const Deviations& from, bool centred) {
+  if (count == 0.0) return {};
+  if (!centred) return {{count, 0.0, from.squares}};
+  const detail::Part moments = moments_about(from.about, from.sum, from.squares, from.sum / count);
+  return {{count, moments.first, moments.second}};
+}
+
+/// Moments of a group: `deviations(mean)` are those of a thread.
+template <class Block, class Deviate>
+NORMKIT_DEVICE Part<3> meet_moments(const Block& block, double count, double total, bool centred, int group,
+                                    double* shared, const Deviate& deviations) {
+  double first[2] = {count, total};
+  meet<Adding>(block, first, group, shared);
+  const double mean = mean_of(first[0], first[1]);
+  const Deviations own = deviations(mean);
+  double second[2] = {own.sum, own.squares};
+  meet<Adding>(block, second, group, shared + 2);
+  return part_about(first[0], {mean, second[0], second[1]}, centred);
+}
+
+/// The part of a group, from the sums of its threads.
+template <class C, bool ranged, class Block>
+NORMKIT_DEVICE auto meet_sums(const Block& block, const VarianceSums<C, ranged>& sums, const Count& count, int group,
+                              double* shared) {
+  const Part<3> moments = meet_moments(block, count.value, sums.total(count), sums.centred, group, shared,
+                                       [&](double mean) { return sums.deviations(mean, count); });
+  if constexpr (ranged) {
+    double range[3] = {0.0, sums.least, sums.greatest};
+    meet<Ranging>(block, range, group, shared + 4);
+    return Part<5>{{moments.term[0], moments.term[1], moments.term[2], range[1], range[2]}};
+  } else {
+    return moments;
+  }
+}
 template <class Sums, class Block>
-NORMKIT_DEVICE void merge_group(const Block& block, Part<Sums::terms>& part, int group) {
-  merge_group<Sums>(block, part, group, block.shared());
+NORMKIT_DEVICE Part<Sums::terms> meet_sums(const Block& block, const Sums& sums, const Count& count, int group,
+                                           double* shared) {
+  Part<Sums::terms> part;
+  NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) part.term[t] = sums.term(t, count);
+  meet<typename Sums::Op>(block, part.term, group, shared);
+  return part;
 }
 
 /// What a finished statistic leaves; the result is for its map.

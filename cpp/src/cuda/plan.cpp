@@ -10,9 +10,12 @@ namespace {
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-constexpr int terms_at_most = 5;
+constexpr int most_column_unit = 4;  // values
 
 int unit_of(DType dtype) { return static_cast<int>(16 / item_size(dtype)); }
+int unit_of(DType dtype, Schedule schedule) {
+  return schedule == Schedule::rows ? unit_of(dtype) : std::min(4, unit_of(dtype));
+}
 
 // The least power of 2 that is not below n, up to `most`.
 int power_of_two(std::int64_t n, int most) {
@@ -22,52 +25,84 @@ int power_of_two(std::int64_t n, int most) {
 
 }  // namespace
 
-RowCut cut_rows(const Geometry& g, DType dtype, int kept) {
+namespace {
+
+RowCut with_bits(RowCut cut) {
+  cut.group_bits = std::countr_zero(static_cast<unsigned>(cut.group));
+  cut.rows_bits = std::countr_zero(static_cast<unsigned>(std::max(1, cut.block_threads / cut.group)));
+  return cut;
+}
+
+// How many units a thread has of a row of so many: the more, the less is spent on each row beside its values, but what
+// threads read side by side should not be too short, nor a warp left without work.
+int units_wanted(std::int64_t units, int most) {
+  if (units <= 8) return std::min(2, most);
+  return units <= 4 * warp_size ? std::min(4, most) : most;
+}
+
+}  // namespace
+
+RowCut cut_rows(const Geometry& g, DType dtype, int kept, int cluster) {
   RowCut cut;
   cut.units_per_run = ceil_div(g.reduced[2].extent, unit_of(dtype));
   cut.units = g.reduced[0].extent * g.reduced[1].extent * cut.units_per_run;
+  cut.by_run = Divisor(cut.units_per_run);
+  cut.by_kept = Divisor(g.kept[1].extent);
+  cut.by_middle = Divisor(g.reduced[1].extent);
   const int most_kept = kept == 0 ? row_batch : most_kept_units / kept;
   if (cut.units <= std::int64_t{block_threads} * most_kept) {
-    // Two units give a thread enough to wait for; more once a warp is full.
-    cut.group = power_of_two(ceil_div(cut.units, 2), warp_size);
-    if (cut.units > std::int64_t{warp_size} * most_kept) {
-      cut.group = power_of_two(ceil_div(cut.units, most_kept), block_threads);
-    }
+    cut.group = power_of_two(ceil_div(cut.units, units_wanted(cut.units, most_kept)), block_threads);
     if (kept > 0) cut.kept_units = power_of_two(ceil_div(cut.units, cut.group), most_kept);
     cut.units_per_chunk = cut.units;
-    return cut;
+    return with_bits(cut);
+  }
+  const std::int64_t of_block = std::int64_t{block_threads} * most_kept;
+  // Of several runs each unit has to be found, which a second walk costs less than.
+  if (kept > 0 && cluster > 1 && cut.units == cut.units_per_run && cut.units <= of_block * cluster) {
+    const int blocks = power_of_two(ceil_div(cut.units, of_block), cluster);
+    cut.group = block_threads * blocks;
+    cut.kept_units = most_kept;
+    cut.cluster_bits = std::countr_zero(static_cast<unsigned>(blocks));
+    cut.units_per_chunk = cut.units;
+    return with_bits(cut);
   }
   if (kept > 0 && cut.units * kept <= most_block_units) {
     cut.group = cut.block_threads = long_row_threads;
     cut.units_per_chunk = cut.units;
     cut.by_block = true;
-    return cut;
+    return with_bits(cut);
   }
+  // Chunks: enough for any device, none so long that sums in the working type would lose digits.
   cut.group = block_threads;
   const std::int64_t step = std::int64_t{block_threads} * row_batch;
-  cut.units_per_chunk = ceil_div(std::max(4 * step, ceil_div(cut.units, most_chunks)), step) * step;
+  const std::int64_t steps = std::clamp<std::int64_t>(ceil_div(cut.units, most_chunks * step), 4, most_steps);
+  cut.units_per_chunk = steps * step;
   cut.chunks = ceil_div(cut.units, cut.units_per_chunk);
-  return cut;
+  return with_bits(cut);
 }
 
 std::int64_t kept_bytes(const RowCut& cut, int kept) { return cut.units * kept * 16; }
 
 ColumnCut cut_columns(const Geometry& g, DType dtype) {
   ColumnCut cut;
-  const std::int64_t vectors = ceil_div(g.kept[1].extent, unit_of(dtype));
+  const std::int64_t vectors = ceil_div(g.kept[1].extent, unit_of(dtype, Schedule::columns));
   cut.across = power_of_two(vectors, warp_size);
+  cut.across_bits = std::countr_zero(static_cast<unsigned>(cut.across));
   cut.tiles = ceil_div(vectors, cut.across);
   cut.positions = g.reduced[0].extent * g.reduced[1].extent * g.reduced[2].extent;
+  cut.by_inner = Divisor(g.reduced[2].extent);
+  cut.by_middle = Divisor(g.reduced[1].extent);
   const std::int64_t step = std::int64_t{block_threads / cut.across} * column_batch;
-  cut.positions_per_chunk = ceil_div(std::max(4 * step, ceil_div(cut.positions, most_chunks)), step) * step;
+  const std::int64_t steps = std::clamp<std::int64_t>(ceil_div(cut.positions, most_chunks * step), 4, most_steps);
+  cut.positions_per_chunk = steps * step;
   cut.chunks = ceil_div(cut.positions, cut.positions_per_chunk);
   return cut;
 }
 
 RowCut cut_slab_rows(const Geometry& g, DType dtype) {
-  RowCut cut = cut_rows(g, dtype, 2);
+  RowCut cut = cut_rows(g, dtype, 2, 1);
   if (cut.kept_units > 0) cut.block_threads = std::max(slab_threads, cut.group);
-  return cut;
+  return with_bits(cut);
 }
 
 SlabCut cut_slabs(const Geometry& g, const RowCut& cut) {
@@ -75,21 +110,21 @@ SlabCut cut_slabs(const Geometry& g, const RowCut& cut) {
   // steps add no more than one part in a hundred to what sums and rows are together.
   constexpr std::int64_t wanted = 512;
   constexpr std::int64_t least_steps = 4;
-  constexpr std::int64_t most_steps = 64;
   const std::int64_t tiles = ceil_div(g.kept_count(), cut.block_threads / cut.group);
   SlabCut slabs;
-  slabs.steps = std::clamp(ceil_div(tiles, wanted), least_steps, most_steps);
+  slabs.steps = std::clamp(ceil_div(tiles, wanted), least_steps, std::int64_t{64});
   slabs.slabs = ceil_div(tiles, slabs.steps);
   return slabs;
 }
 
 bool is_aligned(const Geometry& g, DType dtype, void* const (&operands)[max_operands]) {
-  const int unit = unit_of(dtype);
+  const int unit = unit_of(dtype, g.schedule);
+  const auto bytes = static_cast<std::uintptr_t>(unit * item_size(dtype));
   const bool rows = g.schedule == Schedule::rows;
   const Axis* others[] = {&g.kept[0], rows ? &g.kept[1] : &g.reduced[2], &g.reduced[0], &g.reduced[1]};
   for (int k = 0; k < max_operands; ++k) {
     if (operands[k] == nullptr || may_be_shared(k)) continue;
-    if (reinterpret_cast<std::uintptr_t>(operands[k]) % 16 != 0) return false;
+    if (reinterpret_cast<std::uintptr_t>(operands[k]) % bytes != 0) return false;
     for (const Axis* axis : others) {
       if (axis->extent > 1 && axis->data_stride[k] % unit != 0) return false;
     }
@@ -97,10 +132,76 @@ bool is_aligned(const Geometry& g, DType dtype, void* const (&operands)[max_oper
   return true;
 }
 
+namespace {
+
+// Whether parameters vary along a unit not at all, or as they lie, at multiples of a unit.
+bool params_fit(Job& job, DType dtype, const Axis& unit, int size) {
+  const Geometry& g = job.geometry;
+  const bool rows = g.schedule == Schedule::rows;
+  // By parameters, the columns of the geometry have changed places.
+  const bool by_parameters = job.column == Column::parameters;
+  const std::int64_t stride = by_parameters ? (rows ? 0 : unit.stat_stride) : unit.param_stride;
+  bool stay = true;
+  for (const Axis& axis : g.reduced) stay = stay && axis.param_stride == 0;
+  for (Numbers* params : {&job.weight, &job.bias}) {
+    params->along = params->data == nullptr || by_parameters || (stay && stride == 0) ? Along::row : Along::shared;
+    if (params->data == nullptr || stride == 0) continue;
+    params->along = params->dtype == dtype               ? Along::storage
+                    : params->dtype == work_dtype(dtype) ? Along::work
+                                                         : Along::other;
+    const DType of = params->dtype;
+    const bool known = of == dtype || of == work_dtype(dtype) || of == DType::float32;
+    if (stride != 1 || !known || reinterpret_cast<std::uintptr_t>(params->data) % 16 != 0) return false;
+  }
+  if (stride == 0) return true;
+  for (const Axis* axis : {&g.kept[0], rows ? &g.kept[1] : &g.reduced[2], &g.reduced[0], &g.reduced[1]}) {
+    const std::int64_t other = by_parameters ? axis->stat_stride : axis->param_stride;
+    if (axis->extent > 1 && other % size != 0) return false;
+  }
+  return true;
+}
+
+// Whether rows lie on one axis, alike in all operands, and so do what is known of them.
+bool are_lines(const Job& job) {
+  const Geometry& g = job.geometry;
+  const Axis& lane = g.kept[1];
+  if (g.kept[0].extent != 1 || job.column != Column::statistics || lane.param_stride != 0) return false;
+  if (lane.extent > 1 && lane.stat_stride != 1) return false;
+  for (int k = 0; k < max_operands; ++k) {
+    if (job.operands[k] != nullptr && lane.extent > 1 && lane.data_stride[k] != lane.data_stride[operand_x])
+      return false;
+  }
+  for (const Numbers* given : {&job.given_mean, &job.given_rstd}) {
+    if (given->data != nullptr && given->along != Along::work) return false;
+  }
+  return job.mean_error.data == nullptr;
+}
+
+}  // namespace
+
+Form form_of(Job& job, DType dtype) {
+  constexpr std::int64_t indexed = std::int64_t{1} << 31;
+  const Geometry& g = job.geometry;
+  const int size = unit_of(dtype, g.schedule);
+  const bool rows = g.schedule == Schedule::rows;
+  const Axis& unit = rows ? g.reduced[2] : g.kept[1];
+  for (Numbers* given : {&job.given_mean, &job.given_rstd}) {
+    const bool plain = given->data != nullptr && given->dtype == work_dtype(dtype) && given->offset == 0.0;
+    given->along = plain ? Along::work : Along::other;
+  }
+  if (!job.aligned || job.omits_nan || unit.extent % size != 0) return Form::general;
+  if (job.operands[operand_mask] != nullptr || job.operands[operand_weight] != nullptr) return Form::general;
+  if (job.gradient && job.activation == Activation::silu) return Form::general;  // whose code would slow others down
+  if (g.count >= indexed || g.kept_count() >= indexed || !params_fit(job, dtype, unit, size)) return Form::general;
+  const bool one = g.reduced[0].extent == 1 && g.reduced[1].extent == 1;
+  return one && (!rows || are_lines(job)) ? Form::lines : Form::plain;
+}
+
 Launch launch_rows(const Geometry& g, const RowCut& cut) {
-  const std::int64_t rows_per_block = cut.block_threads / cut.group;
-  return {ceil_div(g.kept_count(), rows_per_block) * cut.chunks, cut.block_threads,
-          cut.block_threads / warp_size * terms_at_most * static_cast<int>(sizeof(double))};
+  const std::int64_t rows_per_block = std::max(1, cut.block_threads / cut.group);
+  const int cluster = 1 << cut.cluster_bits;
+  return {ceil_div(g.kept_count(), rows_per_block) * cut.chunks * cluster, cut.block_threads,
+          (cut.block_threads / warp_size + 1) * met_numbers * static_cast<int>(sizeof(double)), cluster};
 }
 
 Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype) {
@@ -114,13 +215,13 @@ Launch launch_finish_slabs(std::int64_t columns) {
 
 Launch launch_columns(const Geometry& g, const ColumnCut& cut) {
   return {g.kept[0].extent * cut.tiles * cut.chunks, block_threads,
-          block_threads * terms_at_most * static_cast<int>(sizeof(double))};
+          block_threads / warp_size * cut.across * most_column_unit * static_cast<int>(sizeof(double))};
 }
 
 Launch launch_each(std::int64_t count) {
   return {std::max<std::int64_t>(1, ceil_div(count, block_threads)), block_threads, 0};
 }
 
-Launch launch_warps(std::int64_t count) { return launch_each(count * warp_size); }
+int finish_threads(std::int64_t parts) { return power_of_two(parts, warp_size); }
 
 }  // namespace normkit::detail::cuda

@@ -5,24 +5,32 @@
 
 namespace normkit::detail::cuda {
 
-inline constexpr int most_kept_units = 8;  // in a thread's registers, of one operand
-inline constexpr std::int64_t most_chunks = 1024;
+inline constexpr int most_kept_units = 8;          // in a thread's registers, of one operand
+inline constexpr std::int64_t most_chunks = 1024;  // unless they would have more steps than these
+inline constexpr std::int64_t most_steps = 32;
 inline constexpr std::int64_t most_block_units = 13 << 10;  // of a row that a block goes through by itself: 208 KB
 
-/// `kept`: operands that are kept on the chip; 0 where rows are folded or mapped alone.
-RowCut cut_rows(const Geometry& geometry, DType dtype, int kept);
+inline constexpr int most_cluster = 8;  // blocks, on any device that has clusters
+
+/// `kept`: operands that are kept on the chip; 0 where rows are folded or mapped alone. `cluster`: blocks that may
+/// share a row.
+RowCut cut_rows(const Geometry& geometry, DType dtype, int kept, int cluster = most_cluster);
 ColumnCut cut_columns(const Geometry& geometry, DType dtype);
 /// Rows for slabs: of x and dy, by blocks of few threads.
 RowCut cut_slab_rows(const Geometry& geometry, DType dtype);
 SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
 
-/// Whether each unit of x, and of all that has its type, begins at a multiple of 16 bytes.
+/// Whether each unit of x, and of all that has its type, begins at a multiple of its size.
 bool is_aligned(const Geometry& geometry, DType dtype, void* const (&operands)[max_operands]);
+
+/// What form a job has whose units are aligned or not (job.aligned); in which it takes parameters is left with these.
+Form form_of(Job& job, DType dtype);
 
 struct Launch {
   std::int64_t blocks = 1;
   int threads = block_threads;
   int shared_bytes = 0;
+  int cluster = 1;  // blocks that can read each other's shared memory
 };
 
 /// What a row takes of a block's shared memory, beside what its parts meet in.
@@ -37,7 +45,7 @@ Launch launch_finish_slabs(std::int64_t columns);
 Launch launch_columns(const Geometry& geometry, const ColumnCut& cut);
 /// A thread for each of `count`.
 Launch launch_each(std::int64_t count);
-/// A warp for each.
-Launch launch_warps(std::int64_t count);
+/// How many threads merge so many parts.
+int finish_threads(std::int64_t parts);
 
 }  // namespace normkit::detail::cuda

@@ -25,7 +25,7 @@ template <bool rows>
 NORMKIT_DEVICE std::int64_t statistic_index(const Job& job, const Place& at, int i) {
   const Geometry& g = job.geometry;
   if (job.column == Column::statistics) return stat_offset(job, at.kept[0], at.kept[1] + (rows ? 0 : i));
-  const std::int64_t along = param_offset(g, at) + i * unit_axis_of(g, rows).param_stride;
+  const std::int64_t along = param_offset(job, at) + i * unit_axis_of(g, rows).param_stride;
   return job.channels_per_statistic == 1 ? along : divided(along, job.channels_per_statistic);
 }
 
@@ -42,20 +42,30 @@ NORMKIT_DEVICE void split_mean(double mean, C& high, C& low, double error = 0.0)
   low = static_cast<C>((mean - static_cast<double>(high)) + error);
 }
 
+template <class C>
+NORMKIT_DEVICE void read_statistic(const Job& job, std::int64_t s, C& high, C& low, C& rstd) {
+  const double error = job.mean_error.data == nullptr ? 0.0 : number(job.mean_error, s);
+  if (job.form != Form::general && job.given_mean.along == Along::work && job.given_rstd.along == Along::work) {
+    high = static_cast<const C*>(job.given_mean.data)[s];
+    low = static_cast<C>(error);
+    rstd = static_cast<const C*>(job.given_rstd.data)[s];
+    return;
+  }
+  split_mean(number(job.given_mean, s), high, low, error);
+  rstd = static_cast<C>(number(job.given_rstd, s));
+}
+
 template <class S, bool rows, int size>
 NORMKIT_DEVICE void read_statistics(const Job& job, const Place& at, int n, Around<Work<S>, size>& around) {
-  using C = Work<S>;
   const bool vary = statistics_vary<rows>(job);
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     if (i > 0 && (!vary || i >= n)) {
       around.high[i] = around.high[0];
       around.low[i] = around.low[0];
       around.rstd[i] = around.rstd[0];
-      continue;
+    } else {
+      read_statistic(job, statistic_index<rows>(job, at, i), around.high[i], around.low[i], around.rstd[i]);
     }
-    const std::int64_t s = statistic_index<rows>(job, at, i);
-    split_mean(number(job.given_mean, s), around.high[i], around.low[i], number(job.mean_error, s));
-    around.rstd[i] = static_cast<C>(number(job.given_rstd, s));
   }
 }
 
@@ -63,33 +73,41 @@ template <class S, bool rows, int size>
 NORMKIT_DEVICE void read_params(const Job& job, const Place& at, int n, Around<Work<S>, size>& around) {
   const Geometry& g = job.geometry;
   const bool by_parameters = job.column == Column::parameters;
-  const std::int64_t first = by_parameters ? stat_offset(job, at.kept[0], at.kept[1]) : param_offset(g, at);
+  const std::int64_t first = by_parameters ? stat_offset(job, at.kept[0], at.kept[1]) : param_offset(job, at);
   const Axis& unit = unit_axis_of(g, rows);
   const std::int64_t stride = by_parameters ? (rows ? 0 : unit.stat_stride) : unit.param_stride;
-  load_params<S>(job.weight, first, stride, n, around.weight);
-  load_params<S>(job.bias, first, stride, n, around.bias);
+  load_params<S>(job, job.weight, first, stride, n, around.weight);
+  load_params<S>(job, job.bias, first, stride, n, around.bias);
 }
 
 /// The gradients of a unit. What is masked, and what lies beyond the n values, is 0.
 template <class S, int size>
-NORMKIT_DEVICE void gradients_of(const Job& job, const Unit<S>& x, const Unit<S>& dy, const Unit<S>& y, unsigned valid,
-                                 const Around<Work<S>, size>& around, Gradient<Work<S>> (&to)[size]) {
+NORMKIT_DEVICE void gradients_of(const Job& job, const Unit<S, size>& x, const Unit<S, size>& dy,
+                                 const Unit<S, size>& y, unsigned valid, const Around<Work<S>, size>& around,
+                                 Gradient<Work<S>> (&to)[size]) {
   using C = Work<S>;
-  const bool weighs = job.column == Column::statistics && job.weighs;
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-    Gradient<C> r{C{0}, C{0}, C{0}, C{0}};
-    if (is_set(valid, i)) {
-      r.centred = centre(static_cast<C>(widened(x.of[i])), around.high[i], around.low[i]);
-      r.unit = r.centred * around.rstd[i];
-      r.g = static_cast<C>(widened(dy.of[i]));
-      if (job.activation == Activation::relu) {
-        if (widened(y.of[i]) <= C{0}) r.g = C{0};
-      } else if (job.activation == Activation::silu) {
-        r.g *= silu_derivative(fma(r.unit, around.weight[i], around.bias[i]));
-      }
-      r.weighed = weighs ? r.g * around.weight[i] : r.g;
+    Gradient<C>& r = to[i];
+    r.centred = centre(static_cast<C>(x.value(i)), around.high[i], around.low[i]);
+    r.unit = r.centred * around.rstd[i];
+    r.g = static_cast<C>(dy.value(i));
+  }
+  if (job.activation == Activation::relu) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      if (y.value(i) <= C{0}) to[i].g = C{0};
     }
-    to[i] = r;
+  } else if (job.activation == Activation::silu) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      to[i].g *= silu_derivative(fma(to[i].unit, around.weight[i], around.bias[i]));
+    }
+  }
+  if (job.column == Column::statistics && job.weighs) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i].weighed = to[i].g * around.weight[i];
+  } else {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i].weighed = to[i].g;
+  }
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    if (!is_set(valid, i)) to[i] = Gradient<C>{C{0}, C{0}, C{0}, C{0}};
   }
 }
 
@@ -99,10 +117,10 @@ NORMKIT_DEVICE bool needs_params(const Job& job) {
 }
 
 /// y of a gradient through relu; nothing where there is none.
-template <class S>
-NORMKIT_DEVICE Unit<S> read_y(const Job& job, const Place& at, int n) {
-  if (job.activation != Activation::relu) return Unit<S>{};
-  return load_unit<S>(operand<const S>(job, operand_third, at), n, job.aligned);
+template <class S, int size>
+NORMKIT_DEVICE Unit<S, size> read_y(const Job& job, const Place& at, int n) {
+  if (job.activation != Activation::relu) return Unit<S, size>{};
+  return unit_at<S, size>(job, operand_third, at, n);
 }
 
 }  // namespace normkit::detail::cuda

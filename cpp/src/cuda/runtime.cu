@@ -97,13 +97,18 @@ void download(void* to, const void* from, std::size_t bytes) {
 void synchronize_stream() { check(cudaStreamSynchronize(stream()), "waiting for the GPU"); }
 void synchronize_device() { check(cudaDeviceSynchronize(), "waiting for the GPU"); }
 
-int most_shared_bytes() {
+namespace {
+int attribute(cudaDeviceAttr which, const char* what) {
   int device = 0;
-  int bytes = 0;
+  int value = 0;
   check(cudaGetDevice(&device), "asking for the current GPU");
-  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "asking for shared memory");
-  return bytes;
+  check(cudaDeviceGetAttribute(&value, which, device), what);
+  return value;
 }
+}  // namespace
+
+int most_shared_bytes() { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, "asking for shared memory"); }
+bool has_clusters() { return attribute(cudaDevAttrClusterLaunch, "asking for clusters") != 0; }
 
 void check_blocks(std::int64_t blocks) {
   if (blocks >= std::int64_t{1} << 31) {

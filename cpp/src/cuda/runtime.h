@@ -28,6 +28,8 @@ void synchronize_device();
 
 /// Of a block, at most.
 int most_shared_bytes();
+/// Whether blocks may form clusters.
+bool has_clusters();
 
 void check_blocks(std::int64_t blocks);
 /// What launching said, a cudaError_t.

@@ -7,60 +7,115 @@
 
 namespace normkit::detail::cuda {
 
-/// What slabs are for: nothing but x, dy and weight to be read, dx and the sums to be written.
-constexpr bool is_plain(const Job& job) {
-  return job.column == Column::statistics && job.activation == Activation::none && !job.adds &&
-         job.operands[operand_mask] == nullptr && job.operands[operand_third] == nullptr &&
-         job.operands[operand_extra] == nullptr && job.operands[operand_weight] == nullptr;
+/// The job of a slab: nothing but x, dy and weight is read, and dx and the sums are written (backward.cu).
+template <class S, Form form>
+NORMKIT_DEVICE Job slab_job(const Job& job) {
+  Job slab = known<S, form, true, true>(job);
+  slab.column = Column::statistics;
+  slab.activation = Activation::none;
+  slab.adds = false;
+  for (const int absent : {operand_third, operand_mask, operand_extra, operand_weight}) slab.operands[absent] = nullptr;
+  return slab;
 }
 
-/// Slabs of rows of at most `kept` units to a thread: dx, and sums by parameter to `job.slab_sums`.
-template <class S, int kept, int threads>
+/// Slabs of rows of at most `kept` units to a thread: dx, and sums by parameter to `job.slab_sums`. Each row is read
+/// while the one before is worked on.
+template <class S, int kept, int threads, Form form>
 struct RunSlabs {
   using C = Work<S>;
-  using Sums = GradientSums<C>;
   static constexpr int most_threads = threads;
-  static constexpr int least_blocks = threads > slab_threads ? 1 : 2;  // 64 halves and their sums take 244 registers
-  static constexpr int values = kept * unit_size<S>;
-  Job job;
+  static constexpr int least_blocks = threads > slab_threads ? 1 : 2;
+  static constexpr int size = unit_size<S>;
+  static constexpr int values = kept * size;
+  using Walk = Kept<S, true, form, kept>;
+  using Weights = Params<C, size>[kept];
+  Job launched;
 
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
-    NORMKIT_ASSUME(is_plain(job));
+    const Job job = slab_job<S, form>(launched);
     C dweight[values] = {};
     C dbias[values] = {};
     const std::int64_t first = block.index() * job.slabs.steps;
+    Row<form> row = row_of<form>(job, first, block.thread());
+    Walk walk;
+    walk.begin(settled<S, form>(job, row.at), row);
+    Weights weights{};
+    if constexpr (form != Form::general) take_weights(job, row, weights);
     for (std::int64_t step = 0; step < job.slabs.steps; ++step) {
-      run_row(block, row_of(job, first + step, block.thread()), step % 2 != 0, dweight, dbias);
+      const bool last = step + 1 == job.slabs.steps;
+      const Row<form> next_row = last ? row : row_of<form>(job, first + step + 1, block.thread());
+      const bool ahead = form != Form::general;  // whose registers would not do
+      Walk next;
+      if (ahead && !last) next.begin(settled<S, form>(job, next_row.at), next_row);
+      run_row(block, job, row, walk, weights, step % 2 != 0, dweight, dbias);
+      if (ahead) walk = next;
+      if (!ahead && !last) walk.begin(settled<S, form>(job, next_row.at), next_row);
+      row = next_row;
     }
-    leave(block, dweight, 0);
-    leave(block, dbias, 1);
+    leave(block, job, dweight, 0);
+    leave(block, job, dbias, 1);
   }
 
  private:
+  // They are those of every row. In the general form registers would not do: they are read again.
+  static NORMKIT_DEVICE void take_weights(const Job& job, const Row<form>& row, Weights& to) {
+    if (!needs_params(job)) return;
+    NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) {
+      const auto unit = row.begin + u * job.rows.group;
+      if (unit >= static_cast<typename Row<form>::Index>(job.rows.units)) continue;
+      Place at{};
+      const int n = row_unit<S>(job, unit, at);
+      to[u] = params_at<S, true>(job, at, n);
+    }
+  }
+
+  static NORMKIT_DEVICE Params<C, size> weights_at(const Job& job, const Found<S, true>& found, int u,
+                                                   const Weights& weights) {
+    if constexpr (form != Form::general) return weights[u];
+    Params<C, size> params{};
+    if (needs_params(job)) params = params_at<S, true>(job, found.at, found.n);
+    return params;
+  }
+
   template <class Block>
-  NORMKIT_DEVICE void run_row(const Block& block, const Row& row, bool odd, C (&dweight)[values],
-                              C (&dbias)[values]) const {
-    Batch<S, kept> batch;
-    batch.template read<true>(job, row, row.member, false);
-    Sums sums;
-    sums.begin(job);
-    batch.fold(job, row, row.member, sums);
-    Part<Sums::terms> part = sums.part();
-    // Where the parts of the row before may still be read from, those of this one are not to be.
-    double* parts = block.shared() + (odd ? threads / warp_size * Sums::terms : 0);
-    merge_group<Sums>(block, part, job.rows.group, parts);
+  NORMKIT_DEVICE void run_row(const Block& block, const Job& job, const Row<form>& row, Walk& walk,
+                              const Weights& weights, bool odd, C (&dweight)[values], C (&dbias)[values]) const {
+    const Job& here = settled<S, form>(job, row.at);
+    // Where the sums of the row before may still be read from, those of this one are not to be.
+    double* shared = block.shared() + (odd ? met_numbers / 2 : 0);
+    Part<4> part = row_gradients<S>(block, here, row, walk, shared, [&](const auto& found, int u, auto& around) {
+      if (!needs_params(job)) return;
+      const Params<C, size> params = weights_at(here, found, u, weights);
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) around.weight[i] = params.weight[i];
+    });
     if (!row.exists) return;
     const std::int64_t s = stat_offset(job, row.at.kept[0], row.at.kept[1]);
-    const UnitLanes<S, true> lane = {{finish_statistic<C, Sums>(job, s, part, row.member == 0)}};
-    batch.add_params(lane.of[0], dweight, dbias);
-    if (maps(job)) batch.template map<Task::gradient>(job, row, row.member, lane);
+    const UnitLanes<S, true> lane = {{finish_statistic<C, GradientSums<C>>(job, s, part, row.member == 0)}};
+    walk.template each<true>(
+        here, row,
+        [&](const auto& found, int u) {
+          add_params(found, lane.of[0], dweight + u * size, dbias + u * size);
+          if (!maps(job)) return;
+          const Params<C, size> params = weights_at(here, found, u, weights);
+          map_unit<S, true, Task::gradient>(here, found.at, found.n, found.x, found.dy, lane, params);
+        },
+        Nothing{});
+  }
+
+  // What a unit adds to dweight and dbias. Beyond the row's end there is nobody who wants the sums.
+  static NORMKIT_DEVICE void add_params(const Found<S, true>& found, const Lane<C>& lane, C* dweight, C* dbias) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      const C g = found.dy.value(i);
+      const C unit = centre(found.x.value(i), lane.high, lane.low) * lane.rstd;
+      dweight[i] = detail::fma(g, unit, dweight[i]);
+      dbias[i] += g;
+    }
   }
 
   // The sums of the groups of threads, in order. Unit by unit, for which there is room in shared memory.
   template <class Block>
-  NORMKIT_DEVICE void leave(const Block& block, const C (&sums)[values], int which) const {
-    constexpr int size = unit_size<S>;
+  NORMKIT_DEVICE void leave(const Block& block, const Job& job, const C (&sums)[values], int which) const {
     const int across = job.rows.group * size;
     auto* shared = reinterpret_cast<C*>(block.shared());
     const std::int64_t columns = job.geometry.reduced[2].extent;

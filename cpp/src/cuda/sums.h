@@ -1,14 +1,15 @@
-// What is taken of values, batch by batch, and how parts meet: one kind of sums per kind of statistic. A kind knows
+// What is taken of values, and how it meets: one kind of sums per kind of statistic. A kind knows
 //   terms                      how many numbers there are to a part, the first of them a count
 //   task                       what is mapped with them
 //   may_weigh                  whether values may have weights
 //   is_kept                    whether there are kernels that keep rows on the chip until they are mapped
-//   begin(job)                 once, before anything is added
-//   add(values, valid)         a batch of a statistic's values, those whose bit is set
-//   part()                     what they were, in float64
-//   merge(a, b)                a, and then b, as one part
-// Every batch is summed in the working type about a number from its midst, and is then moved, in float64, to be about
-// the first batch's: neither a large mean nor an outlier costs digits.
+//   begin(job)                       once, before anything is added
+//   recall(values, valid, count)     a batch of a statistic's values, those whose bit is set
+//   flush(count, again)              takes in what was recalled
+//   term(t, count) and Op            the terms, and how they meet (merge.h); moments do so in a way of their own
+// How many values there were is beside them: lanes that have as many share a count.
+// Values are summed in the working type about a number from their midst, and are then moved, in float64, to be about
+// the first such number: neither a large mean nor an outlier costs digits.
 #pragma once
 
 #include "cuda/job.h"
@@ -36,112 +37,127 @@ NORMKIT_DEVICE bool squares_are_good(C sum) {
   return sum >= C(1e-28) && sum <= C(1e38);
 }
 
-NORMKIT_DEVICE void merge_range(double& least, double& greatest, double other_least, double other_greatest) {
-  least = least_of(least, other_least);
-  greatest = greatest_of(greatest, other_greatest);
-}
+/// How terms meet.
+struct Adding {
+  template <class T>
+  static NORMKIT_DEVICE T of(int, T a, T b) {
+    return a + b;
+  }
+};
+/// A count, min and max.
+struct Ranging {
+  static NORMKIT_DEVICE double of(int t, double a, double b) {
+    return t == 0 ? a + b : t == 1 ? least_of(a, b) : greatest_of(a, b);
+  }
+};
+
 NORMKIT_DEVICE double infinity() { return __builtin_huge_val(); }
 
-/// Terms: count, mean, sum of squared deviations, and with a range min and max. Where a statistic is not centred, the
-/// deviations are those from 0, and so is the mean.
+/// How many values there were, and how many of late that are not among these yet.
+struct Count {
+  double value = 0.0;
+  int recent = 0;
+  NORMKIT_DEVICE bool is_none() const { return recent == 0 && value == 0.0; }
+  NORMKIT_DEVICE void flush() {
+    value += recent;
+    recent = 0;
+  }
+};
+
+/// Sums of n deviations and of their squares, from values one by one, in double.
+struct Deviations {
+  double about;
+  double sum = 0.0, squares = 0.0;
+  NORMKIT_DEVICE void add(double value) {
+    const double deviation = value - about;
+    sum += deviation;
+    squares = fma(deviation, deviation, squares);
+  }
+};
+
+/// Terms of a part: count, mean, sum of squared deviations, and with a range min and max. Where a statistic is not
+/// centred, the deviations are those from 0, and so is the mean.
 template <class C, bool ranged>
 struct VarianceSums {
   static constexpr int terms = ranged ? 5 : 3;
   static constexpr Task task = Task::normalize;
   static constexpr bool may_weigh = ranged;
   static constexpr bool is_kept = !ranged;
-  C shift = C{0};
   bool centred = true;
-  double count = 0.0;
+  C shift = C{0};
   double s1 = 0.0, s2 = 0.0;  // of value - shift
   double least = infinity(), greatest = -infinity();
+  C about = C{0}, recent1 = C{0}, recent2 = C{0};  // recent ones: of value - about
 
   NORMKIT_DEVICE void begin(const Job& job) { centred = job.statistic != Statistic::mean_square; }
+  /// As if each value were there `weight` times.
   template <int size>
-  NORMKIT_DEVICE void add(const C (&x)[size], unsigned valid) {
-    int n = 0;
-    C sum{0};
-    C first{0};
-    NORMKIT_UNROLL_DEVICE for (int i = size - 1; i >= 0; --i) {
-      if (!is_set(valid, i)) continue;
-      ++n;
-      sum += x[i];
-      first = x[i];
+  NORMKIT_DEVICE void add_weighed(const C (&x)[size], unsigned valid, const double (&weight)[size], Count& count) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      if (!is_set(valid, i) || weight[i] == 0.0) continue;
+      take(weight[i], x[i], 0.0, 0.0, count);
+      widen_range(x[i]);
     }
-    if (n == 0) return;
-    C about = n == size ? sum * (C{1} / C(size)) : sum / static_cast<C>(n);
-    if (!is_finite(about)) about = first;
-    if (!centred) about = C{0};
-    C rest{0};
-    C squares{0};
+  }
+
+  /// Leaves it to the caller to count them.
+  template <int size>
+  NORMKIT_DEVICE void recall(const C (&x)[size], unsigned valid, const Count& count) {
+    if (centred && count.is_none()) {
+      NORMKIT_UNROLL_DEVICE for (int i = size - 1; i >= 0; --i) {
+        if (is_set(valid, i)) shift = about = x[i];
+      }
+    }
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
       if (!is_set(valid, i)) continue;
       const C deviation = x[i] - about;
-      rest += deviation;
-      squares = fma(deviation, deviation, squares);
-      if constexpr (ranged) merge_range(least, greatest, x[i], x[i]);
-    }
-    double r = rest;
-    double q = squares;
-    if (!squares_are_good(squares)) {
-      r = q = 0.0;
-      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-        if (!is_set(valid, i)) continue;
-        const double deviation = static_cast<double>(x[i]) - static_cast<double>(about);
-        r += deviation;
-        q = fma(deviation, deviation, q);
-      }
-    }
-    take(static_cast<double>(n), about, r, q);
-  }
-  /// As if each value were there `weight` times.
-  template <int size>
-  NORMKIT_DEVICE void add_weighed(const C (&x)[size], unsigned valid, const double (&weight)[size]) {
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-      if (!is_set(valid, i) || weight[i] == 0.0) continue;
-      take(weight[i], x[i], 0.0, 0.0);
-      if constexpr (ranged) merge_range(least, greatest, x[i], x[i]);
+      recent1 += deviation;
+      recent2 = fma(deviation, deviation, recent2);
+      widen_range(x[i]);
     }
   }
-  NORMKIT_DEVICE void take(double n, C about, double r, double q) {
-    if (count == 0.0) shift = about;
-    count += n;
-    const double d = static_cast<double>(about) - static_cast<double>(shift);
-    s1 += fma(n, d, r);
-    s2 += fma(d, fma(n, d, 2.0 * r), q);
-  }
-  NORMKIT_DEVICE Part<terms> part() const {
-    Part<terms> part;
-    part.term[0] = count;
-    if (count > 0.0) {
-      const detail::Part moments = moments_about(static_cast<double>(shift), s1, s2, s1 / count);
-      part.term[1] = centred ? moments.first : 0.0;
-      part.term[2] = centred ? moments.second : s2;
+  /// Takes in what was recalled; so does the caller its count, afterwards. `again(deviations)` adds those values one by
+  /// one to `deviations`.
+  template <class Again>
+  NORMKIT_DEVICE void flush(const Count& count, const Again& again) {
+    if (count.recent == 0) return;
+    Deviations recent{static_cast<double>(about), static_cast<double>(recent1), static_cast<double>(recent2)};
+    if (!squares_are_good(recent2)) {
+      recent.sum = recent.squares = 0.0;
+      again(recent);
     }
+    move(static_cast<double>(count.recent), recent);
+    const C next = shift + static_cast<C>(s1) / static_cast<C>(count.value + count.recent);
+    if (centred && is_finite(next)) about = next;  // the mean so far
+    recent1 = recent2 = C{0};
+  }
+
+  /// The sum of the values; and once their mean is known, or about, what is left of it.
+  NORMKIT_DEVICE double total(const Count& count) const {
+    return centred ? fma(count.value, static_cast<double>(shift), s1) : 0.0;
+  }
+  NORMKIT_DEVICE Deviations deviations(double mean, const Count& count) const {
+    if (count.value == 0.0) return {mean};
+    const double d = static_cast<double>(shift) - mean;
+    return {mean, fma(count.value, d, s1), fma(d, fma(count.value, d, 2.0 * s1), s2)};
+  }
+
+ private:
+  NORMKIT_DEVICE void widen_range(C x) {
     if constexpr (ranged) {
-      part.term[3] = least;
-      part.term[4] = greatest;
+      least = least_of(least, x);
+      greatest = greatest_of(greatest, x);
     }
-    return part;
   }
-  static NORMKIT_DEVICE Part<terms> none() {
-    Part<terms> part;
-    if constexpr (ranged) {
-      part.term[3] = infinity();
-      part.term[4] = -infinity();
-    }
-    return part;
+  NORMKIT_DEVICE void take(double n, C middle, double r, double q, Count& count) {
+    if (count.value == 0.0) shift = middle;
+    count.value += n;
+    move(n, {static_cast<double>(middle), r, q});
   }
-  static NORMKIT_DEVICE void merge(Part<terms>& a, const Part<terms>& b) {
-    if constexpr (ranged) merge_range(a.term[3], a.term[4], b.term[3], b.term[4]);
-    if (b.term[0] == 0.0) return;
-    const double count = a.term[0] + b.term[0];
-    const double weight = b.term[0] / count;
-    const detail::Part merged =
-        merge_moments({a.term[1], a.term[2]}, {b.term[1], b.term[2]}, weight, a.term[0] * weight);
-    a.term[0] = count;
-    a.term[1] = count == b.term[0] ? b.term[1] : merged.first;
-    a.term[2] = count == b.term[0] ? b.term[2] : merged.second;
+  NORMKIT_DEVICE void move(double n, const Deviations& from) {
+    const double d = from.about - static_cast<double>(shift);
+    s1 += fma(n, d, from.sum);
+    s2 += fma(d, fma(n, d, 2.0 * from.sum), from.squares);
   }
 };
 
@@ -152,23 +168,23 @@ struct RangeSums {
   static constexpr bool is_kept = false;
   static constexpr Task task = Task::rescale;
   static constexpr bool may_weigh = false;
-  double count = 0.0, least = infinity(), greatest = -infinity();
+  using Op = Ranging;
+  double least = infinity(), greatest = -infinity();
 
   NORMKIT_DEVICE void begin(const Job&) {}
+  NORMKIT_DEVICE double term(int t, const Count& count) const {
+    return t == 0 ? count.value : t == 1 ? least : greatest;
+  }
   template <int size>
-  NORMKIT_DEVICE void add(const C (&x)[size], unsigned valid) {
+  NORMKIT_DEVICE void recall(const C (&x)[size], unsigned valid, const Count&) {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
       if (!is_set(valid, i)) continue;
-      count += 1.0;
-      merge_range(least, greatest, x[i], x[i]);
+      least = least_of(least, x[i]);
+      greatest = greatest_of(greatest, x[i]);
     }
   }
-  NORMKIT_DEVICE Part<terms> part() const { return {{count, least, greatest}}; }
-  static NORMKIT_DEVICE Part<terms> none() { return {{0.0, infinity(), -infinity()}}; }
-  static NORMKIT_DEVICE void merge(Part<terms>& a, const Part<terms>& b) {
-    a.term[0] += b.term[0];
-    merge_range(a.term[1], a.term[2], b.term[1], b.term[2]);
-  }
+  template <class Again>
+  NORMKIT_DEVICE void flush(const Count&, const Again&) {}
 };
 
 /// What a backward pass reads of a value.
@@ -180,32 +196,32 @@ struct Gradient {
   C weighed;  // that * weight, or as it is where weight is constant over a statistic
 };
 
-/// Terms: count, sums of x - mean, of g * w and of g * w * unit. Added one by one, and flushed every few.
+/// Terms: count, sums of x - mean, of g * w and of g * w * unit. Added one by one, flushed every few; a thread has no
+/// more than some thousands (plan.cpp).
 template <class C>
 struct GradientSums {
   static constexpr int terms = 4;
   static constexpr bool is_kept = true;
+  static constexpr bool may_weigh = false;
   static constexpr Task task = Task::gradient;
+  using Op = Adding;
   C recent[3] = {};
-  double total[terms] = {};
+  C total[3] = {};
 
   NORMKIT_DEVICE void begin(const Job&) {}
+  NORMKIT_DEVICE double term(int t, const Count& count) const {
+    return t == 0 ? count.value : static_cast<double>(t == 1 ? total[0] : t == 2 ? total[1] : total[2]);
+  }
   NORMKIT_DEVICE void add(const Gradient<C>& value) {
     recent[0] += value.centred;
     recent[1] += value.weighed;
     recent[2] = fma(value.weighed, value.unit, recent[2]);
   }
-  NORMKIT_DEVICE void flush(int count) {
-    total[0] += count;
+  NORMKIT_DEVICE void flush() {
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < 3; ++t) {
-      total[t + 1] += static_cast<double>(recent[t]);
+      total[t] += recent[t];
       recent[t] = C{0};
     }
-  }
-  NORMKIT_DEVICE Part<terms> part() const { return {{total[0], total[1], total[2], total[3]}}; }
-  static NORMKIT_DEVICE Part<terms> none() { return {}; }
-  static NORMKIT_DEVICE void merge(Part<terms>& a, const Part<terms>& b) {
-    NORMKIT_UNROLL_DEVICE for (int t = 0; t < terms; ++t) a.term[t] += b.term[t];
   }
 };
 

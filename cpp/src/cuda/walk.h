@@ -1,6 +1,8 @@
 // Where the values of a job lie.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/job.h"
 
 namespace normkit::detail::cuda {
@@ -11,15 +13,21 @@ struct Place {
   std::int64_t reduced[3];
 };
 
-NORMKIT_DEVICE std::int64_t data_offset(const Geometry& g, int operand, const Place& at) {
-  std::int64_t offset = 0;
-  NORMKIT_UNROLL_DEVICE for (int a = 0; a < 2; ++a) offset += at.kept[a] * g.kept[a].data_stride[operand];
+NORMKIT_DEVICE std::int64_t kept_data_offset(const Geometry& g, int operand, const Place& at) {
+  return at.kept[0] * g.kept[0].data_stride[operand] + at.kept[1] * g.kept[1].data_stride[operand];
+}
+NORMKIT_DEVICE std::int64_t data_offset(const Job& job, int operand, const Place& at) {
+  const Geometry& g = job.geometry;
+  std::int64_t offset = job.settled ? 0 : kept_data_offset(g, operand, at);
   NORMKIT_UNROLL_DEVICE for (int a = 0; a < 3; ++a) offset += at.reduced[a] * g.reduced[a].data_stride[operand];
   return offset;
 }
-NORMKIT_DEVICE std::int64_t param_offset(const Geometry& g, const Place& at) {
-  std::int64_t offset = 0;
-  NORMKIT_UNROLL_DEVICE for (int a = 0; a < 2; ++a) offset += at.kept[a] * g.kept[a].param_stride;
+NORMKIT_DEVICE std::int64_t kept_param_offset(const Geometry& g, const Place& at) {
+  return at.kept[0] * g.kept[0].param_stride + at.kept[1] * g.kept[1].param_stride;
+}
+NORMKIT_DEVICE std::int64_t param_offset(const Job& job, const Place& at) {
+  const Geometry& g = job.geometry;
+  std::int64_t offset = job.settled && job.column == Column::statistics ? 0 : kept_param_offset(g, at);
   NORMKIT_UNROLL_DEVICE for (int a = 0; a < 3; ++a) offset += at.reduced[a] * g.reduced[a].param_stride;
   return offset;
 }
@@ -40,35 +48,135 @@ NORMKIT_DEVICE std::int64_t divided(std::int64_t a, std::int64_t b) {
   return a / b;
 }
 
+#if defined(__CUDA_ARCH__)
+NORMKIT_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) { return __umulhi(a, b); }
+#else
+NORMKIT_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) {
+  return static_cast<std::uint32_t>((std::uint64_t{a} * b) >> 32);
+}
+#endif
+/// What is not general has no more than 2^31 units or positions to a statistic.
+NORMKIT_DEVICE std::int64_t divided(std::int64_t a, const Divisor& divisor) {
+  if (divisor.by == 1) return a;
+  if (divisor.multiplier == 0 || (a >> 31) != 0) return a / divisor.by;
+  return high_product(static_cast<std::uint32_t>(a), divisor.multiplier) >> divisor.shift;
+}
+NORMKIT_DEVICE int divided(int a, const Divisor& divisor) {
+  if (divisor.multiplier == 0) return a;  // it is 1
+  return static_cast<int>(high_product(static_cast<std::uint32_t>(a), divisor.multiplier) >> divisor.shift);
+}
+
 /// The axis with unit stride.
 NORMKIT_DEVICE const Axis& unit_axis_of(const Geometry& g, bool rows) { return rows ? g.reduced[2] : g.kept[1]; }
 
-/// Of a row's unit of values: where it begins and how many there are. Beyond the row's end there are none.
-template <class S>
-NORMKIT_DEVICE int row_unit(const Job& job, std::int64_t unit, Place& at) {
+NORMKIT_DEVICE void drop_axis(Axis& axis) {
+  axis.extent = 1;
+  axis.param_stride = axis.stat_stride = 0;
+  NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : axis.data_stride) stride = 0;
+}
+
+template <Form form>
+using JobOf = std::conditional_t<form == Form::general, const Job&, Job>;
+
+/// The job as a kernel of a form knows it: what is written here are constants to the compiler, which drops all that is
+/// for other jobs.
+template <class S, Form form, bool rows, bool gradient, Column column = Column::statistics>
+NORMKIT_DEVICE JobOf<form> known(const Job& job) {
+  if constexpr (form == Form::general) {
+    return job;  // NOLINT(bugprone-return-const-ref-from-parameter): the kernel has it
+  } else {
+    Job plain = job;
+    plain.form = form;
+    plain.column = column;
+    if constexpr (gradient) {
+      plain.activation = job.activation == Activation::relu ? Activation::relu : Activation::none;
+    }
+    plain.aligned = true;
+    plain.omits_nan = false;
+    plain.operands[operand_mask] = plain.operands[operand_weight] = nullptr;
+    Axis& unit = rows ? plain.geometry.reduced[2] : plain.geometry.kept[1];
+    NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : unit.data_stride) stride = 1;
+    if constexpr (form == Form::lines) {
+      drop_axis(plain.geometry.reduced[0]);
+      drop_axis(plain.geometry.reduced[1]);
+    }
+    if constexpr (form == Form::lines && rows) {
+      constexpr DType work = sizeof(S) == 8 ? DType::float64 : DType::float32;
+      drop_axis(plain.geometry.kept[0]);
+      Axis& lane = plain.geometry.kept[1];
+      NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : lane.data_stride) stride = job.geometry.kept[1].data_stride[0];
+      lane.stat_stride = 1;
+      lane.param_stride = 0;
+      plain.geometry.pooled = 1;
+      plain.rows.chunks = 1;
+      plain.given_mean.dtype = plain.given_rstd.dtype = work;
+      plain.given_mean.offset = plain.given_rstd.offset = 0.0;
+      plain.mean_error = Numbers{};
+    }
+    return plain;
+  }
+}
+
+/// The job where the kept index is known: what follows from that is in its pointers.
+template <class S, Form form>
+NORMKIT_DEVICE JobOf<form> settled(const Job& job, const Place& at) {
+  if constexpr (form == Form::general) {
+    return job;  // NOLINT(bugprone-return-const-ref-from-parameter): likewise
+  } else {
+    Job here = job;
+    here.settled = true;
+    NORMKIT_UNROLL_DEVICE for (int k = 0; k < max_operands; ++k) {
+      if (job.operands[k] == nullptr) continue;
+      here.operands[k] = static_cast<S*>(job.operands[k]) + kept_data_offset(job.geometry, k, at);
+    }
+    if (job.column == Column::parameters) return here;
+    const std::int64_t params = kept_param_offset(job.geometry, at);
+    for (Numbers* numbers : {&here.weight, &here.bias}) {
+      if (numbers->data == nullptr) continue;
+      const int item = numbers->dtype == DType::float64 ? 8 : numbers->dtype == DType::float32 ? 4 : 2;
+      numbers->data = static_cast<const char*>(numbers->data) + params * item;
+    }
+    return here;
+  }
+}
+
+// That 32 bits are enough is known of them after they are widened, too.
+NORMKIT_DEVICE std::int64_t index_of(std::int64_t index) { return index; }
+NORMKIT_DEVICE std::int64_t index_of(int index) { return static_cast<std::uint32_t>(index); }
+
+/// Of a row's unit of values: where it begins and how many there are. Beyond the row's end, where but in the general
+/// form nobody may ask, there are none.
+template <class S, class Index>
+NORMKIT_DEVICE int row_unit(const Job& job, Index unit, Place& at) {
   const RowCut& cut = job.rows;
   const Geometry& g = job.geometry;
-  if (unit >= cut.units) {
-    at.reduced[0] = at.reduced[1] = at.reduced[2] = 0;
-    return 0;
+  at.reduced[0] = at.reduced[1] = at.reduced[2] = 0;
+  if (job.form == Form::general && unit >= cut.units) return 0;
+  if (job.form != Form::lines && cut.units != cut.units_per_run) {
+    const Index run = divided(unit, cut.by_run);
+    unit -= run * static_cast<Index>(cut.units_per_run);
+    const Index outer = g.reduced[0].extent == 1 ? Index{0} : divided(run, cut.by_middle);
+    at.reduced[0] = index_of(outer);
+    at.reduced[1] = index_of(run - outer * static_cast<Index>(g.reduced[1].extent));
   }
-  std::int64_t run = 0;
-  if (cut.units != cut.units_per_run) {
-    run = divided(unit, cut.units_per_run);
-    unit -= run * cut.units_per_run;
-  }
-  at.reduced[0] = g.reduced[0].extent == 1 ? 0 : divided(run, g.reduced[1].extent);
-  at.reduced[1] = run - at.reduced[0] * g.reduced[1].extent;
-  at.reduced[2] = unit * unit_size<S>;
+  at.reduced[2] = index_of(unit * unit_size<S>);
+  if (job.form != Form::general) return unit_size<S>;
   const std::int64_t left = g.reduced[2].extent - at.reduced[2];
   return left < unit_size<S> ? static_cast<int>(left) : unit_size<S>;
 }
 
 /// A column's position.
-NORMKIT_DEVICE void column_position(const Geometry& g, std::int64_t position, Place& at) {
-  const std::int64_t outer = g.reduced[2].extent == 1 ? position : divided(position, g.reduced[2].extent);
-  at.reduced[2] = position - outer * g.reduced[2].extent;
-  at.reduced[0] = g.reduced[0].extent == 1 ? 0 : divided(outer, g.reduced[1].extent);
+template <class Index>
+NORMKIT_DEVICE void column_position(const Job& job, Index position, Place& at) {
+  const Geometry& g = job.geometry;
+  if (job.form == Form::lines) {
+    at.reduced[0] = at.reduced[1] = 0;
+    at.reduced[2] = index_of(position);
+    return;
+  }
+  const Index outer = g.reduced[2].extent == 1 ? position : divided(position, job.columns.by_inner);
+  at.reduced[2] = position - outer * static_cast<Index>(g.reduced[2].extent);
+  at.reduced[0] = g.reduced[0].extent == 1 ? 0 : divided(outer, job.columns.by_middle);
   at.reduced[1] = outer - at.reduced[0] * g.reduced[1].extent;
 }
 
@@ -84,27 +192,46 @@ NORMKIT_DEVICE double number(const Numbers& of, std::int64_t index) {
   return of.data == nullptr ? of.absent : number(of.data, of.dtype, index) + of.offset;
 }
 
+/// One number, in the working type; in forms but the general one of that type, of x's own, or float32.
+template <class S, class C>
+NORMKIT_DEVICE C load_param(const Job& job, const Numbers& of, std::int64_t index) {
+  if (of.data == nullptr) return static_cast<C>(of.absent);
+  if (job.form == Form::general || sizeof(C) == 8) {
+    return static_cast<C>(number(of.data, of.dtype, index)) + static_cast<C>(of.offset);
+  }
+  C value = sizeof(S) == 2 && of.dtype != DType::float32
+                ? static_cast<C>(widened(static_cast<const S*>(of.data)[index]))
+                : static_cast<C>(static_cast<const float*>(of.data)[index]);
+  if (of.offset != 0.0) value += static_cast<C>(of.offset);
+  return value;
+}
+
 /// n numbers, `stride` apart, in the working type; parameters are of that type or of x's own.
 template <class S, class C, int size>
-NORMKIT_DEVICE void load_params(const Numbers& of, std::int64_t first, std::int64_t stride, int n, C (&to)[size]) {
-  if (of.data == nullptr || stride == 0) {
-    const C shared = of.data == nullptr ? static_cast<C>(of.absent)
-                                        : static_cast<C>(number(of.data, of.dtype, first)) + static_cast<C>(of.offset);
+NORMKIT_DEVICE void load_params(const Job& job, const Numbers& of, std::int64_t first, std::int64_t stride, int n,
+                                C (&to)[size]) {
+  const bool general = job.form == Form::general;
+  if (general ? of.data == nullptr || stride == 0 : of.along <= Along::row) {
+    const C shared = load_param<S, C>(job, of, first);
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i] = shared;
     return;
   }
-  const auto offset = static_cast<C>(of.offset);
-  if (stride == 1 && of.dtype != DType::float64 && sizeof(C) == 4) {
-    if (of.dtype == DType::float32) {
-      load_values(static_cast<const float*>(of.data) + first, n, to);
-    } else if (sizeof(S) == 2) {
-      load_values(static_cast<const S*>(of.data) + first, n, to);
+  if (general) {
+    const auto offset = static_cast<C>(of.offset);
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      to[i] = i < n ? static_cast<C>(number(of.data, of.dtype, first + i * stride)) + offset : C{0};
     }
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i] += offset;
     return;
   }
-  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-    to[i] = i < n ? static_cast<C>(number(of.data, of.dtype, first + i * stride)) + offset : C{0};
+  if (of.along == Along::storage) {
+    load_values(static_cast<const S*>(of.data) + first, to);
+  } else if (of.along == Along::work) {
+    load_values(static_cast<const C*>(of.data) + first, to);
+  } else {
+    load_values(static_cast<const float*>(of.data) + first, to);
+  }
+  if (of.offset != 0.0) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i] += static_cast<C>(of.offset);
   }
 }
 
@@ -112,9 +239,10 @@ NORMKIT_DEVICE void load_params(const Numbers& of, std::int64_t first, std::int6
 template <int size>
 NORMKIT_DEVICE unsigned valid_bits(const Job& job, const Place& at, bool rows, int n) {
   const unsigned all = n >= 32 ? ~0u : (1u << n) - 1u;
+  if (job.form != Form::general) return all;
   const auto* mask = static_cast<const std::uint8_t*>(job.operands[operand_mask]);
   if (mask == nullptr) return all;
-  mask += data_offset(job.geometry, operand_mask, at);
+  mask += data_offset(job, operand_mask, at);
   if (unit_axis_of(job.geometry, rows).data_stride[operand_mask] == 0) return *mask != 0 ? all : 0u;
   unsigned bits = 0;
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
@@ -127,27 +255,37 @@ NORMKIT_DEVICE unsigned valid_bits(const Job& job, const Place& at, bool rows, i
 template <int size>
 NORMKIT_DEVICE void read_weights(const Job& job, const Place& at, bool rows, int n, double* to) {
   const auto* weight = static_cast<const double*>(job.operands[operand_weight]);
-  weight += data_offset(job.geometry, operand_weight, at);
+  weight += data_offset(job, operand_weight, at);
   const std::int64_t stride = unit_axis_of(job.geometry, rows).data_stride[operand_weight];
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i] = i < n ? weight[i * stride] : 0.0;
 }
 
 template <class S>
 NORMKIT_DEVICE S* operand(const Job& job, int which, const Place& at) {
-  return static_cast<S*>(job.operands[which]) + data_offset(job.geometry, which, at);
+  return static_cast<S*>(job.operands[which]) + data_offset(job, which, at);
 }
 
-/// A unit of x. Where x is a sum (`adds`) it is made first, and rounded as it is stored.
-template <class S>
-NORMKIT_DEVICE Unit<S> read_x(const Job& job, const Place& at, int n, bool adds) {
-  S* x = operand<S>(job, operand_x, at);
-  if (!adds) return load_unit<S>(x, n, job.aligned);
-  const Unit<S> second = load_unit<S>(operand<const S>(job, operand_second, at), n, job.aligned);
-  Unit<S> sum = load_unit<S>(operand<const S>(job, operand_third, at), n, job.aligned);
-  NORMKIT_UNROLL_DEVICE for (int i = 0; i < unit_size<S>; ++i) {
-    narrow(widened(sum.of[i]) + widened(second.of[i]), sum.of[i]);
-  }
-  store_unit(x, n, job.aligned, sum);
+/// A unit of an operand of x's type.
+template <class S, int size>
+NORMKIT_DEVICE Unit<S, size> unit_at(const Job& job, int which, const Place& at, int n) {
+  return load_unit<size>(operand<const S>(job, which, at), n, job.aligned);
+}
+/// a + b, rounded as it is stored.
+template <class S, int size>
+NORMKIT_DEVICE Unit<S, size> sum_of(const Unit<S, size>& a, const Unit<S, size>& b) {
+  Work<S> values[size];
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) values[i] = a.value(i) + b.value(i);
+  Unit<S, size> sum;
+  sum.set(values);
+  return sum;
+}
+/// A unit of x. Where x is a sum (`adds`) it is made first.
+template <class S, int size>
+NORMKIT_DEVICE Unit<S, size> read_x(const Job& job, const Place& at, int n, bool adds) {
+  if (!adds) return unit_at<S, size>(job, operand_x, at, n);
+  const Unit<S, size> sum =
+      sum_of(unit_at<S, size>(job, operand_third, at, n), unit_at<S, size>(job, operand_second, at, n));
+  store_unit(operand<S>(job, operand_x, at), n, job.aligned, sum);
   return sum;
 }
 

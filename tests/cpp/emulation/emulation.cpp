@@ -20,6 +20,7 @@ struct Record {
   std::int64_t waits_for_stream = 0, waits_for_device = 0;
 };
 Record record;
+bool clusters = true;
 
 }  // namespace
 
@@ -45,16 +46,19 @@ char* stack_of(int thread) {
 }  // namespace
 
 // NOLINTBEGIN(modernize-avoid-setjmp-longjmp,performance-no-int-to-ptr): makecontext passes integers on
-EmulatedBlock::EmulatedBlock(std::int64_t index, int threads, int shared_bytes)
-    : index_(index),
-      threads_(threads),
-      shared_(static_cast<std::size_t>(shared_bytes) / sizeof(double)),
-      parity_(static_cast<std::size_t>(threads)),
-      waits_for_(static_cast<std::size_t>(threads)),
-      fibers_(static_cast<std::size_t>(threads)),
-      jumps_(static_cast<std::size_t>(threads)),
-      ended_(static_cast<std::size_t>(threads)) {
-  for (auto& slots : slots_) slots.resize(static_cast<std::size_t>(threads));
+EmulatedBlock::EmulatedBlock(std::int64_t first_index, int ranks, int threads, int shared_bytes)
+    : first_index_(first_index),
+      ranks_(ranks),
+      threads_of_block_(threads),
+      threads_(ranks * threads),
+      shared_of_block_(shared_bytes / static_cast<std::ptrdiff_t>(sizeof(double))),
+      shared_(static_cast<std::size_t>(ranks * shared_of_block_)),
+      parity_(static_cast<std::size_t>(threads_)),
+      waits_for_(static_cast<std::size_t>(threads_)),
+      fibers_(static_cast<std::size_t>(threads_)),
+      jumps_(static_cast<std::size_t>(threads_)),
+      ended_(static_cast<std::size_t>(threads_)) {
+  for (auto& slots : slots_) slots.resize(static_cast<std::size_t>(threads_));
 }
 
 void EmulatedBlock::enter(unsigned low, unsigned high) {
@@ -155,6 +159,8 @@ void synchronize_stream() { ++record.waits_for_stream; }
 void synchronize_device() { ++record.waits_for_device; }
 // Less than some rows want.
 int most_shared_bytes() { return 100 << 10; }
+bool has_clusters() { return clusters; }
+void emulate_clusters(bool has) noexcept { clusters = has; }
 void check_blocks(std::int64_t blocks) {
   if (blocks < 1 || blocks >= std::int64_t{1} << 31)
     throw std::logic_error("no such number of blocks: " + std::to_string(blocks));

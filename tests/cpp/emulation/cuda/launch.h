@@ -18,14 +18,18 @@
 
 namespace normkit::detail::cuda {
 
-/// A block whose threads run in turn, from one barrier to the next: each goes through the same of these as the others.
+/// A block, or a cluster of blocks, whose threads run in turn, from one barrier to the next: each goes through the same
+/// of these as the others.
 class EmulatedBlock {
  public:
-  EmulatedBlock(std::int64_t index, int threads, int shared_bytes);
+  EmulatedBlock(std::int64_t first_index, int ranks, int threads, int shared_bytes);
 
-  [[nodiscard]] int thread() const { return running_; }
-  [[nodiscard]] std::int64_t index() const { return index_; }
+  [[nodiscard]] int thread() const { return running_ % threads_of_block_; }
+  [[nodiscard]] std::int64_t index() const { return first_index_ + rank(); }
+  [[nodiscard]] int ranks() const { return ranks_; }
   void sync() const { wait(barrier); }
+  void sync_cluster() const { wait(barrier); }
+  const double* shared_of(double* memory, int rank) const { return memory - shared() + shared_of(rank); }
   template <class T>
   T from_lane(T value, int lane) const {
     static_assert(sizeof(T) <= sizeof(std::uint64_t));
@@ -37,7 +41,7 @@ class EmulatedBlock {
     std::memcpy(&other, &slots[from], sizeof other);
     return other;
   }
-  [[nodiscard]] double* shared() const { return shared_.data(); }
+  [[nodiscard]] double* shared() const { return shared_of(rank()); }
 
   /// Runs all threads to their end.
   void run(const std::function<void()>& body);
@@ -50,8 +54,13 @@ class EmulatedBlock {
   [[gnu::noinline]] void resume(int thread) const;
   static void enter(unsigned low, unsigned high);
 
-  std::int64_t index_;
+  [[nodiscard]] int rank() const { return running_ / threads_of_block_; }
+  double* shared_of(int rank) const { return shared_.data() + static_cast<std::ptrdiff_t>(rank) * shared_of_block_; }
+
+  std::int64_t first_index_;
+  int ranks_, threads_of_block_;
   int threads_;
+  std::ptrdiff_t shared_of_block_;
   mutable std::vector<double> shared_;
   mutable std::vector<std::uint64_t> slots_[2];
   mutable std::vector<unsigned> parity_;
@@ -72,14 +81,17 @@ class EmulatedBlock {
 
 /// For tests that ask where work has gone.
 void record_launch();
+/// For tests of devices that have no clusters.
+void emulate_clusters(bool has) noexcept;
 
 template <class Kernel>
 void launch(const Kernel& kernel, const Launch& shape) {
   check_blocks(shape.blocks);
   record_launch();
   if (shape.threads > Kernel::most_threads) throw std::logic_error("a block of more threads than its kernel allows");
-  for (std::int64_t b = 0; b < shape.blocks; ++b) {
-    EmulatedBlock block(b, shape.threads, shape.shared_bytes);
+  if (shape.blocks % shape.cluster != 0) throw std::logic_error("a cluster that lacks blocks");
+  for (std::int64_t b = 0; b < shape.blocks; b += shape.cluster) {
+    EmulatedBlock block(b, shape.cluster, shape.threads, shape.shared_bytes);
     block.run([&] { kernel(block); });
   }
 }

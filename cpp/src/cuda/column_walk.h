@@ -1,0 +1,147 @@
+// Columns, as a thread goes down them, and how the sums of threads one below the other meet.
+#pragma once
+
+#include "cuda/map.h"
+#include "cuda/merge.h"
+
+namespace normkit::detail::cuda {
+
+/// The lanes and positions that a thread has. What is not general has less than 2^31 positions.
+template <Form form>
+struct ColumnShare {
+  using Index = std::conditional_t<form == Form::general, std::int64_t, int>;
+  std::int64_t chunk;
+  Index begin, end;  // positions, from the thread's own first
+  int step;
+  int lanes;    // of the unit
+  bool exists;  // or lies beyond the last
+  int across, down;
+  Place at;
+};
+
+template <class S, Form form>
+NORMKIT_DEVICE ColumnShare<form> column_of(const Job& job, std::int64_t block, int thread) {
+  using Index = typename ColumnShare<form>::Index;
+  const ColumnCut& cut = job.columns;
+  const Geometry& g = job.geometry;
+  const std::int64_t rest = cut.tiles == 1 ? block : divided(block, cut.tiles);
+  const std::int64_t tile = block - rest * cut.tiles;
+  ColumnShare<form> column;
+  column.at = Place{};
+  column.at.kept[0] = cut.chunks == 1 ? rest : divided(rest, cut.chunks);
+  column.chunk = rest - column.at.kept[0] * cut.chunks;
+  column.across = thread & (cut.across - 1);
+  column.down = thread >> cut.across_bits;
+  column.at.kept[1] = (tile * cut.across + column.across) * column_unit_size<S>;
+  const std::int64_t left = g.kept[1].extent - column.at.kept[1];
+  column.lanes = left <= 0 ? 0 : left < column_unit_size<S> ? static_cast<int>(left) : column_unit_size<S>;
+  column.exists = left > 0;
+  if (job.form != Form::general) column.lanes = column_unit_size<S>;
+  column.step = block_threads >> cut.across_bits;
+  const auto begin = static_cast<Index>(column.chunk * cut.positions_per_chunk);
+  const auto most = static_cast<Index>(cut.positions_per_chunk);
+  const auto rest_of = static_cast<Index>(cut.positions) - begin;
+  column.end = begin + (most < rest_of ? most : rest_of);
+  column.begin = begin + column.down;
+  if (!column.exists) column.begin = column.end;
+  return column;
+}
+
+/// Numbers of the threads one below the other, one for each lane: the sum in every thread, or (`last`) in the
+/// uppermost. `shared`: memory for one from each lane of each warp; free again after the next barrier.
+template <class Op, int size, Form form, class Block>
+NORMKIT_DEVICE void meet_down(const Block& block, const ColumnShare<form>& column, int wide, int t, bool last,
+                              double (&value)[size], double* shared) {
+  for (int offset = wide; offset < warp_size; offset *= 2) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      value[i] = Op::of(t, value[i], block.from_lane(value[i], block.thread() % warp_size ^ offset));
+    }
+  }
+  const int lanes = wide * size;
+  if (block.thread() % warp_size < wide) {
+    double* to = shared + block.thread() / warp_size * lanes + column.across * size;
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i] = value[i];
+  }
+  block.sync();
+  if (!last || column.down == 0) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = shared[column.across * size + i];
+    for (int warp = 1; warp < block_threads / warp_size; ++warp) {
+      const double* from = shared + warp * lanes + column.across * size;
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = Op::of(t, value[i], from[i]);
+    }
+  }
+  block.sync();
+}
+
+/// The counts of the lanes of a thread: one for all where nothing can be missing.
+template <int size, Form form>
+struct LaneCounts {
+  Count of[form == Form::general ? size : 1];
+  NORMKIT_DEVICE Count& at(int i) { return of[form == Form::general ? i : 0]; }
+  NORMKIT_DEVICE const Count& at(int i) const { return of[form == Form::general ? i : 0]; }
+  NORMKIT_DEVICE void flush() {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < (form == Form::general ? size : 1); ++i) of[i].flush();
+  }
+};
+
+/// The parts of the lanes of a thread, from the sums of those below it too.
+template <class C, bool ranged, int size, Form form, class Block>
+NORMKIT_DEVICE void meet_columns(const Block& block, const Job& job, const ColumnShare<form>& column,
+                                 const VarianceSums<C, ranged> (&sums)[size], const LaneCounts<size, form>& counts,
+                                 Part<VarianceSums<C, ranged>::terms> (&parts)[size]) {
+  const auto down = [&](auto op, int t, bool last, auto& value) {
+    meet_down<decltype(op)>(block, column, job.columns.across, t, last, value, block.shared());
+  };
+  double count[size], mean[size], sum[size], squares[size];
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) count[i] = counts.at(i).value;
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) mean[i] = sums[i].total(counts.at(i));
+  down(Adding{}, 0, false, count);
+  down(Adding{}, 0, false, mean);
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    mean[i] = mean_of(count[i], mean[i]);
+    const Deviations own = sums[i].deviations(mean[i], counts.at(i));
+    sum[i] = own.sum;
+    squares[i] = own.squares;
+  }
+  down(Adding{}, 0, true, sum);
+  down(Adding{}, 0, true, squares);
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    const Part<3> part = part_about(count[i], {mean[i], sum[i], squares[i]}, sums[i].centred);
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < 3; ++t) parts[i].term[t] = part.term[t];
+  }
+  if constexpr (ranged) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sum[i] = sums[i].least;
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) squares[i] = sums[i].greatest;
+    down(Ranging{}, 1, true, sum);
+    down(Ranging{}, 2, true, squares);
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) parts[i].term[3] = sum[i];
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) parts[i].term[4] = squares[i];
+  }
+}
+template <class Sums, int size, Form form, class Block>
+NORMKIT_DEVICE void meet_columns(const Block& block, const Job& job, const ColumnShare<form>& column,
+                                 const Sums (&sums)[size], const LaneCounts<size, form>& counts,
+                                 Part<Sums::terms> (&parts)[size]) {
+  NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) {
+    double value[size];
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = sums[i].term(t, counts.at(i));
+    meet_down<typename Sums::Op>(block, column, job.columns.across, t, true, value, block.shared());
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) parts[i].term[t] = value[i];
+  }
+}
+
+/// The parts of a chunk's lanes, to `partials`.
+template <class Sums, int size, Form form, class Block>
+NORMKIT_DEVICE void leave_columns(const Block& block, const Job& job, const ColumnShare<form>& column,
+                                  const Sums (&sums)[size], const LaneCounts<size, form>& counts) {
+  Part<Sums::terms> parts[size];
+  meet_columns(block, job, column, sums, counts, parts);
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    if (!column.exists || column.down != 0 || i >= column.lanes) continue;
+    const std::int64_t lane = column.at.kept[0] * job.geometry.kept[1].extent + column.at.kept[1] + i;
+    double* to = job.partials + (lane * job.columns.chunks + column.chunk) * Sums::terms;
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) to[t] = parts[i].term[t];
+  }
+}
+
+}  // namespace normkit::detail::cuda

@@ -1,0 +1,194 @@
+// From a job to launches, for values of one type: what kernels.h declares. Included by kernels_*.cu alone.
+#pragma once
+
+#include <optional>
+
+#include "cuda/columns.h"
+#include "cuda/finish_slots.h"
+#include "cuda/kernels.h"
+#include "cuda/launch.h"
+#include "cuda/rows.h"
+#include "cuda/slabs.h"
+#include "visit.h"
+
+namespace normkit::detail::cuda {
+
+/// Memory for lanes.
+class LaneMemory {
+ public:
+  LaneMemory(Job& job, DType dtype, bool gradient)
+      : memory_(static_cast<std::size_t>(job.slots * (gradient ? 6 : 3) * item_size(work_dtype(dtype)))) {
+    const std::int64_t bytes = job.slots * item_size(work_dtype(dtype));
+    char* next = memory_.as<char>();
+    for (void** lane : {&job.lanes.mean_high, &job.lanes.mean_low, &job.lanes.scale, &job.lanes.rstd,
+                        &job.lanes.gradient, &job.lanes.projection}) {
+      if (!gradient && lane == &job.lanes.rstd) break;
+      *lane = next;
+      next += bytes;
+    }
+  }
+
+ private:
+  Memory memory_;
+};
+
+/// Calls run(form) with the form of a job, as a constant.
+template <class Run>
+void visit_form(Job& job, DType dtype, Run run) {
+  switch (form_of(job, dtype)) {
+    case Form::lines: return run(std::integral_constant<Form, Form::lines>{});
+    case Form::plain: return run(std::integral_constant<Form, Form::plain>{});
+    default: return run(std::integral_constant<Form, Form::general>{});
+  }
+}
+/// The forms that kernels are compiled for where fewer do: rows of which each is more work, and columns.
+constexpr Form long_form(Form form) { return form == Form::general ? form : Form::plain; }
+constexpr Form column_form(Form form, Column by = Column::statistics) {
+  if (by == Column::parameters) return long_form(form);
+  return form == Form::lines ? form : Form::general;
+}
+
+template <class S, Task task>
+void run_map(Job job, DType dtype) {
+  if (!maps(job)) return;
+  const bool rows = job.geometry.schedule == Schedule::rows;
+  if (rows) {
+    job.rows = cut_rows(job.geometry, dtype, 0);
+  } else {
+    job.columns = cut_columns(job.geometry, dtype);
+  }
+  visit_form(job, dtype, [&](auto form) {
+    const Launch shape = rows ? launch_rows(job.geometry, job.rows) : launch_columns(job.geometry, job.columns);
+    if (rows) return launch(MapRows<S, task, long_form(form)>{job, shape.blocks}, shape);
+    launch(MapColumns<S, task, column_form(form)>{job, shape.blocks}, shape);
+  });
+}
+
+/// Rows that are folded and mapped in one go.
+template <class S, class Sums>
+void run_whole_rows(Job& job, DType dtype) {
+  constexpr int kept = Sums::task == Task::gradient ? 2 : 1;
+  Launch shape = launch_rows(job.geometry, job.rows);
+  if (job.rows.by_block) {
+    const int parts = shape.shared_bytes;
+    const std::int64_t bytes = parts + kept_bytes(job.rows, kept);
+    if (form_of(job, dtype) == Form::general || bytes > most_shared_bytes()) {
+      return launch(RunLongRows<S, Sums, Form::general>{job, parts}, shape);
+    }
+    shape.shared_bytes = static_cast<int>(bytes);
+    return launch(RunLongRows<S, Sums, Form::plain>{job, parts}, shape);
+  }
+  visit_form(job, dtype, [&](auto form) {
+    if constexpr (form == Form::general) {
+      launch(RunRows<S, Sums, 1, form>{job}, shape);  // which keeps nothing
+    } else {
+      switch (job.rows.kept_units) {
+        case 1: return launch(RunRows<S, Sums, 1, form>{job}, shape);
+        case 2: return launch(RunRows<S, Sums, 2, form>{job}, shape);
+        case 4: return launch(RunRows<S, Sums, 4, form>{job}, shape);
+        default:
+          if constexpr (kept == 1) launch(RunRows<S, Sums, 8, form>{job}, shape);
+      }
+    }
+  });
+}
+
+/// Folds, finishes and maps.
+template <class S, class Sums>
+void run_fold(Job job, DType dtype) {
+  constexpr bool gradient = Sums::task == Task::gradient;
+  const Geometry& g = job.geometry;
+  const bool rows = g.schedule == Schedule::rows;
+  if (rows) {
+    const bool maps_too = Sums::is_kept && job.column == Column::statistics;
+    job.rows = cut_rows(g, dtype, maps_too ? (gradient ? 2 : 1) : 0, has_clusters() ? most_cluster : 1);
+    if constexpr (Sums::is_kept) {
+      const bool kept = maps_too && (job.rows.by_block || job.rows.kept_units > 0);
+      if (kept) return run_whole_rows<S, Sums>(job, dtype);
+    }
+  } else {
+    job.columns = cut_columns(g, dtype);
+  }
+  const std::int64_t chunks = rows ? job.rows.chunks : job.columns.chunks;
+  const Memory partials(static_cast<std::size_t>(g.kept_count() * chunks * Sums::terms) * sizeof(double));
+  job.partials = partials.as<double>();
+  std::optional<LaneMemory> lanes;
+  if (maps(job)) lanes.emplace(job, dtype, gradient);
+  const auto fold = [&](auto form, auto by) {
+    if (rows) return launch(FoldRows<S, Sums, long_form(form), by>{job}, launch_rows(g, job.rows));
+    launch(FoldColumns<S, Sums, column_form(form, by), by>{job}, launch_columns(g, job.columns));
+  };
+  visit_form(job, dtype, [&](auto form) {
+    if constexpr (gradient) {
+      if (job.column == Column::parameters) return fold(form, std::integral_constant<Column, Column::parameters>{});
+    }
+    fold(form, std::integral_constant<Column, Column::statistics>{});
+  });
+  const int threads = finish_threads(g.pooled * chunks);
+  launch(FinishSlots<Work<S>, Sums>{job, chunks, threads}, launch_each(job.slots * threads));
+  Job mapped = job;
+  mapped.adds = false;  // the sum is there already, and second is no residual
+  if (job.adds) mapped.operands[operand_second] = mapped.operands[operand_third] = nullptr;
+  run_map<S, Sums::task>(mapped, dtype);
+}
+
+/// Lanes from given statistics, and a map.
+template <class S, Task task>
+void run_given(Job job, DType dtype) {
+  const LaneMemory lanes(job, dtype, task == Task::gradient);
+  launch(TakeGiven<Work<S>>{job, task == Task::gradient}, launch_each(job.slots));
+  run_map<S, task>(job, dtype);
+}
+
+/// Rows of gradients with those of parameters, slab by slab.
+template <class S>
+void run_slabs(Job job, DType dtype, const Launch& shape) {
+  visit_form(job, dtype, [&](auto of) {
+    constexpr Form form = of == Form::lines ? Form::lines : Form::general;
+    if (job.rows.group > slab_threads) return launch(RunSlabs<S, 4, block_threads, form>{job}, shape);
+    switch (job.rows.kept_units) {
+      case 1: return launch(RunSlabs<S, 1, slab_threads, form>{job}, shape);
+      case 2: return launch(RunSlabs<S, 2, slab_threads, form>{job}, shape);
+      default: return launch(RunSlabs<S, 4, slab_threads, form>{job}, shape);
+    }
+  });
+  const std::int64_t columns = job.geometry.reduced[2].extent;
+  launch(FinishSlabs<Work<S>>{static_cast<const Work<S>*>(job.slab_sums), job.slabs.slabs, columns, job.dweight,
+                              job.dbias, job.dweight_dtype, job.dbias_dtype},
+         launch_finish_slabs(columns));
+}
+
+template <class S>
+void Kernels<S>::normalize(const Job& job, DType dtype) {
+  run_fold<S, VarianceSums<Work<S>, false>>(job, dtype);
+}
+template <class S>
+void Kernels<S>::rescale(const Job& job, DType dtype) {
+  run_fold<S, RangeSums<Work<S>>>(job, dtype);
+}
+template <class S>
+void Kernels<S>::moments(const Job& job, DType dtype) {
+  run_fold<S, VarianceSums<Work<S>, true>>(job, dtype);
+}
+template <class S>
+void Kernels<S>::apply(const Job& job, DType dtype) {
+  run_given<S, Task::normalize>(job, dtype);
+}
+template <class S>
+void Kernels<S>::scale(const Job& job, DType dtype) {
+  run_map<S, Task::scale>(job, dtype);
+}
+template <class S>
+void Kernels<S>::gradient(const Job& job, DType dtype) {
+  run_fold<S, GradientSums<Work<S>>>(job, dtype);
+}
+template <class S>
+void Kernels<S>::apply_gradient(const Job& job, DType dtype) {
+  if (maps(job)) run_given<S, Task::gradient>(job, dtype);
+}
+template <class S>
+void Kernels<S>::slabs(const Job& job, DType dtype, const Launch& shape) {
+  run_slabs<S>(job, dtype, shape);
+}
+
+}  // namespace normkit::detail::cuda

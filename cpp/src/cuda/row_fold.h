@@ -1,0 +1,286 @@
+// Rows, folded: by walks that a row's group makes together (row_walk.h).
+#pragma once
+
+#include "cuda/map.h"
+#include "cuda/merge.h"
+#include "cuda/row_walk.h"
+
+namespace normkit::detail::cuda {
+
+struct Nothing {
+  NORMKIT_DEVICE void operator()(std::int64_t, int) const {}
+};
+
+/// The bits of a unit's valid values: in all forms but the general one, all of them.
+template <class S, bool gradient>
+NORMKIT_DEVICE unsigned valid_of(const Job& job, const Found<S, gradient>& unit) {
+  unsigned bits = valid_bits<unit_size<S>>(job, unit.at, true, unit.n);
+  if (job.omits_nan) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < unit_size<S>; ++i) {
+      if (unit.x.value(i) != unit.x.value(i)) bits &= ~(1u << i);
+    }
+  }
+  return bits;
+}
+
+/// The same from the tensor, value by value and in double, where squares leave the range of the working type.
+template <class S, bool gradient, Form form, class Index>
+NORMKIT_DEVICE void deviate_again(const Job& job, const Row<form>& row, Index first, Index units, Deviations& to) {
+  NORMKIT_ROLL_DEVICE for (Index u = 0; u < units; ++u) {
+    const auto unit = first + u * job.rows.group;
+    if (unit >= row.end) return;
+    Found<S, gradient> found;
+    found.place(job, row.at, unit);
+    const S* x = operand<const S>(job, operand_x, found.at);
+    const unsigned valid = valid_bits<unit_size<S>>(job, found.at, true, found.n);
+    NORMKIT_ROLL_DEVICE for (int i = 0; i < unit_size<S>; ++i) {
+      if (!is_set(valid, i)) continue;
+      const auto value = static_cast<double>(widened(x[i]));
+      if (!job.omits_nan || value == value) to.add(value);
+    }
+  }
+}
+
+/// By halves, so that the sum of equal values is exact.
+template <int size, class C>
+NORMKIT_DEVICE C sum_by_halves(C (&value)[size]) {
+  NORMKIT_UNROLL_DEVICE for (int half = size / 2; half > 0; half /= 2) {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < half; ++i) value[i] += value[i + half];
+  }
+  return value[0];
+}
+
+/// Moments of rows that stay at hand: the deviations from a number near the mean, which is that of each thread's first
+/// unit, and then what they say of the mean. Of one value in eight it may be: the mean of m of n values is no farther
+/// from the mean of all than sqrt(sum of squared deviations / m), which costs three bits at the worst.
+template <class S, Form form>
+struct RowMoments {
+  using C = Work<S>;
+  using Index = typename Row<form>::Index;
+  static constexpr int size = unit_size<S>;
+
+  template <class Block, class Walk>
+  static NORMKIT_DEVICE Part<3> of(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
+    const bool centred = job.statistic != Statistic::mean_square;
+    walk.begin(job, row);
+    double values = static_cast<double>(job.geometry.count);
+    if constexpr (form == Form::general) values = count(block, job, row, walk);
+    C about{0};
+    if (centred) about = near_mean(block, job, row, walk);
+    const Deviations own = deviations(job, row, walk, about);
+    double second[2] = {own.sum, own.squares};
+    meet<Adding>(block, second, job.rows.group, block.shared() + 2);
+    return part_about(values, {static_cast<double>(about), second[0], second[1]}, centred);
+  }
+
+ private:
+  // Of the first units of all threads, or where nothing in these is valid 0. Scaled before they meet, so that nothing
+  // overflows then.
+  template <class Block, class Walk>
+  static NORMKIT_DEVICE C near_mean(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
+    const int units = static_cast<int>(job.rows.units < job.rows.group ? job.rows.units : job.rows.group);
+    const C share = C{1} / static_cast<C>(units * size);
+    C met[2] = {C{0}, C{0}};
+    walk.first(job, row, [&](const auto& found) {
+      const unsigned valid = valid_of(job, found);
+      C value[size];
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = is_set(valid, i) ? found.x.value(i) : C{0};
+      met[0] = sum_by_halves(value) * share;
+      met[1] = static_cast<C>(form == Form::general ? __builtin_popcount(valid) : size);
+      if (is_finite(met[0])) return;
+      double sum = 0.0;
+      NORMKIT_ROLL_DEVICE for (int i = 0; i < size; ++i) {
+        if (is_set(valid, i)) sum += static_cast<double>(widened(operand<const S>(job, operand_x, found.at)[i]));
+      }
+      met[0] = static_cast<C>(sum * static_cast<double>(share));
+    });
+    if constexpr (form != Form::general) {
+      C mean[1] = {met[0]};
+      meet<Adding>(block, mean, job.rows.group, block.shared());
+      return mean[0];
+    }
+    meet<Adding>(block, met, job.rows.group, block.shared());
+    const auto whole = static_cast<C>(units * size);
+    if (met[1] == whole) return met[0];
+    return met[1] == C{0} ? C{0} : met[0] * (whole / met[1]);
+  }
+  template <class Block, class Walk>
+  static NORMKIT_DEVICE double count(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
+    float valid[1] = {0.0F};
+    walk.template each<false>(
+        job, row,
+        [&](const auto& found, int) { valid[0] += static_cast<float>(__builtin_popcount(valid_of(job, found))); },
+        Nothing{});
+    meet<Adding>(block, valid, job.rows.group, block.shared() + 4);
+    return valid[0];
+  }
+  template <class Walk>
+  static NORMKIT_DEVICE Deviations deviations(const Job& job, const Row<form>& row, Walk& walk, C about) {
+    Deviations all{static_cast<double>(about)};
+    C sum{0};
+    C squares[2] = {C{0}, C{0}};
+    const auto visit = [&](const auto& found, int) {
+      const unsigned valid = valid_of(job, found);
+      C d[size];
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+        d[i] = is_set(valid, i) ? found.x.value(i) - about : C{0};
+        squares[i % 2] = fma(d[i], d[i], squares[i % 2]);
+      }
+      sum += sum_by_halves(d);
+    };
+    walk.template each<false>(job, row, visit, [&](Index first, int units) {
+      const C together = squares[0] + squares[1];
+      if (squares_are_good(together)) {
+        all.sum += static_cast<double>(sum);
+        all.squares += static_cast<double>(together);
+      } else {
+        deviate_again<S, false>(job, row, first, Index{units}, all);
+      }
+      sum = squares[0] = squares[1] = C{0};
+    });
+    return all;
+  }
+};
+
+/// Sums for gradients, of a walk that has begun. By statistics, what is known of these is the same along the row.
+/// `params(found, u, around)` brings weight and bias.
+template <class S, Column column = Column::statistics, Form form, class Block, class Walk, class Bring>
+NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const Row<form>& row, Walk& walk,
+                                     double* shared, const Bring& params) {
+  using C = Work<S>;
+  constexpr int size = unit_size<S>;
+  GradientSums<C> sums;
+  Count count;
+  Around<C, size> around;
+  constexpr bool by_statistics = column == Column::statistics;
+  if (by_statistics && row.exists) read_statistics<S, true>(job, row.at, 1, around);
+  walk.template each<false>(
+      job, row,
+      [&](const auto& found, int u) {
+        if (!by_statistics) read_statistics<S, true>(job, found.at, found.n, around);
+        params(found, u, around);
+        const unsigned valid = valid_bits<size>(job, found.at, true, found.n);
+        Gradient<C> gradients[size];
+        gradients_of(job, found.x, found.dy, read_y<S, size>(job, found.at, found.n), valid, around, gradients);
+        NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums.add(gradients[i]);
+        count.recent += form == Form::general ? __builtin_popcount(valid) : size;
+      },
+      [&](auto, int) {
+        sums.flush();
+        count.flush();
+      });
+  C met[3] = {sums.total[0], sums.total[1], sums.total[2]};
+  meet<Adding>(block, met, job.rows.group, shared);
+  double values[1] = {count.value};
+  if constexpr (form == Form::general) {
+    meet<Adding>(block, values, job.rows.group, shared + 3);
+  } else {
+    values[0] = static_cast<double>(row.end - (row.begin - row.member)) * size;
+  }
+  return {{values[0], static_cast<double>(met[0]), static_cast<double>(met[1]), static_cast<double>(met[2])}};
+}
+
+template <class S, Column column = Column::statistics, Form form, class Block, class Walk>
+NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
+  walk.begin(job, row);
+  return row_gradients<S, column>(block, job, row, walk, block.shared(), [&](const auto& found, int, auto& around) {
+    if (needs_params(job)) read_params<S, true>(job, found.at, found.n, around);
+  });
+}
+
+/// The part of a row, or of a chunk of one, from one walk.
+template <class S, class Sums, Form form, class Block, class Walk>
+NORMKIT_DEVICE Part<Sums::terms> fold_row(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
+  using C = Work<S>;
+  constexpr int size = unit_size<S>;
+  Sums sums;
+  Count count;
+  sums.begin(job);
+  const bool weighed = Sums::may_weigh && job.operands[operand_weight] != nullptr;
+  walk.begin(job, row);
+  walk.template each<false>(
+      job, row,
+      [&](const auto& found, int) {
+        C value[size];
+        NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = found.x.value(i);
+        const unsigned valid = valid_of(job, found);
+        if constexpr (Sums::may_weigh) {
+          if (weighed) {
+            double weights[size];
+            read_weights<size>(job, found.at, true, found.n, weights);
+            return sums.add_weighed(value, valid, weights, count);
+          }
+        }
+        sums.recall(value, valid, count);
+        count.recent += form == Form::general ? __builtin_popcount(valid) : size;
+      },
+      [&](auto first, int units) {
+        sums.flush(count, [&](Deviations& to) {
+          deviate_again<S, false>(job, row, first, static_cast<decltype(first)>(units), to);
+        });
+        count.flush();
+      });
+  return meet_sums(block, sums, count, job.rows.group, block.shared());
+}
+
+/// What a map may have beside x and its statistic, of which a walk need ask only once.
+enum class Beside : std::uint8_t { anything, weight, weight_and_bias, weight_and_bias_of_work };
+
+template <class S>
+NORMKIT_DEVICE Beside beside(const Job& job) {
+  const bool residual = !job.adds && job.operands[operand_second] != nullptr;
+  if (residual || job.activation != Activation::none || job.weight.offset != 0.0) return Beside::anything;
+  if (job.weight.along == Along::storage) {
+    if (job.bias.data == nullptr) return Beside::weight;
+    if (job.bias.along == Along::storage) return Beside::weight_and_bias;
+  }
+  const bool work = sizeof(S) == 2 && job.weight.along == Along::work && job.bias.along == Along::work;
+  return work ? Beside::weight_and_bias_of_work : Beside::anything;
+}
+/// The job that has no more than that, likewise as constants.
+template <Along along, bool biased>
+NORMKIT_DEVICE Job with_no_more(Job job) {
+  job.activation = Activation::none;
+  job.adds = false;
+  job.operands[operand_second] = nullptr;
+  job.weight.along = along;
+  job.weight.offset = job.bias.offset = 0.0;
+  job.bias.along = biased ? along : Along::row;
+  job.bias.absent = 0.0;
+  if constexpr (!biased) job.bias.data = nullptr;
+  return job;
+}
+
+template <class S, Task task, Form form, class Walk>
+NORMKIT_DEVICE void map_units(const Job& job, const Row<form>& row, Walk& walk, const UnitLanes<S, true>& lane) {
+  Params<Work<S>, unit_size<S>> params;
+  const bool stay = job.form != Form::general && job.weight.along == Along::row && job.bias.along == Along::row;
+  if (stay && maps_params<task>(job)) params = params_at<S, true>(job, row.at, unit_size<S>);
+  walk.template each<task == Task::gradient>(
+      job, row,
+      [&](const auto& found, int) {
+        if (!stay && maps_params<task>(job)) params = params_at<S, true>(job, found.at, found.n);
+        map_unit<S, true, task>(job, found.at, found.n, found.x, found.dy, lane, params);
+      },
+      Nothing{});
+}
+
+/// What becomes of a row's units.
+template <class S, Task task, Form form, class Walk>
+NORMKIT_DEVICE void map_row(const Job& job, const Row<form>& row, Walk& walk, const UnitLanes<S, true>& lane) {
+  if constexpr (form == Form::lines && task == Task::normalize) {
+    switch (beside<S>(job)) {
+      case Beside::weight: return map_units<S, task>(with_no_more<Along::storage, false>(job), row, walk, lane);
+      case Beside::weight_and_bias: return map_units<S, task>(with_no_more<Along::storage, true>(job), row, walk, lane);
+      case Beside::weight_and_bias_of_work:
+        if constexpr (sizeof(S) == 2) {
+          return map_units<S, task>(with_no_more<Along::work, true>(job), row, walk, lane);
+        }
+        break;
+      default: break;
+    }
+  }
+  map_units<S, task>(job, row, walk, lane);
+}
+
+}  // namespace normkit::detail::cuda

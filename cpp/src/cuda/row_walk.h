@@ -1,0 +1,228 @@
+// The units of a row, or of a chunk of one, as a thread of its group goes through them: from registers, from shared
+// memory or from the tensor. Every way visits the same units in the same order, `row_batch` of them at a time:
+//   begin(job, row)                before any walk: x is made where it is a sum, and what is kept is taken along
+//   first(job, row, visit)         visit(found) the thread's first unit, if it has one
+//   each(job, row, visit, close)   visit(found, u) each unit, close(first unit, units) after each batch
+#pragma once
+
+#include <type_traits>
+
+#include "cuda/walk.h"
+
+namespace normkit::detail::cuda {
+
+/// A row, or a chunk of one. What is not general has less than 2^31 units to a row.
+template <Form form>
+struct Row {
+  using Index = std::conditional_t<form == Form::general, std::int64_t, int>;
+  Index lane;
+  std::int64_t chunk;
+  Index begin, end;  // units: from the thread's own first; none where there is no such row
+  int member;        // the thread's place in its group
+  bool exists;
+  Place at;
+};
+template <Form form>
+NORMKIT_DEVICE Row<form> row_of(const Job& job, std::int64_t block, int thread) {
+  using Index = typename Row<form>::Index;
+  const RowCut& cut = job.rows;
+  const Geometry& g = job.geometry;
+  const int rank = static_cast<int>(block) & ((1 << cut.cluster_bits) - 1);
+  block >>= cut.cluster_bits;
+  const std::int64_t tile = cut.chunks == 1 ? block : divided(block, cut.chunks);
+  Row<form> row;
+  row.chunk = block - tile * cut.chunks;
+  row.lane = static_cast<Index>((tile << cut.rows_bits) + (thread >> cut.group_bits));
+  row.member = (thread & (cut.group - 1)) + rank * block_threads;
+  row.exists = row.lane < static_cast<Index>(g.kept_count());
+  row.at = Place{};
+  const auto begin = static_cast<Index>(row.chunk * cut.units_per_chunk);
+  row.begin = begin + row.member;
+  row.end = begin;
+  if (!row.exists) return row;
+  row.at.kept[0] = g.kept[0].extent == 1 ? 0 : divided(row.lane, cut.by_kept);
+  row.at.kept[1] = row.lane - row.at.kept[0] * g.kept[1].extent;
+  const auto left = static_cast<Index>(cut.units) - begin;
+  const auto most = static_cast<Index>(cut.units_per_chunk);
+  row.end += most < left ? most : left;
+  return row;
+}
+
+/// A unit that was found: its values, how many of them there are, and where.
+template <class S, bool gradient>
+struct Found {
+  Unit<S> x;
+  Unit<S> dy;
+  Place at;
+  int n;
+
+  template <class Index>
+  NORMKIT_DEVICE void place(const Job& job, const Place& row, Index unit) {
+    at = row;
+    n = row_unit<S>(job, unit, at);
+  }
+};
+
+/// Reads `units` units, all of them before the first is used. What lies beyond the row's end is left as it was.
+template <class S, bool gradient, int units, Form form>
+NORMKIT_DEVICE void read_units(const Job& job, const Row<form>& row, typename Row<form>::Index first, bool adds,
+                               Unit<S> (&x)[units], Unit<S> (&dy)[units]) {
+  const auto each = [&](const auto& visit) {
+    NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u) {
+      const auto unit = first + u * job.rows.group;
+      if (unit >= row.end) continue;
+      Found<S, gradient> found;
+      found.place(job, row.at, unit);
+      visit(u, found.at, found.n);
+    }
+  };
+  const auto take = [&](int which, Unit<S>(&to)[units]) {
+    each([&](int u, const Place& at, int n) { to[u] = unit_at<S, unit_size<S>>(job, which, at, n); });
+  };
+  if constexpr (gradient) {
+    take(operand_x, x);
+    take(operand_second, dy);
+  } else if (adds) {
+    Unit<S> second[units];
+    take(operand_second, second);
+    take(operand_third, x);
+    each([&](int u, const Place& at, int n) {
+      x[u] = sum_of(x[u], second[u]);
+      store_unit(operand<S>(job, operand_x, at), n, job.aligned, x[u]);
+    });
+  } else {
+    take(operand_x, x);
+  }
+}
+
+/// From the tensor, each time: several units before the first of them is used, but in the general form, whose code is
+/// to be small.
+template <class S, bool gradient, Form form>
+struct Streamed {
+  using Index = typename Row<form>::Index;
+  static constexpr int units = form == Form::general ? 1 : row_batch;
+
+  NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) const {
+    if (!job.adds) return;
+    const int group = job.rows.group;
+    for (Index unit = row.begin; unit < row.end; unit += units * group) {
+      Unit<S> x[units], dy[units];
+      read_units<S, gradient>(job, row, unit, true, x, dy);
+    }
+  }
+  template <class Visit>
+  NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
+    if (row.begin >= row.end) return;
+    Unit<S> x[1], dy[1];
+    read_units<S, gradient>(job, row, row.begin, false, x, dy);
+    Found<S, gradient> found;
+    found.place(job, row.at, row.begin);
+    found.x = x[0];
+    if constexpr (gradient) found.dy = dy[0];
+    visit(found);
+  }
+  template <bool again, class Visit, class Close>
+  NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) const {
+    const int group = job.rows.group;
+    for (Index unit = row.begin; unit < row.end; unit += row_batch * group) {
+      NORMKIT_ROLL_DEVICE for (int from = 0; from < row_batch; from += units) {
+        Unit<S> x[units], dy[units];
+        read_units<S, gradient>(job, row, unit + from * group, false, x, dy);
+        NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u) {
+          const Index at = unit + (from + u) * group;
+          if (at >= row.end) continue;
+          Found<S, gradient> found;
+          found.place(job, row.at, at);
+          found.x = x[u];
+          if constexpr (gradient) found.dy = dy[u];
+          visit(found, from + u);
+        }
+      }
+      close(unit, row_batch);
+    }
+  }
+};
+
+/// In registers, `kept` units of a row.
+template <class S, bool gradient, Form form, int kept>
+struct Kept {
+  static constexpr int batch = kept < row_batch ? kept : row_batch;
+  Unit<S> x[kept];
+  Unit<S> dy[kept];
+
+  NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) {
+    read_units<S, gradient>(job, row, row.begin, job.adds, x, dy);
+  }
+  template <class Visit>
+  NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
+    if (row.begin < row.end) visit(found(job, row, 0));
+  }
+  template <bool again, class Visit, class Close>
+  NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) {
+    if constexpr (again) {
+      NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) {
+        x[u] = forgotten(x[u]);
+        if constexpr (gradient) dy[u] = forgotten(dy[u]);
+      }
+    }
+    NORMKIT_UNROLL_DEVICE for (int b = 0; b < kept; b += batch) {
+      NORMKIT_UNROLL_DEVICE for (int u = b; u < b + batch; ++u) {
+        if (row.begin + u * job.rows.group < row.end) visit(found(job, row, u), u);
+      }
+      close(row.begin + b * job.rows.group, batch);
+    }
+  }
+
+ private:
+  NORMKIT_DEVICE Found<S, gradient> found(const Job& job, const Row<form>& row, int u) const {
+    Found<S, gradient> unit;
+    unit.place(job, row.at, row.begin + u * job.rows.group);
+    unit.x = x[u];
+    if constexpr (gradient) unit.dy = dy[u];
+    return unit;
+  }
+};
+
+/// In memory of the block, of which each thread finds what it has left there.
+template <class S, bool gradient, Form form>
+struct Shared {
+  Unit<S>* kept;  // of a whole row's x, and then of its dy
+
+  NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) const {
+    const int group = job.rows.group;
+    for (auto unit = row.begin; unit < row.end; unit += row_batch * group) {
+      Unit<S> x[row_batch], dy[row_batch];
+      read_units<S, gradient>(job, row, unit, job.adds, x, dy);
+      NORMKIT_UNROLL_DEVICE for (int u = 0; u < row_batch; ++u) {
+        if (unit + u * group >= row.end) continue;
+        kept[unit + u * group] = x[u];
+        if constexpr (gradient) kept[row.end + unit + u * group] = dy[u];
+      }
+    }
+  }
+  template <class Visit>
+  NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
+    if (row.begin < row.end) visit(found(job, row, row.begin));
+  }
+  template <bool again, class Visit, class Close>
+  NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) const {
+    const int group = job.rows.group;
+    for (auto unit = row.begin; unit < row.end; unit += row_batch * group) {
+      NORMKIT_UNROLL_DEVICE for (int u = 0; u < row_batch; ++u) {
+        if (unit + u * group < row.end) visit(found(job, row, unit + u * group), u);
+      }
+      close(unit, row_batch);
+    }
+  }
+
+ private:
+  NORMKIT_DEVICE Found<S, gradient> found(const Job& job, const Row<form>& row, typename Row<form>::Index at) const {
+    Found<S, gradient> unit;
+    unit.place(job, row.at, at);
+    unit.x = kept[at];
+    if constexpr (gradient) unit.dy = kept[row.end + at];
+    return unit;
+  }
+};
+
+}  // namespace normkit::detail::cuda
