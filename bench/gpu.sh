@@ -44,7 +44,7 @@ export few out
 
 runs build && step build 500 python -m pip install --quiet -C cmake.define.NORMKIT_CUDA=ON \
   -C cmake.define.NORMKIT_ISAS=avx2 -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$architecture-real" '.[test]'
-runs test && step test 300 python -m pytest -q -n 8 tests/test_cuda.py
+runs test && step test 300 python -m pytest -q tests/test_cuda.py
 runs sanitize && step sanitize 320 bash -c sanitize
 runs bench && step bench 500 python bench/gpu.py --json "$out/gpu.json" ${QUICK:+--quick}
 [[ ${#failed[@]} -eq 0 ]] || { echo "failed: ${failed[*]}"; exit 1; }
