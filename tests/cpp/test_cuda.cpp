@@ -207,6 +207,28 @@ TEST_CASE("a large mean costs no digits") {
   }
 }
 
+TEST_CASE("a large mean costs no digits where the beginning is masked") {
+  for (const std::int64_t length : {40, 700, 3000, 9000}) {
+    INFO(length);
+    const Shape shape = {1, 4, length};
+    Tensor x(DType::float32, shape);
+    Tensor mask(DType::boolean, shape);
+    x.fill(numbers(1, 3000.0));
+    mask.fill([&](std::int64_t i) { return i % length >= length * 3 / 4 ? 1.0 : 0.0; });
+    Tensor y[] = {{DType::float32, shape}, {DType::float32, shape}};
+    Tensor rstd[] = {{DType::float32, {1, 2}}, {DType::float32, {1, 2}}};
+    for (const int gpu : {0, 1}) {
+      const Device device = gpu == 1 ? Device::cuda : Device::cpu;
+      Forward a{.x = x.view(device), .y = y[gpu].view(device), .rstd = rstd[gpu].view(device)};
+      a.mask = mask.view(device);
+      a.mask.strides[1] = 0;
+      forward(group_norm(3, 2), a);
+    }
+    check_close(y[1], y[0], 2e-6);
+    check_close(rstd[1], rstd[0], 1e-6);
+  }
+}
+
 TEST_CASE("long rows, with clusters and without") {
   for (const bool clusters : {true, false}) {
     detail::cuda::emulate_clusters(clusters);

@@ -23,7 +23,8 @@ SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
 /// Whether each unit of x, and of all that has its type, begins at a multiple of its size.
 bool is_aligned(const Geometry& geometry, DType dtype, void* const (&operands)[max_operands]);
 
-/// What form a job has whose units are aligned or not (job.aligned); in which it takes parameters is left with these.
+/// What form a job has, of which is known whether its units are aligned. How a kernel of that form finds parameters and
+/// statistics is left with them (Numbers::along).
 Form form_of(Job& job, DType dtype);
 
 struct Launch {

@@ -51,8 +51,9 @@ NORMKIT_DEVICE C sum_by_halves(C (&value)[size]) {
 }
 
 /// Moments of rows that stay at hand: the deviations from a number near the mean, which is that of each thread's first
-/// unit, and then what they say of the mean. Of one value in eight it may be: the mean of m of n values is no farther
-/// from the mean of all than sqrt(sum of squared deviations / m), which costs three bits at the worst.
+/// unit, and then what they say of the mean. Of one value in eight it may be, of rows in a block's memory of one in 26:
+/// the mean of m of n values is no farther from the mean of all than sqrt(sum of squared deviations / m), which costs
+/// three bits at the worst, or five. Where values may be missing from these it is that of all.
 template <class S, Form form>
 struct RowMoments {
   using C = Work<S>;
@@ -74,35 +75,45 @@ struct RowMoments {
   }
 
  private:
-  // Of the first units of all threads, or where nothing in these is valid 0. Scaled before they meet, so that nothing
-  // overflows then.
+  // Scaled before values meet, so that nothing overflows then.
   template <class Block, class Walk>
   static NORMKIT_DEVICE C near_mean(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
-    const int units = static_cast<int>(job.rows.units < job.rows.group ? job.rows.units : job.rows.group);
-    const C share = C{1} / static_cast<C>(units * size);
+    const bool of_all = form == Form::general && (job.operands[operand_mask] != nullptr || job.omits_nan);
+    const std::int64_t units = of_all || job.rows.units < job.rows.group ? job.rows.units : job.rows.group;
+    const auto whole = static_cast<C>(units * size);
+    const C share = C{1} / whole;
     C met[2] = {C{0}, C{0}};
-    walk.first(job, row, [&](const auto& found) {
+    const auto visit = [&](const auto& found) {
       const unsigned valid = valid_of(job, found);
       C value[size];
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = is_set(valid, i) ? found.x.value(i) : C{0};
-      met[0] = sum_by_halves(value) * share;
-      met[1] = static_cast<C>(form == Form::general ? __builtin_popcount(valid) : size);
-      if (is_finite(met[0])) return;
-      double sum = 0.0;
-      NORMKIT_ROLL_DEVICE for (int i = 0; i < size; ++i) {
-        if (is_set(valid, i)) sum += static_cast<double>(widened(operand<const S>(job, operand_x, found.at)[i]));
-      }
-      met[0] = static_cast<C>(sum * static_cast<double>(share));
-    });
+      C part = sum_by_halves(value) * share;
+      if (!is_finite(part)) part = part_in_double(job, found, valid, share);
+      met[0] += part;
+      met[1] += static_cast<C>(form == Form::general ? __builtin_popcount(valid) : size);
+    };
     if constexpr (form != Form::general) {
+      walk.first(job, row, visit);
       C mean[1] = {met[0]};
       meet<Adding>(block, mean, job.rows.group, block.shared());
       return mean[0];
     }
+    if (of_all) {
+      walk.template each<false>(job, row, [&](const auto& found, int) { visit(found); }, Nothing{});
+    } else {
+      walk.first(job, row, visit);
+    }
     meet<Adding>(block, met, job.rows.group, block.shared());
-    const auto whole = static_cast<C>(units * size);
     if (met[1] == whole) return met[0];
     return met[1] == C{0} ? C{0} : met[0] * (whole / met[1]);
+  }
+  static NORMKIT_DEVICE C part_in_double(const Job& job, const Found<S, false>& found, unsigned valid, C share) {
+    const S* x = operand<const S>(job, operand_x, found.at);
+    double sum = 0.0;
+    NORMKIT_ROLL_DEVICE for (int i = 0; i < size; ++i) {
+      if (is_set(valid, i)) sum += static_cast<double>(widened(x[i]));
+    }
+    return static_cast<C>(sum * static_cast<double>(share));
   }
   template <class Block, class Walk>
   static NORMKIT_DEVICE double count(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
