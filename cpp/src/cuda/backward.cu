@@ -1,5 +1,7 @@
 #include "cuda/backward.h"
 
+#include <optional>
+
 #include "cuda/finish_slots.h"
 #include "cuda/launch.h"
 #include "cuda/schedule.h"

@@ -1,6 +1,7 @@
 #include "cuda/forward.h"
 
 #include <limits>
+#include <optional>
 
 #include "cuda/launch.h"
 #include "cuda/running.h"

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
 #include <vector>
 
 #include "backend.h"
@@ -17,18 +16,21 @@ namespace normkit::detail::cuda {
 class OnDevice {
  public:
   OnDevice(const TensorView& view, double absent, double offset = 0.0)
-      : numbers_{view.data, view.dtype, absent, offset} {
-    if (!view || view.device == Device::cuda) return;
-    const auto bytes = static_cast<std::size_t>(view.size() * item_size(view.dtype));
-    copy_.emplace(bytes);
-    if (bytes > 0) upload(copy_->data(), view.data, bytes);
-    numbers_.data = copy_->data();
+      : copy_(bytes_on_host(view)), numbers_{view.data, view.dtype, absent, offset} {
+    const std::size_t bytes = bytes_on_host(view);
+    if (bytes == 0) return;
+    upload(copy_.data(), view.data, bytes);
+    numbers_.data = copy_.data();
   }
   operator const Numbers&() const noexcept { return numbers_; }
 
  private:
+  static std::size_t bytes_on_host(const TensorView& view) {
+    if (!view || view.device == Device::cuda) return 0;
+    return static_cast<std::size_t>(view.size() * item_size(view.dtype));
+  }
+  Memory copy_;
   Numbers numbers_;
-  std::optional<Memory> copy_;
 };
 
 inline Job job_for(const Request& request) {
