@@ -187,6 +187,8 @@ TEST_CASE("a job's form says what is true of it") {
   CHECK(form([](cuda::Job& job) { job.weight.data = memory + 1; }) == cuda::Form::general);
   CHECK(form([](cuda::Job& job) { job.weight.dtype = DType::float16; }) == cuda::Form::general);
   CHECK(form([](cuda::Job& job) { job.geometry.count = std::int64_t{1} << 31; }) == cuda::Form::general);
+  CHECK(form([](cuda::Job& job) { job.geometry.count = (std::int64_t{1} << 31) - 8; }) == cuda::Form::general);
+  CHECK(form([](cuda::Job& job) { job.geometry.kept[1].extent = (std::int64_t{1} << 31) - 1; }) == cuda::Form::general);
 }
 
 TEST_CASE("units are taken in one go where all of them are aligned") {

@@ -180,7 +180,7 @@ bool are_lines(const Job& job) {
 }  // namespace
 
 Form form_of(Job& job, DType dtype) {
-  constexpr std::int64_t indexed = std::int64_t{1} << 31;
+  constexpr std::int64_t indexed = std::int64_t{1} << 30;  // 32 bits, and a thread may look a step beyond the end
   const Geometry& g = job.geometry;
   const int size = unit_of(dtype, g.schedule);
   const bool rows = g.schedule == Schedule::rows;
