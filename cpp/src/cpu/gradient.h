@@ -38,6 +38,16 @@ struct GradientSums {
   }
 };
 
+// value, or 0 whatever it is: it may be no number. By bits, since GCC 12 makes no vectors of a loop in which a
+// condition that is the same for all lanes decides.
+NORMKIT_INLINE double kept_if(bool keeps, double value) {
+  std::uint64_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  bits &= std::uint64_t{0} - static_cast<std::uint64_t>(keeps);
+  std::memcpy(&value, &bits, sizeof bits);
+  return value;
+}
+
 // Terms: sums of x - mean, of g * w, of g * w * unit, and where it is fused of 1. `finish` leaves in the
 // place of the first what the mean was short of.
 template <bool fused, Column column, bool rows>
@@ -75,13 +85,13 @@ struct GradientRule {
     const double rstd = static_cast<double>(lanes.of[lane_rstd][lane]);
     const double mean = static_cast<double>(lanes.of[lane_mean_high][lane]);
     const double low = static_cast<double>(lanes.of[lane_mean_low][lane]);
-    const double share = ending.given || count == 0.0 ? 0.0 : 1.0 / count;
-    const double mean_share = ending.centred ? share : 0.0;
-    GradientMeans means = {total[0] * mean_share, total[1] * mean_share, total[2] * share};
-    if (mean_share == 0.0) means.missing = means.gradient = 0.0;  // whatever else it was: it may be no number
-    if (share == 0.0) means.projection = 0.0;
-    means = refined(means, mean, rstd, mean_rounding(sizeof(C) == 8));
-    total[0] = share == 0.0 ? total[0] : means.missing;
+    const bool depends = !ending.given & (count != 0.0);
+    const double share = depends ? 1.0 / count : 0.0;
+    const GradientMeans found = {kept_if(depends & ending.centred, total[0] * share),
+                                 kept_if(depends & ending.centred, total[1] * share),
+                                 kept_if(depends, total[2] * share)};
+    const GradientMeans means = refined(found, mean, rstd, mean_rounding(sizeof(C) == 8));
+    total[0] = kept_if(depends, means.missing) + kept_if(!depends, total[0]);
     total[2] = means.missing != 0.0 ? total[2] - means.missing * rstd * total[1] : total[2];
     lanes.of[lane_mean_low][lane] = static_cast<C>(means.missing != 0.0 ? low + means.missing : low);
     lanes.of[lane_gradient][lane] = static_cast<C>(means.gradient);
@@ -146,20 +156,21 @@ struct GradientMap {
     scale += lane_step;
   }
 
-  struct Run : GradientRun<C, S, fused, Column::statistics, rows> {
-    using Base = GradientRun<C, S, fused, Column::statistics, rows>;
+  // Of a slab's statistics: in rows read once a run, which dx, for all that the compiler knows, would overwrite.
+  using Known = Values<C, !rows>;
+  struct Run : GradientRun<C, S, fused, Column::statistics, rows, Known> {
+    using Base = GradientRun<C, S, fused, Column::statistics, rows, Known>;
     static constexpr std::int64_t item = sizeof(S);
     struct Result {
       Vec<C> dx, dresidual;
     };
     S *dx, *dresidual;
-    const C *mean_gradient, *projection, *scale;
+    Known mean_gradient, projection, scale;
 
     template <class Place>
     NORMKIT_INLINE Result result(const Gradient<C>& r, Place at) const {
-      constexpr bool vary = !rows;
       const Vec<C> minus_unit = Vec<C>{} - r.unit;
-      const Vec<C> v = fma(minus_unit, at(projection, vary), r.weighed - at(mean_gradient, vary)) * at(scale, vary);
+      const Vec<C> v = fma(minus_unit, at(projection), r.weighed - at(mean_gradient)) * at(scale);
       // What is masked is 0, and not minus the mean gradient.
       if constexpr (fused) return {select(r.count.raw != Vec<C>{}.raw, v, Vec<C>{}), r.g};
       return {v, r.g};
@@ -186,7 +197,15 @@ struct GradientMap {
       if (fused && dresidual != nullptr) detail::put_first<streams>(dresidual + i, n, r.dresidual);
     }
   };
-  NORMKIT_INLINE Run run() const { return {cursor.run, dx, dresidual, gradient, projection, scale}; }
+  NORMKIT_INLINE Run run() const {
+    const auto& now = cursor.run;
+    return {{now, Known(now.mean_high), Known(now.mean_low), Known(now.rstd)},
+            dx,
+            dresidual,
+            Known(gradient),
+            Known(projection),
+            Known(scale)};
+  }
 };
 
 }  // namespace

@@ -28,6 +28,10 @@ struct At {
   NORMKIT_INLINE Vec<C> operator()(const C* p, bool varies) const {
     return varies ? load(p + i) : broadcast(load_value(p));
   }
+  template <bool varies>
+  NORMKIT_INLINE Vec<C> operator()(const Values<C, varies>& values, bool = varies) const {
+    return values.at(i);
+  }
   NORMKIT_INLINE typename Vec<C>::Bits valid(const std::uint8_t* p, bool varies) const {
     return valid_at<C>(p, varies, i);
   }
@@ -44,23 +48,37 @@ struct First {
   NORMKIT_INLINE Vec<C> operator()(const C* p, bool varies) const {
     return varies ? load_first(p + i, n, Vec<C>{}) : broadcast(load_value(p));
   }
+  template <bool varies>
+  NORMKIT_INLINE Vec<C> operator()(const Values<C, varies>& values, bool = varies) const {
+    return values.first(i, n);
+  }
   NORMKIT_INLINE typename Vec<C>::Bits valid(const std::uint8_t* p, bool varies) const {
     return valid_first<C>(p, varies, i, n);
   }
 };
 
-// What backward reads of a run. `fused`: with an activation or a mask. `rows`: all lanes of a run belong to one result.
-template <class C, class S, bool fused, Column column, bool rows>
-struct GradientRun {
-  static constexpr int width = Vec<C>::width;
+// Of a run, but for its statistics.
+template <class C, class S>
+struct GradientOperands {
   const S *x, *dy, *y;
   const std::uint8_t* mask;
-  const C *mean_high, *mean_low, *rstd;
   const C *weight, *bias;
   bool along_varies, mask_varies;
   bool weighs;
   bool reads_x;  // where statistics are given, dx does not depend on x
   Activation activation;
+};
+
+// What backward reads of a run. `fused`: with an activation or a mask. `rows`: all lanes of a run belong to one result.
+// `Known`: how statistics are held, by pointer or, where it matters that nothing written can be one, as values.
+template <class C, class S, bool fused, Column column, bool rows, class Known = const C*>
+struct GradientRun : GradientOperands<C, S> {
+  static constexpr int width = Vec<C>::width;
+  using GradientOperands<C, S>::x, GradientOperands<C, S>::dy, GradientOperands<C, S>::y, GradientOperands<C, S>::mask;
+  using GradientOperands<C, S>::weight, GradientOperands<C, S>::bias;
+  using GradientOperands<C, S>::along_varies, GradientOperands<C, S>::mask_varies, GradientOperands<C, S>::weighs;
+  using GradientOperands<C, S>::reads_x, GradientOperands<C, S>::activation;
+  Known mean_high, mean_low, rstd;
 
   // Along the run. What varies with the results is known at compile time.
   NORMKIT_INLINE bool statistics_vary() const { return column == Column::statistics ? !rows : along_varies; }

@@ -265,7 +265,8 @@ struct Loops {
     const double values = totals.count;
     const double n = values - ending.ddof;
     const auto finish_each = [&](const auto& share) {
-      each_lane(count, [&](int lane) { finish_lane(ending, totals, values, share, lanes, lane); });
+      each_lane(count, [&](int lane)
+                           __attribute__((always_inline)) { finish_lane(ending, totals, values, share, lanes, lane); });
     };
     if constexpr (Rule::averages && !Rule::counts && sizeof(S) < sizeof(double)) {
       if (n == __builtin_floor(n)) return finish_each(WholeDivision(n));
