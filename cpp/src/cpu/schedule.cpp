@@ -77,11 +77,6 @@ bool streams(const Job& job, std::int64_t bytes) {
   return bytes > cache_bytes() && apart;
 }
 
-int threads_for(std::int64_t bytes) {
-  if (bytes < 2 * bytes_per_thread) return 1;
-  return static_cast<int>(std::min<std::int64_t>(bytes / bytes_per_thread, available_threads()));
-}
-
 std::int64_t rows_in_slab(const Geometry& g, DType dtype) {
   const std::int64_t bytes = g.count * item_size(dtype);
   const std::int64_t few = bytes <= few_rows_bytes / few_rows ? few_rows : 1;
@@ -225,6 +220,11 @@ void run_in_steps(Job& job, const Kernels& kernels, int threads) {
 }
 
 }  // namespace
+
+int threads_for(std::int64_t bytes) {
+  if (bytes < 2 * bytes_per_thread) return 1;
+  return static_cast<int>(std::min<std::int64_t>(bytes / bytes_per_thread, available_threads()));
+}
 
 const Kernels& kernels_of(const Job& job, DType dtype) {
   return kernel_table().by_task[static_cast<int>(job.task)]->by_dtype[static_cast<int>(dtype)];

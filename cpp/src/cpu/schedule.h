@@ -33,6 +33,9 @@ bool maps(const Job& job);
 /// Map alone: the lanes are given.
 void run_map(const Job& job, DType dtype, std::int64_t bytes_per_value);
 
+/// How many threads so much data is worth.
+int threads_for(std::int64_t bytes);
+
 /// The fold alone, whole chunks by one thread each.
 void run_by_chunks(Job& job, DType dtype, std::int64_t bytes_per_value);
 /// Whether there are chunks enough for that, of so many bytes in all.
@@ -53,20 +56,26 @@ inline void* moved(void* memory, std::int64_t bytes) {
   return memory == nullptr ? nullptr : static_cast<std::byte*>(memory) + bytes;
 }
 
+/// To the n-th next place along an axis.
+inline void move_operands(Job& job, DType dtype, const Axis& axis, std::int64_t n) {
+  for (int k = 0; k < max_operands; ++k) {
+    const std::int64_t item = k == operand_mask     ? 1
+                              : k == operand_weight ? std::int64_t{sizeof(double)}
+                                                    : item_size(dtype);
+    job.operands[k] = moved(job.operands[k], n * axis.data_stride[k] * item);
+  }
+}
+
 /// Calls body(job, offset) once for every index on the plan's loops from `level` on, `offset` being that of its
 /// statistics.
 template <class Body>
 void run_loops(Job& job, const Request& request, const Body& body, int level = 0, std::int64_t offset = 0) {
   if (level == request.plan.loop_count) return body(job, offset);
   const Axis& axis = request.plan.loops[static_cast<std::size_t>(level)];
-  const std::int64_t item = item_size(request.dtype);
   const std::int64_t word = item_size(work_dtype(request.dtype));
   for (std::int64_t i = 0; i < axis.extent; ++i) {
     Job at = job;
-    for (int k = 0; k < max_operands; ++k) {
-      const std::int64_t own = k == operand_mask ? 1 : k == operand_weight ? std::int64_t{sizeof(double)} : item;
-      at.operands[k] = moved(job.operands[k], i * axis.data_stride[k] * own);
-    }
+    move_operands(at, request.dtype, axis, i);
     at.mean = moved(job.mean, i * axis.stat_stride * word);
     at.rstd = moved(job.rstd, i * axis.stat_stride * word);
     at.dbias = moved(job.dbias, i * axis.stat_stride * word);
