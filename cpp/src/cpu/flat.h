@@ -75,12 +75,8 @@ class Flat {
     constexpr int width = Vec<C>::width;
     Axis step{};
     for (std::int64_t& stride : step.data_stride) stride = period_;
-    std::int64_t i = 0;
-    if constexpr (streams) {
-      const auto run = map.run();
-      i = run.head();
-      if (i > 0) OneRun<decltype(map.run())>{run}.template put_first<streams>(0, static_cast<int>(i));
-    }
+    const auto first = map.run();
+    std::int64_t i = put_head<streams>(OneRun<decltype(map.run())>{first}, length);
     if constexpr (Map::side_by_side) {
       const auto take = [&] {
         const auto run = map.run();

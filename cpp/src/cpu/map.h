@@ -132,15 +132,25 @@ struct FourRuns {
   NORMKIT_INLINE const Run& leader() const { return a; }
 };
 
+// Vectors that are as long as a line and begin within one are written as two: from so many on, the first few elements
+// go by themselves.
+constexpr std::int64_t least_aligned = 8;
+
+// Writes the elements that come before the first place that whole vectors shall be written to, and returns how many.
+template <bool streams, class Runs>
+NORMKIT_INLINE std::int64_t put_head(const Runs& runs, std::int64_t length) {
+  if (!streams && length < least_aligned * Runs::width) return 0;
+  const std::int64_t head = runs.leader().head();
+  if (head == 0 || head >= Runs::width) return 0;
+  runs.template put_first<streams>(0, static_cast<int>(head));
+  return head;
+}
+
 // `next` is asked for meanwhile, since a map alone leaves the way from memory idle.
 template <bool streams, class Runs>
 NORMKIT_INLINE void map_elements(const Runs& runs, std::int64_t length, Ahead next) {
   constexpr int width = Runs::width;
-  std::int64_t i = 0;
-  if constexpr (streams) {
-    i = runs.leader().head();
-    if (i > 0) runs.template put_first<streams>(0, static_cast<int>(i));
-  }
+  std::int64_t i = put_head<streams>(runs, length);
   for (; i + width <= length; i += width) {
     if (next.x != 0) runs.template prefetch<streams>(i, next);
     runs.template put<streams>(i);
