@@ -190,9 +190,35 @@ struct RowBlock {
   }
 };
 
+// A fold that keeps what it is given.
+template <class C>
+struct Kept {
+  Vec<C> value;
+  NORMKIT_INLINE void add(int, Vec<C> v) { value = v; }
+  NORMKIT_INLINE Vec<C> fill(int) const { return Vec<C>{}; }
+};
+
 // The first valid value of each lane; 0 where there is none.
 template <class Reader, class C, int width>
 void first_of_lanes(const Job& job, Reader reader, const Piece& piece, int lanes, C (&value)[width]) {
+  if constexpr (Reader::is_light) {
+    constexpr int vector = Vec<C>::width;
+    OuterIndex index;
+    outer_index(job, piece.outer_begin, index);
+    reader.seek(job, index);
+    for (int l = 0; l < lanes; l += vector) {
+      Kept<C> kept;
+      if (l + vector <= lanes) {
+        reader.add(0, l, kept);
+      } else {
+        reader.add_first(0, l, lanes - l, kept);
+      }
+      store(value + l, kept.value);
+    }
+    constexpr int most_group = 64;  // what a block computes of lanes beyond those in use
+    for (int l = (lanes + vector - 1) / vector * vector; l < width && l < lanes + most_group; ++l) value[l] = C{0};
+    return;
+  }
   bool found[width];
   int missing = lanes;
   for (int l = 0; l < width; ++l) {

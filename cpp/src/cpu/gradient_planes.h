@@ -1,5 +1,5 @@
-// GroupNorm with channels first, backward in one traversal: weight is constant over a plane, a channel of a sample. What
-// planes sum to, weighed, is what their group sums to, and without weights, over all samples, dweight and dbias.
+// GroupNorm with channels first, backward in one traversal: weight is constant over a plane, a channel of a sample.
+// What planes sum to, weighed, is what their group sums to, and without weights, over all samples, dweight and dbias.
 #pragma once
 
 #include "backend.h"

@@ -104,11 +104,10 @@ void cut_columns(Job& job, int threads) {
 }
 
 // Runs so short that a statistic of them leaves most lanes empty, and statistics of so few values that a tile of them
-// stays in a core's second-level cache. Longer ones are faster as rows: of 16 values LayerNorm and RMSNorm take 39 and
-// 29 cycles as tiles, 30 and 19 as rows (Xeon, AVX-512). From 5 to 7 they are on a par there, but twice as fast as
-// tiles on instruction sets without masks. Where values may not count a row costs more: moments of 16 take 52 cycles as
-// tiles, 77 as rows.
-constexpr std::int64_t short_run = 7;
+// stays in a core's second-level cache. Longer ones are faster as rows: of 9 values LayerNorm and RMSNorm take 42 and
+// 30 cycles as tiles, 57 and 34 as rows (Xeon, AVX-512; 67 and 50, 76 and 47 with AVX2), of 12 42 and 32, 42 and 25.
+// Where values may not count a row costs more: moments of 16 take 52 cycles as tiles, 77 as rows.
+constexpr std::int64_t short_run = 9;
 constexpr std::int64_t short_masked_run_bytes = 64;
 constexpr std::int64_t most_tile_count = 4096;
 constexpr std::int64_t tile_values = 4096;

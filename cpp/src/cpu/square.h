@@ -1,4 +1,4 @@
-// As many vectors as one has elements, and their transposition in registers.
+// Transposition in registers: of as many vectors as one has elements, and of a few.
 #pragma once
 
 #include "cpu/lanes.h"
@@ -31,8 +31,6 @@ NORMKIT_INLINE void exchange(Vec<T>& a, Vec<T>& b) {
   }
 #undef NORMKIT_UPPER
 #undef NORMKIT_LOWER
-#undef NORMKIT_4
-#undef NORMKIT_8
 }
 
 template <class T>
@@ -55,6 +53,57 @@ struct Square {
     exchange_blocks<1>();
   }
 };
+
+// As many short rows as a vector has elements, together, as they lie one behind the other, or apart: vector k then
+// holds element k of each.
+template <class T, int length>
+struct Interleaved {
+  static constexpr int width = Vec<T>::width;
+  Vec<T> v[length];
+
+  NORMKIT_INLINE Interleaved apart() const {
+    Interleaved to;
+    pick_all<true, 0>(to);
+    return to;
+  }
+  NORMKIT_INLINE Interleaved together() const {
+    Interleaved to;
+    pick_all<false, 0>(to);
+    return to;
+  }
+
+ private:
+  // Where element k of result `to` comes from: a vector, and a place in it.
+  template <bool apart, int to>
+  static constexpr int vector_of(int k) {
+    return apart ? (k * length + to) / width : (to * width + k) % length;
+  }
+  template <bool apart, int to>
+  static constexpr int place_of(int k) {
+    return apart ? (k * length + to) % width : (to * width + k) / length;
+  }
+  template <bool apart, int to>
+  NORMKIT_INLINE void pick_all(Interleaved& results) const {
+    results.v[to] = pick<apart, to, 0>(Vec<T>{});
+    if constexpr (to + 1 < length) pick_all<apart, to + 1>(results);
+  }
+  template <bool apart, int to, int from>
+  NORMKIT_INLINE Vec<T> pick(Vec<T> so_far) const {
+    const auto x = so_far.raw;
+    const auto y = v[from].raw;
+#define NORMKIT_PICKED(k) (vector_of<apart, to>(k) == from ? width + place_of<apart, to>(k) : (k))
+    if constexpr (width == 16) {
+      so_far.raw = __builtin_shufflevector(x, y, NORMKIT_8(NORMKIT_PICKED, 0), NORMKIT_8(NORMKIT_PICKED, 8));
+    } else {
+      so_far.raw = __builtin_shufflevector(x, y, NORMKIT_8(NORMKIT_PICKED, 0));
+    }
+#undef NORMKIT_PICKED
+    if constexpr (from + 1 < length) return pick<apart, to, from + 1>(so_far);
+    return so_far;
+  }
+};
+#undef NORMKIT_4
+#undef NORMKIT_8
 
 }  // namespace
 }  // namespace normkit::detail

@@ -3,145 +3,10 @@
 #pragma once
 
 #include "cpu/kernels.h"
-#include "cpu/square.h"
+#include "cpu/tile_rows.h"
 
 namespace normkit::detail {
 namespace {
-
-// Statistics [first, first + count) of a job, in the order of its kept axes, and where they lie.
-struct TileLanes {
-  std::int64_t first;
-  int count;
-  std::int64_t k0[most_tile_lanes], k1[most_tile_lanes];
-
-  TileLanes(const Job& job, std::int64_t tile) {
-    const std::int64_t along = job.geometry.kept[1].extent;
-    const std::int64_t tiles = (job.tile_along + job.tile_lanes - 1) / job.tile_lanes;
-    const auto [stretch, index] = divide(tile, tiles);
-    first = stretch * job.tile_along + index * job.tile_lanes;
-    count = static_cast<int>(smaller(job.tile_lanes, job.tile_along - index * job.tile_lanes));
-    auto [outer, inner] = divide(first, along);
-    for (int l = 0; l < count; ++l) {
-      k0[l] = outer;
-      k1[l] = inner;
-      if (++inner == along) {
-        inner = 0;
-        ++outer;
-      }
-    }
-  }
-  void offsets(std::int64_t stride0, std::int64_t stride1, std::int64_t (&offset)[most_tile_lanes]) const {
-    for (int l = 0; l < count; ++l) offset[l] = k0[l] * stride0 + k1[l] * stride1;
-  }
-};
-
-// Lanes that are missing from a whole vector's worth, on every instruction set, are the last one once more.
-inline int padded(int lanes) { return (lanes + 15) / 16 * 16; }
-
-// Of an operand, seen from a tile: where each lane's runs begin.
-template <class S>
-struct TileRows {
-  S* row[most_tile_lanes];
-  int count;
-
-  TileRows(const Job& job, const TileLanes& lanes, int operand) : count(lanes.count) {
-    const Geometry& g = job.geometry;
-    std::int64_t offset[most_tile_lanes];
-    lanes.offsets(g.kept[0].data_stride[operand], g.kept[1].data_stride[operand], offset);
-    auto* base = static_cast<S*>(job.operands[operand]);
-    for (int l = 0; l < count; ++l) row[l] = base + offset[l];
-    fill();
-  }
-  TileRows(S* first, std::int64_t stride, int lanes) : count(lanes) {
-    for (int l = 0; l < count; ++l) row[l] = first + l * stride;
-    fill();
-  }
-
- private:
-  void fill() {
-    for (int l = count; l < padded(count); ++l) row[l] = row[count - 1];
-  }
-};
-
-// Whether the rows of `length` elements follow each other without gaps.
-template <class S>
-bool is_one_run(const TileRows<S>& rows, int length) {
-  for (int l = 1; l < rows.count; ++l) {
-    if (rows.row[l] != rows.row[l - 1] + length) return false;
-  }
-  return true;
-}
-
-// Elements as they are, past the caches.
-template <class C, class S>
-void stream_copy(const S* from, S* to, std::int64_t count) {
-  constexpr int width = Vec<C>::width;
-  std::int64_t i = smaller(elements_to_alignment<C>(to), count);
-  std::memcpy(to, from, static_cast<std::size_t>(i) * sizeof(S));
-  for (; i + width <= count; i += width) stream(to + i, load_as<C>(from + i));
-  std::memcpy(to + i, from + i, static_cast<std::size_t>(count - i) * sizeof(S));
-}
-
-// Of the square from lane l and element i on: all elements, or the first n.
-// `next`: how many elements ahead the next tile's lie.
-template <bool whole, class C, class S>
-NORMKIT_INLINE void square_in(S* const* row, std::int64_t i, int n, std::int64_t next, C* tile, std::int64_t stride) {
-  constexpr int width = Vec<C>::width;
-  Square<C> square;
-  NORMKIT_UNROLL for (int k = 0; k < width; ++k) {
-    prefetch(row[k], i, next);
-    square.v[k] = whole ? load_as<C>(row[k] + i) : load_first(row[k] + i, n, Vec<C>{});
-  }
-  square.transpose();
-  NORMKIT_UNROLL for (int k = 0; k < width; ++k) {
-    if (whole || k < n) store(tile + k * stride, square.v[k]);
-  }
-}
-
-template <bool whole, class C, class S>
-NORMKIT_INLINE void square_out(const C* tile, std::int64_t stride, S* const* row, std::int64_t i, int n, int lanes) {
-  constexpr int width = Vec<C>::width;
-  Square<C> square;
-  NORMKIT_UNROLL for (int k = 0; k < width; ++k) square.v[k] = load(tile + (whole || k < n ? k : 0) * stride);
-  square.transpose();
-  NORMKIT_UNROLL for (int k = 0; k < width; ++k) {
-    if (whole) {
-      store(row[k] + i, square.v[k]);
-    } else if (k < lanes) {
-      store_first(row[k] + i, n, square.v[k]);
-    }
-  }
-}
-
-// tile[i * stride + l] = row[l][at + i]
-template <class C, class S>
-void transpose_in(const TileRows<const S>& rows, std::int64_t at, int length, C* tile, std::int64_t stride) {
-  const std::int64_t next = rows.count * (rows.row[1] - rows.row[0]);
-  constexpr int width = Vec<C>::width;
-  for (int l = 0; l < rows.count; l += width) {
-    int i = 0;
-    for (; i + width <= length; i += width) {
-      square_in<true, C>(rows.row + l, at + i, width, next, tile + i * stride + l, stride);
-    }
-    if (i < length) square_in<false, C>(rows.row + l, at + i, length - i, next, tile + i * stride + l, stride);
-  }
-}
-
-template <class C, class S>
-void transpose_out(const C* tile, std::int64_t stride, const TileRows<S>& rows, std::int64_t at, int length) {
-  constexpr int width = Vec<C>::width;
-  for (int l = 0; l < rows.count; l += width) {
-    const int lanes = rows.count - l;
-    int i = 0;
-    for (; lanes >= width && i + width <= length; i += width) {
-      square_out<true>(tile + i * stride + l, stride, rows.row + l, at + i, width, width);
-    }
-    for (; i < length; i += width) {
-      const int n = length - i < width ? length - i : width;
-      square_out<false>(tile + i * stride + l, stride, rows.row + l, at + i, n, lanes);
-    }
-  }
-}
 
 // One call's tiles, in the job's scratch memory: x and y share one, and so do dy and dresidual.
 template <class C, class S>
@@ -224,16 +89,16 @@ class Tiles {
   void add(const TileLanes& lanes) const {
     const Piece all{0, job_.outer[0].extent * job_.outer[1].extent * job_.outer[2].extent, 0,
                     job_.geometry.reduced[2].extent};
-    for (int l = 0; l < lanes.count; ++l) {
-      map_piece<AddMap<C, S>, true>(job_, {lanes.k0[l], lanes.k1[l], 1}, all, LanesView<C>{}, Ahead{});
-    }
+    lanes.each([&](int, std::int64_t k0, std::int64_t k1) {
+      map_piece<AddMap<C, S>, true>(job_, {k0, k1, 1}, all, LanesView<C>{}, Ahead{});
+    });
   }
 
   void take_in(const TileLanes& lanes) {
     const auto length = static_cast<int>(job_.geometry.reduced[2].extent);
     for (const Operand operand : read) {
       if (tile_.operands[operand] == nullptr) continue;
-      const TileRows<const S> rows(job_, lanes, operand);
+      TileRows<const S> rows(job_, lanes, operand);
       for_runs([&](const OuterIndex& index, std::int64_t first) {
         transpose_in(rows, data_offset(job_, index, operand), length,
                      static_cast<C*>(tile_.operands[operand]) + first * stride_, stride_);
@@ -244,7 +109,7 @@ class Tiles {
     tile_.slab_lanes = lanes.count;
     take_params(lanes);
     const Geometry& g = job_.geometry;
-    const std::int64_t at = lanes.k0[0] * g.kept[0].stat_stride + lanes.k1[0] * g.kept[1].stat_stride;
+    const std::int64_t at = lanes.k0 * g.kept[0].stat_stride + lanes.k1 * g.kept[1].stat_stride;
     if (job_.mean != nullptr) tile_.mean = static_cast<C*>(job_.mean) + at;
     if (job_.rstd != nullptr) tile_.rstd = static_cast<C*>(job_.rstd) + at;
     if (job_.mean_error != nullptr) tile_.mean_error = job_.mean_error + at;
@@ -264,14 +129,15 @@ class Tiles {
   }
 
   void take_mask(const TileLanes& lanes) const {
-    const TileRows<const std::uint8_t> rows(job_, lanes, operand_mask);
+    TileRows<const std::uint8_t> rows(job_, lanes, operand_mask);
+    const std::uint8_t* const* row = rows.list(0);
     const Axis& unit = job_.geometry.reduced[2];
     auto* tile = static_cast<std::uint8_t*>(tile_.operands[operand_mask]);
     for_runs([&](const OuterIndex& index, std::int64_t first) {
       const std::int64_t at = data_offset(job_, index, operand_mask);
       for (std::int64_t i = 0; i < unit.extent; ++i) {
         for (int l = 0; l < padded(rows.count); ++l) {
-          tile[(first + i) * stride_ + l] = rows.row[l][at + i * unit.data_stride[operand_mask]];
+          tile[(first + i) * stride_ + l] = row[l][at + i * unit.data_stride[operand_mask]];
         }
       }
     });
@@ -307,7 +173,9 @@ class Tiles {
               C* to) const {
     const Geometry& g = job_.geometry;
     std::int64_t offset[most_tile_lanes];
-    lanes.offsets(g.kept[0].param_stride, g.kept[1].param_stride, offset);
+    lanes.each([&](int l, std::int64_t k0, std::int64_t k1) {
+      offset[l] = k0 * g.kept[0].param_stride + k1 * g.kept[1].param_stride;
+    });
     for_runs([&](const OuterIndex& index, std::int64_t first) {
       if (step == 0 && first > 0) return;
       std::int64_t at = 0;
@@ -324,14 +192,14 @@ class Tiles {
     const auto length = static_cast<int>(job_.geometry.reduced[2].extent);
     for (const Operand operand : written) {
       if (job_.operands[operand] == nullptr) continue;
-      const TileRows<S> rows(job_, lanes, operand);
-      const bool streams = job_.streams && is_one_run(rows, length);
-      const TileRows<S> staged(staging_, streams ? length : 0, lanes.count);
+      TileRows<S> rows(job_, lanes, operand);
+      const bool streams = job_.streams && rows.is_one_run(length);
+      TileRows<S> staged(staging_, streams ? length : 0, lanes.count);
       for_runs([&](const OuterIndex& index, std::int64_t first) {
         const C* tile = static_cast<const C*>(tile_.operands[operand]) + first * stride_;
         const std::int64_t at = data_offset(job_, index, operand);
         transpose_out(tile, stride_, streams ? staged : rows, streams ? 0 : at, length);
-        if (streams) stream_copy<C>(staging_, rows.row[0] + at, std::int64_t{length} * lanes.count);
+        if (streams) stream_copy<C>(staging_, rows.first() + at, std::int64_t{length} * lanes.count);
       });
     }
   }
