@@ -199,7 +199,8 @@ struct GradientMap {
   };
   NORMKIT_INLINE Run run() const {
     const auto& now = cursor.run;
-    return {{now, Known(now.mean_high), Known(now.mean_low), Known(now.rstd)},
+    const GradientOperands<C, S>& operands = now;
+    return {{operands, Known(now.mean_high), Known(now.mean_low), Known(now.rstd)},
             dx,
             dresidual,
             Known(gradient),

@@ -178,9 +178,8 @@ void transpose_in(TileRows<const S>& rows, std::int64_t at, int length, C* tile,
   int l = 0;
   if constexpr (has_permutations) {
     if (rows.is_one_run(length)) {
-      l = with_length(length, [&]<int known>() {
-        return interleaved_in<known>(rows.first() + at, rows.count, next, tile, stride);
-      });
+      l = with_length(
+          length, [&]<int known> { return interleaved_in<known>(rows.first() + at, rows.count, next, tile, stride); });
     }
   }
   const S* const* row = rows.list(l);
@@ -200,7 +199,7 @@ void transpose_out(const C* tile, std::int64_t stride, TileRows<S>& rows, std::i
   if constexpr (has_permutations) {
     if (rows.is_one_run(length)) {
       l = with_length(length,
-                      [&]<int known>() { return interleaved_out<known>(tile, stride, rows.first() + at, rows.count); });
+                      [&]<int known> { return interleaved_out<known>(tile, stride, rows.first() + at, rows.count); });
     }
   }
   S* const* row = rows.list(l);
