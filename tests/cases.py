@@ -154,7 +154,7 @@ def many_groups(channels):
     return max(channels // few_groups(channels), 1)
 
 
-def _group_norm(axis, groups_of):
+def group_norm_of(axis, groups_of):
     def make(shape):
         channel = axis % len(shape)
         groups = groups_of(shape[channel])
@@ -188,10 +188,10 @@ NORMALIZERS: dict[str, Callable[[tuple[int, ...]], Operation]] = {
     "rms_norm(all but first)": _layer_norm(normkit.rms_norm, _all_but_first, centred=False),
     "instance_norm": _instance_norm(1),
     "instance_norm(axis=-1)": _instance_norm(-1),
-    "group_norm(few)": _group_norm(1, few_groups),
-    "group_norm(few, axis=-1)": _group_norm(-1, few_groups),
-    "group_norm(many)": _group_norm(1, many_groups),
-    "group_norm(many, axis=-1)": _group_norm(-1, many_groups),
+    "group_norm(few)": group_norm_of(1, few_groups),
+    "group_norm(few, axis=-1)": group_norm_of(-1, few_groups),
+    "group_norm(many)": group_norm_of(1, many_groups),
+    "group_norm(many, axis=-1)": group_norm_of(-1, many_groups),
 }
 
 # ----------------------------------------------------------------------------------------------------------- shapes

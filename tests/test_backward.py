@@ -10,7 +10,7 @@ import normkit
 import training
 from cases import DTYPES, HALF, LAYOUTS
 from reference import assert_close
-from training import BY_CHANNEL, CENTRED, TRAINED, arguments, assert_gradients, dtypes, solved, trained
+from training import BY_CHANNEL, CENTRED, TRAINED, Trained, arguments, assert_gradients, dtypes, solved, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")
 each = pytest.mark.parametrize
@@ -181,3 +181,23 @@ def test_threads(name):
         for other in results[1:]:
             for gradient, expected in zip(other, results[0], strict=True):
                 np.testing.assert_array_equal(gradient, expected, err_msg=f"{name} {shape}")
+
+
+@each("groups, channels, space", [(1, 5, (130, 70)), (6, 6, (3, 4)), (2, 74, (5, 5)), (3, 12, (41, 53)), (4, 8, (2,))])
+@each("dtype", ["float32", "float64"])
+def test_planes(dtype, groups, channels, space):
+    """Groups of all channels, of one, of more than are folded side by side, of planes longer than a block and short
+    ones; with gaps and without. On one thread and on more than there are groups."""
+    shape = (2, channels, *space)
+    normalizer = Trained("group_norm", cases.group_norm_of(1, lambda _: groups)(shape))
+    x, dy = cases.sample(shape, DTYPES[dtype], 100.0, offset=30.0), training.upstream(shape, DTYPES[dtype])
+    case = solved(normalizer, x, dy, *training.parameters(normalizer, shape, DTYPES[dtype]))
+    for layout in ("C", "cropped", "strided"):
+        x, dy = (cases.arrange(array, layout).view for array in (case.x, case.dy))
+        results = []
+        for count in (1, 13):
+            normkit.set_num_threads(count)
+            results.append(case._replace(x=x, dy=dy).call())
+        assert_gradients(results[0], case.expected, dtypes(x, case.weight), f"{groups} of {shape} {layout}")
+        for gradient, expected in zip(results[1], results[0], strict=True):
+            np.testing.assert_array_equal(gradient, expected, err_msg=f"{groups} of {shape} {layout}")
