@@ -165,7 +165,7 @@ struct ByPlanes {
     const double* own = sums.data() + static_cast<std::size_t>(first) * terms;
     double total[4] = {};
     for (std::int64_t p = 0; p < each; ++p, own += terms, weight += step) {
-      const auto w = static_cast<double>(*weight);
+      const auto w = static_cast<double>(load_value(weight));  // of any alignment
       total[term_centred] += own[term_centred];
       total[term_bias] += own[term_bias] * w;
       total[term_weight] += own[term_weight] * w;
