@@ -133,7 +133,7 @@ struct FourRuns {
 };
 
 // Vectors that are as long as a line and begin within one are written as two: from so many on, the first few elements
-// go by themselves.
+// go by themselves. BatchNorm inference of 100x1024 in cache, 16 bytes past a line: 10.4 -> 6.5 cycles per 16 values.
 constexpr std::int64_t least_aligned = 8;
 
 // Writes the elements that come before the first place that whole vectors shall be written to, and returns how many.
