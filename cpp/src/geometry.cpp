@@ -53,10 +53,7 @@ AxisList write_strides(const Normalizer& norm, std::span<const std::int64_t> sha
 }
 
 bool chains(const Axis& outer, const Axis& inner) {
-  bool data = true;
-  for (int k = 0; k < max_operands; ++k) data = data && outer.data_stride[k] == inner.data_stride[k] * inner.extent;
-  return data && outer.stat_stride == inner.stat_stride * inner.extent &&
-         outer.param_stride == inner.param_stride * inner.extent;
+  return chains_in_memory(outer, inner) && outer.stat_stride == inner.stat_stride * inner.extent;
 }
 
 // Outermost first by x's stride; neighbours whose strides all chain become one axis.

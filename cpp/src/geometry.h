@@ -42,6 +42,13 @@ struct Axis {
 };
 inline constexpr Axis unit_axis{1, {}, 0, 0};
 
+/// Whether values and weights lie along two axes as along one.
+constexpr bool chains_in_memory(const Axis& outer, const Axis& inner) noexcept {
+  bool data = true;
+  for (int k = 0; k < max_operands; ++k) data = data && outer.data_stride[k] == inner.data_stride[k] * inner.extent;
+  return data && outer.param_stride == inner.param_stride * inner.extent;
+}
+
 enum class Schedule : std::uint8_t {
   rows,     // the unit-stride axis is reduced: lanes belong to one statistic and are folded at its end
   columns,  // the unit-stride axis is kept: one statistic per lane, no horizontal step

@@ -157,6 +157,13 @@ inline Job gradient_job(const Request& request, Geometry& geometry, std::span<co
   return job;
 }
 
+// What is given of statistics is read where the job's lanes are.
+inline void read_given_lanes(Job& job) {
+  job.given_mean_high = job.lanes[lane_mean_high];
+  job.given_mean_low = job.lanes[lane_mean_low];
+  job.given_rstd = job.lanes[lane_rstd];
+}
+
 // The half of a backward pass that gives dx.
 struct ByStatistics {
   const Request& request;
@@ -170,9 +177,7 @@ struct ByStatistics {
 
   explicit ByStatistics(const Request& of)
       : request(of), job(make(of, geometry, params)), scratch(job, of.dtype, lane_count) {
-    job.given_mean_high = job.lanes[lane_mean_high];
-    job.given_mean_low = job.lanes[lane_mean_low];
-    job.given_rstd = job.lanes[lane_rstd];
+    read_given_lanes(job);
     if (of.given_gradient) {
       take_sums();
       return;

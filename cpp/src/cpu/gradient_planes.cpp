@@ -14,12 +14,6 @@ namespace {
 // Of x and dy, folded and then mapped by one thread: in a second-level cache, beside dx.
 constexpr std::int64_t step_bytes = 256 << 10;
 
-bool chains(const Axis& outer, const Axis& inner) {
-  bool data = true;
-  for (int k = 0; k < max_operands; ++k) data = data && outer.data_stride[k] == inner.data_stride[k] * inner.extent;
-  return data && outer.param_stride == inner.param_stride * inner.extent;
-}
-
 // The same tensors with statistics of each plane, in the order of weight within a sample: a group's axis joins that of
 // its channels, which is kept.
 std::optional<Geometry> planes_of(const Geometry& groups) {
@@ -28,7 +22,7 @@ std::optional<Geometry> planes_of(const Geometry& groups) {
   for (int a = 0; a < 2; ++a) {
     const Axis channels = planes.reduced[a];
     if (channels.param_stride == 0) continue;
-    if (chains(planes.kept[1], channels)) {
+    if (chains_in_memory(planes.kept[1], channels)) {
       const std::int64_t all = planes.kept[1].extent * channels.extent;
       planes.kept[1] = channels;
       planes.kept[1].extent = all;
@@ -73,9 +67,7 @@ struct ByPlanes {
     groups.take(groups.job, 0);
   }
   static Job make(const Request& of, Geometry& geometry, Params& params) {
-    const Param given[] = {{of.weight, 1.0, of.weight_offset}, {of.bias, 0.0}};
-    Job job = gradient_job(of, geometry, given, params);
-    take_affine(params, job);
+    Job job = ByStatistics::make(of, geometry, params);
     job.operands[operand_out] = job.operands[operand_extra] = nullptr;
     job.weighs = false;
     job.given = true;  // nothing follows from the sums of a plane alone
@@ -131,9 +123,7 @@ struct ByPlanes {
       lane = memory;
       memory += count;
     }
-    own.given_mean_high = own.lanes[lane_mean_high];
-    own.given_mean_low = own.lanes[lane_mean_low];
-    own.given_rstd = own.lanes[lane_rstd];
+    read_given_lanes(own);
     take<C>(group(slab), slab.count, own.lanes);
     kernels().run(own, 0, own.slabs);
   }
@@ -209,9 +199,7 @@ struct ByPlanes {
   void run_in_steps() {
     const LaneScratch lanes(job, request.dtype, lane_count);
     take<C>(0, groups.geometry.kept_count(), job.lanes);
-    job.given_mean_high = job.lanes[lane_mean_high];
-    job.given_mean_low = job.lanes[lane_mean_low];
-    job.given_rstd = job.lanes[lane_rstd];
+    read_given_lanes(job);
     detail::run(job, request.dtype, bytes_per_value(request));
     for (std::int64_t s = 0; s < groups.job.slabs; ++s) finish<C>(s);
     if (maps(groups.job)) run_map(groups.job, request.dtype, bytes_per_value(request));
