@@ -178,11 +178,15 @@ struct RowBlock {
     std::int64_t i = 0;
     for (; i + flush_every * lanes <= length; i += flush_every * lanes) {
       for (int k = 0; k < flush_every; ++k) {
+        if constexpr (requires { reader.ask(i, lanes); }) reader.ask(i + k * lanes, lanes);
         NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) reader.add(j, i + k * lanes + j * vector, fold);
       }
       fold.flush();
     }
     for (; i + lanes <= length; i += lanes) {
+      if constexpr (requires { reader.ask(i, lanes); }) {
+        if (length >= 2 * lanes) reader.ask(i, lanes);
+      }
       NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) reader.add(j, i + j * vector, fold);
     }
     add_first<vectors>(reader, i, static_cast<int>(length - i), fold);

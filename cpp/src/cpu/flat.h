@@ -59,7 +59,7 @@ class Flat {
 
   // Outer positions [begin, end).
   template <class Map>
-  void map(std::int64_t begin, std::int64_t end, Ahead next) const {
+  void map(std::int64_t begin, std::int64_t end, std::int64_t next) const {
     for_spans(job, begin, end, [&](const OuterIndex& index, std::int64_t positions) {
       Map map(job, Start{}, index, lanes);
       const std::int64_t length = positions * job.geometry.kept[1].extent;
@@ -71,7 +71,7 @@ class Flat {
  private:
   // A vector may begin in one period and end in the next: the values are repeated for it once more.
   template <bool streams, class Map>
-  NORMKIT_INLINE void walk(Map& map, std::int64_t length, Ahead next) const {
+  NORMKIT_INLINE void walk(Map& map, std::int64_t length, std::int64_t next) const {
     constexpr int width = Vec<C>::width;
     Axis step{};
     for (std::int64_t& stride : step.data_stride) stride = period_;
@@ -90,7 +90,7 @@ class Flat {
         const auto d = take();
         const FourRuns<decltype(map.run())> four{a, b, c, d};
         for (i = begin; i < period_ + begin; i += width) {
-          if (next.x != 0) four.template prefetch<streams>(i, next);
+          if (next != 0) four.prefetch(i, next);
           four.template put<streams>(i);
         }
         i = begin;
@@ -100,7 +100,7 @@ class Flat {
       const auto run = map.run();
       const OneRun<decltype(map.run())> one{run};
       for (; i < period_ && i + width <= length; i += width) {
-        if (next.x != 0) one.template prefetch<streams>(i, next);
+        if (next != 0) one.prefetch(i, next);
         one.template put<streams>(i);
       }
       if (i < period_ && i < length) {

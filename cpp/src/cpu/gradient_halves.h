@@ -153,7 +153,7 @@ struct Given {
 inline Job gradient_job(const Request& request, Geometry& geometry, std::span<const Param> along, Params& params) {
   prepare_params(work_dtype(request.dtype), along, geometry, params);
   Job job = make_job(request, geometry, Task::gradient);
-  job.slabs_stay_cached = false;  // with x and dy of the next slab fetched ahead dx takes 25 cycles instead of 23
+  job.fetches_slabs = false;  // with x and dy of the next slab fetched ahead dx takes 25 cycles instead of 23
   return job;
 }
 

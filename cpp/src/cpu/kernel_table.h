@@ -33,8 +33,8 @@ struct Job {
   std::int64_t slabs;       // kept[0] times those along kept[1]
   std::int64_t slab_lanes;  // the last slab along kept[1] may be narrower; a multiple of geometry.pooled
   bool streams;             // what is mapped goes past the caches
-  bool slabs_stay_cached;   // x of two slabs and y of one do: `run` fetches the next slab while it maps one
-  bool fetches_results;     // and where its results go, unless they are streamed
+  bool fetches_slabs;       // `run` fetches x of the next slab while it maps one
+  std::int64_t ahead;       // rows: how many elements before it is folded x is fetched; or 0
 
   // Short runs: so many statistics to a tile, neighbours in the order of the kept axes, and how many of them there are
   // in a row to be cut into tiles; 0 where runs are not short. And a thread's memory for a tile, `tile_bytes` of it.

@@ -99,7 +99,7 @@ struct Rescale {
 // `count` runs of `length` elements, the first at `index` on the outer axes. `lane_step`: from one to the next.
 template <class Map, int lane_step, class Lanes>
 NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const Lanes& lanes, const OuterIndex& index,
-                             std::int64_t length, std::int64_t count, const Axis& axis, Ahead next) {
+                             std::int64_t length, std::int64_t count, const Axis& axis, std::int64_t next) {
   Map map(job, start, index, lanes);
   if constexpr (Map::side_by_side && lane_step == 0) {
     if (axis.param_stride == 0) {
@@ -126,7 +126,7 @@ NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const Lanes& la
 }
 
 template <class Map, bool rows, class Lanes>
-void map_piece(const Job& job, const Slab& slab, const Piece& where, const Lanes& lanes, Ahead next) {
+void map_piece(const Job& job, const Slab& slab, const Piece& where, const Lanes& lanes, std::int64_t next) {
   if (rows && where.outer_end - where.outer_begin == 1) {  // one run of each row
     OuterIndex index;
     outer_index(job, where.outer_begin, index);
@@ -173,7 +173,7 @@ struct Loops {
     const Block block{&job, {slab.k0, slab.lane, 0, 0}, slab.lanes, piece(job, job.grid, b)};
     const auto count = static_cast<double>(block.piece.count());
     if constexpr (Then::adds) {
-      if (job.adds) map_piece<AddMap<C, S>, rows>(job, slab, block.piece, LanesView<C>{}, Ahead{});
+      if (job.adds) map_piece<AddMap<C, S>, rows>(job, slab, block.piece, LanesView<C>{}, 0);
     }
     if (totals.count == 0.0) {
       Rule::fold(block, nullptr, totals);
@@ -354,7 +354,8 @@ struct Loops {
   // --- map ----------------------------------------------------------------------------------------------------------
 
   template <bool params_vary>
-  static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes, Ahead next) {
+  static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
+                         std::int64_t next) {
     using Map = typename Then::template Map<C, S, !rows, params_vary>;
     const Grid& grid = job.map_grid;
     const auto [begin, end] = blocks_of(grid, chunk);
@@ -367,7 +368,8 @@ struct Loops {
     for (std::int64_t b = begin; b < end; ++b) map_piece<Map, rows>(job, slab, piece(job, grid, b), lanes, next);
   }
 
-  static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes, Ahead next) {
+  static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
+                        std::int64_t next) {
     const Axis& unit = rows ? job.geometry.reduced[2] : job.geometry.kept[1];
     if (Then::splits_params && unit.param_stride != 0) {
       map_blocks<Then::splits_params>(job, slab, chunk, lanes, next);
@@ -381,7 +383,7 @@ struct Loops {
       for (std::int64_t u = end - 1; u >= begin; --u) {
         const Unit unit = unit_at(job, job.map_grid, u);
         const Slab slab = slab_at(job, unit.k0, unit.index);
-        map_chunk(job, slab, unit.chunk, kept_lanes(job, slab), Ahead{});
+        map_chunk(job, slab, unit.chunk, kept_lanes(job, slab), 0);
       }
       if (job.streams) fence();
     }
@@ -406,16 +408,12 @@ struct Loops {
       finish_slab(job, slab, totals, lanes);
       if constexpr (has_map) {
         if (!maps(job)) continue;
-        Ahead next;
-        if (job.slabs_stay_cached && s + 1 < end) {
+        std::int64_t next = 0;
+        if (job.fetches_slabs && s + 1 < end) {
           const auto [next_k0, next_index] = divide(s + 1, along);
           const Slab after = slab_at(job, next_k0, next_index);
-          const auto distance = [&](int operand) {
-            return operand_at<S>(job, {after.k0, after.lane, 0, 0}, operand) -
-                   operand_at<S>(job, {slab.k0, slab.lane, 0, 0}, operand);
-          };
-          next.x = distance(operand_x);
-          if (job.fetches_results) next.y = distance(operand_out);
+          next = operand_at<S>(job, {after.k0, after.lane, 0, 0}, operand_x) -
+                 operand_at<S>(job, {slab.k0, slab.lane, 0, 0}, operand_x);
         }
         for (std::int64_t chunk = job.map_grid.chunks - 1; chunk >= 0; --chunk) {
           map_chunk(job, slab, chunk, lanes, next);

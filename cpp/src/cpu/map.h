@@ -64,11 +64,6 @@ NORMKIT_INLINE bool may_stream(const Run& run, std::int64_t length) {
   return head < Run::width && length * Run::item >= (ends ? least_streamed : least_streamed_but_for_ends);
 }
 
-// How many elements ahead lies what will be folded after this, and where that goes; 0 where it is not to be asked for.
-struct Ahead {
-  std::int64_t x = 0, y = 0;
-};
-
 template <class Run>
 struct OneRun {
   static constexpr int width = Run::width;
@@ -82,13 +77,7 @@ struct OneRun {
   NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
     run.template put_first<streams>(i, n, run.first(i, n));
   }
-  template <bool streams>
-  NORMKIT_INLINE void prefetch(std::int64_t i, Ahead next) const {
-    detail::prefetch(run.x, i, next.x);
-    if constexpr (!streams && requires { run.y; }) {
-      if (next.y != 0) prefetch_to_write(run.y, i, next.y);
-    }
-  }
+  NORMKIT_INLINE void prefetch(std::int64_t i, std::int64_t next) const { detail::prefetch(run.x, i, next); }
   NORMKIT_INLINE bool may_stream(std::int64_t length) const { return detail::may_stream(run, length); }
   NORMKIT_INLINE const Run& leader() const { return run; }
 };
@@ -118,12 +107,11 @@ struct FourRuns {
     OneRun<Run>{c}.template put_first<streams>(i, n);
     OneRun<Run>{d}.template put_first<streams>(i, n);
   }
-  template <bool>
-  NORMKIT_INLINE void prefetch(std::int64_t i, Ahead next) const {
-    detail::prefetch(a.x, i, next.x);
-    detail::prefetch(b.x, i, next.x);
-    detail::prefetch(c.x, i, next.x);
-    detail::prefetch(d.x, i, next.x);
+  NORMKIT_INLINE void prefetch(std::int64_t i, std::int64_t next) const {
+    detail::prefetch(a.x, i, next);
+    detail::prefetch(b.x, i, next);
+    detail::prefetch(c.x, i, next);
+    detail::prefetch(d.x, i, next);
   }
   NORMKIT_INLINE bool may_stream(std::int64_t length) const {
     const std::int64_t head = a.head();
@@ -146,20 +134,20 @@ NORMKIT_INLINE std::int64_t put_head(const Runs& runs, std::int64_t length) {
   return head;
 }
 
-// `next` is asked for meanwhile, since a map alone leaves the way from memory idle.
+// What lies `next` elements ahead and will be folded after this is asked for meanwhile, unless `next` is 0.
 template <bool streams, class Runs>
-NORMKIT_INLINE void map_elements(const Runs& runs, std::int64_t length, Ahead next) {
+NORMKIT_INLINE void map_elements(const Runs& runs, std::int64_t length, std::int64_t next) {
   constexpr int width = Runs::width;
   std::int64_t i = put_head<streams>(runs, length);
   for (; i + width <= length; i += width) {
-    if (next.x != 0) runs.template prefetch<streams>(i, next);
+    if (next != 0) runs.prefetch(i, next);
     runs.template put<streams>(i);
   }
   if (i < length) runs.template put_first<streams>(i, static_cast<int>(length - i));
 }
 
 template <class Map, class Runs>
-NORMKIT_INLINE void map_run(const Job& job, const Runs& runs, std::int64_t length, Ahead next) {
+NORMKIT_INLINE void map_run(const Job& job, const Runs& runs, std::int64_t length, std::int64_t next) {
   if constexpr (!Map::is_read_again) {
     if (job.streams && runs.may_stream(length)) return map_elements<true>(runs, length, next);
   }

@@ -165,19 +165,18 @@ NORMKIT_INLINE void fence() {
 
 // --- ahead ----------------------------------------------------------------------------------------------------------
 
-// Asks the second-level cache for what will be folded `next` elements after x + i, which may lie beyond the array:
-// hence no pointer to it.
+// Asks the second-level cache for what lies `next` elements after x + i, perhaps beyond the array: hence no pointer.
 template <class S>
 NORMKIT_INLINE void prefetch(const S* x, std::int64_t i, std::int64_t next) {
   const auto address = reinterpret_cast<std::uintptr_t>(x) + static_cast<std::uintptr_t>(i + next) * sizeof(S);
   __builtin_prefetch(reinterpret_cast<const void*>(address), 0, 2);  // NOLINT(performance-no-int-to-ptr)
 }
 
-// Asks for what will be written there. A store waits for its line, and all that come after it do.
+// The same of n elements.
 template <class S>
-NORMKIT_INLINE void prefetch_to_write(const S* y, std::int64_t i, std::int64_t next) {
-  const auto address = reinterpret_cast<std::uintptr_t>(y) + static_cast<std::uintptr_t>(i + next) * sizeof(S);
-  __builtin_prefetch(reinterpret_cast<const void*>(address), 1, 3);  // NOLINT(performance-no-int-to-ptr)
+NORMKIT_INLINE void prefetch(const S* x, std::int64_t i, std::int64_t n, std::int64_t next) {
+  constexpr auto line = static_cast<std::int64_t>(64 / sizeof(S));
+  for (const std::int64_t end = i + n; i < end; i += line) prefetch(x, i, next);
 }
 
 // --- the first n < width elements: the rest is not touched ----------------------------------------------------------

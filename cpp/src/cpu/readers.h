@@ -6,7 +6,8 @@
 //   add(j, i, fold)          the vector from element i on, given to vector j of the fold's lanes,
 //   add_first(j, i, n, fold) the same of n elements only,
 //   is_valid(i), value(i)    a single element,
-//   ask(i, n, positions)     perhaps: has n elements from i on fetched, of the run so many positions further on.
+//   ask(i, n)                perhaps: has what is read some time after the n elements from i on fetched,
+//   ask(i, n, positions)     or these n of the run so many positions further on.
 #pragma once
 
 #include "cpu/walk.h"
@@ -22,10 +23,13 @@ struct ValuesReader {
 
   const S* base;
   const S* x;
-  std::int64_t step;
+  std::int64_t step, ahead;
 
   NORMKIT_INLINE ValuesReader(const Job& job, const Start& start)
-      : base(operand_at<const S>(job, start, operand_x)), x(base), step(job.outer[2].data_stride[operand_x]) {}
+      : base(operand_at<const S>(job, start, operand_x)),
+        x(base),
+        step(job.outer[2].data_stride[operand_x]),
+        ahead(job.ahead) {}
   NORMKIT_INLINE void seek(const Job& job, const OuterIndex& index) { x = base + data_offset(job, index, operand_x); }
   NORMKIT_INLINE void advance(std::int64_t n = 1) { x += n * step; }
   NORMKIT_INLINE void next_lane(const Job& job) { x += job.geometry.kept[1].data_stride[operand_x]; }
@@ -37,6 +41,7 @@ struct ValuesReader {
   NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
     fold.add(j, load_first<C>(x + i, n, fold.fill(j)));
   }
+  NORMKIT_INLINE void ask(std::int64_t i, std::int64_t n) const { prefetch(x, i, n, ahead); }
   static constexpr bool is_valid(std::int64_t) { return true; }
   NORMKIT_INLINE C value(std::int64_t i) const { return static_cast<C>(load_value(x + i)); }
 };
@@ -69,8 +74,7 @@ struct PresentReader : ValuesReader<C, S> {
   }
   NORMKIT_INLINE bool is_valid(std::int64_t i) const { return !__builtin_isnan(Values::value(i)); }
   NORMKIT_INLINE void ask(std::int64_t i, std::int64_t n, std::int64_t positions) const {
-    constexpr std::int64_t line = 64 / sizeof(S);
-    for (std::int64_t end = i + n; i < end; i += line) prefetch(this->x, i, positions * this->step);
+    prefetch(this->x, i, n, positions * this->step);
   }
 };
 

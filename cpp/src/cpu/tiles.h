@@ -14,7 +14,7 @@ class Tiles {
  public:
   Tiles(const Job& of, int terms) : job_(of), tile_(of), terms_(terms), stride_(of.tile_lanes) {
     const Geometry& g = of.geometry;
-    tile_.streams = tile_.adds = tile_.slabs_stay_cached = false;
+    tile_.streams = tile_.adds = tile_.fetches_slabs = false;
     tile_.geometry.schedule = Schedule::columns;
     for (Axis& axis : tile_.geometry.kept) axis = {1, {}, 0, 0};
     for (Axis& axis : tile_.geometry.reduced) axis = {1, {}, 0, 0};
@@ -90,7 +90,7 @@ class Tiles {
     const Piece all{0, job_.outer[0].extent * job_.outer[1].extent * job_.outer[2].extent, 0,
                     job_.geometry.reduced[2].extent};
     lanes.each([&](int, std::int64_t k0, std::int64_t k1) {
-      map_piece<AddMap<C, S>, true>(job_, {k0, k1, 1}, all, LanesView<C>{}, Ahead{});
+      map_piece<AddMap<C, S>, true>(job_, {k0, k1, 1}, all, LanesView<C>{}, 0);
     });
   }
 
