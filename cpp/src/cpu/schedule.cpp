@@ -32,8 +32,9 @@ constexpr std::int64_t map_pieces_per_thread = 8;
 // two threads; of planes, which lie apart, the next ones where these are so long: of 14x14 half as much time again.
 constexpr std::int64_t bytes_ahead = 16 << 10;
 constexpr std::int64_t long_plane_bytes = 2 << 10;
-// Way beyond the caches, the next slab is fetched while one is mapped instead: BatchNorm of 32x256x56x56 5.6 -> 5.0 ms.
-// Not so what the last one may still hold: LayerNorm of 8192x768 would be back at 1130 us.
+// Beyond the last-level cache, taken as so many times what may be had of it at most, the next slab is fetched while one
+// is mapped instead: BatchNorm of 32x256x56x56 5.6 -> 5.0 ms. Not so what that cache may still hold: LayerNorm of
+// 8192x768 would be back at 1130 us.
 constexpr std::int64_t times_cache = 4;
 
 // What the caches may be taken to hold for a thread: seven eighths of the last one, between these bounds. Virtual
@@ -67,6 +68,12 @@ std::int64_t cache_bytes() {
   if (wanted >= 0) return wanted;
   const std::int64_t threads = available_threads();
   return std::clamp(held, least_cache_bytes_per_thread * threads, most_cache_bytes_per_thread * threads);
+}
+
+bool is_beyond_caches(std::int64_t bytes) {
+  static const std::int64_t held = last_level_cache_bytes();
+  const std::int64_t most = times_cache * cache_bytes();
+  return bytes > cache_bytes() && bytes > (held > 0 ? std::min(held, most) : most);
 }
 
 // Results go past the caches when they and what they are made of would not stay there. Not so in place, where the
@@ -276,7 +283,7 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   job.map_grid = map_grid_of(job);
   const std::int64_t bytes = 2 * g.size() * item_size(request.dtype);
   job.streams = streams(job, bytes);
-  job.fetches_slabs = bytes > times_cache * cache_bytes() && bytes / job.slabs <= cached_bytes;
+  job.fetches_slabs = is_beyond_caches(bytes) && bytes / job.slabs <= cached_bytes;
   job.ahead = job.fetches_slabs ? 0 : elements_ahead(g, request.dtype);
   job.mean = request.mean;
   job.rstd = request.rstd;
