@@ -39,6 +39,13 @@ constexpr bool is_float16 = false;
 template <>
 constexpr bool is_float16<Float16> = true;
 
+// For readers of data that is larger than the caches, whose loads the processor does not foresee early enough: `where`
+// is how many positions further on, if the reader is to be told.
+template <class Reader, class... Where>
+NORMKIT_INLINE void ask_ahead(const Reader& reader, std::int64_t i, std::int64_t n, Where... where) {
+  if constexpr (requires { reader.ask(i, n, where...); }) reader.ask(i, n, where...);
+}
+
 template <class C, class S, template <class, class> class ReaderOf>
 struct RowBlock {
   static constexpr int width = static_cast<int>(most_rows);
@@ -178,15 +185,13 @@ struct RowBlock {
     std::int64_t i = 0;
     for (; i + flush_every * lanes <= length; i += flush_every * lanes) {
       for (int k = 0; k < flush_every; ++k) {
-        if constexpr (requires { reader.ask(i, lanes); }) reader.ask(i + k * lanes, lanes);
+        ask_ahead(reader, i + k * lanes, lanes);
         NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) reader.add(j, i + k * lanes + j * vector, fold);
       }
       fold.flush();
     }
     for (; i + lanes <= length; i += lanes) {
-      if constexpr (requires { reader.ask(i, lanes); }) {
-        if (length >= 2 * lanes) reader.ask(i, lanes);
-      }
+      if (length >= 2 * lanes) ask_ahead(reader, i, lanes);  // of shorter runs asking costs more than it gains
       NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) reader.add(j, i + j * vector, fold);
     }
     add_first<vectors>(reader, i, static_cast<int>(length - i), fold);
@@ -240,13 +245,6 @@ void first_of_lanes(const Job& job, Reader reader, const Piece& piece, int lanes
       --missing;
     }
   }
-}
-
-// For readers of data that is larger than the caches: their loads are not in the order of memory, which the processor
-// would otherwise foresee.
-template <class Reader>
-NORMKIT_INLINE void ask_ahead(const Reader& reader, std::int64_t i, std::int64_t n, std::int64_t positions) {
-  if constexpr (requires { reader.ask(i, n, positions); }) reader.ask(i, n, positions);
 }
 
 template <class C, class S, template <class, class> class ReaderOf>

@@ -41,6 +41,7 @@ struct ValuesReader {
   NORMKIT_INLINE void add_first(int j, std::int64_t i, int n, Fold& fold) const {
     fold.add(j, load_first<C>(x + i, n, fold.fill(j)));
   }
+  // Even where `ahead` is 0, and this gains nothing: InstanceNorm of 7x7 planes 790 us, with a branch 860.
   NORMKIT_INLINE void ask(std::int64_t i, std::int64_t n) const { prefetch(x, i, n, ahead); }
   static constexpr bool is_valid(std::int64_t) { return true; }
   NORMKIT_INLINE C value(std::int64_t i) const { return static_cast<C>(load_value(x + i)); }
