@@ -96,14 +96,13 @@ NORMKIT_INLINE void store(Float16* p, Vec<float> v) {
 }
 
 NORMKIT_INLINE void store(BFloat16* p, Vec<float> v) {
-  // Rounds to nearest even on the bits; NaN keeps its upper half, made quiet.
+  // Rounds to nearest even on the bits. NaN keeps its upper half: the result of arithmetic, it is a quiet one.
 #if defined(__AVX512F__)
   const __m512i bits = _mm512_castps_si512(v.raw);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
   const __mmask16 is_number = _mm512_cmp_ps_mask(v.raw, v.raw, _CMP_ORD_Q);
-  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
-  const __m512i rounded = _mm512_mask_add_epi32(quiet, is_number, bits, half);
+  const __mmask16 is_odd = _mm512_mask_test_epi32_mask(is_number, bits, _mm512_set1_epi32(0x10000));
+  __m512i rounded = _mm512_mask_add_epi32(bits, is_number, bits, _mm512_set1_epi32(0x7fff));
+  rounded = _mm512_mask_add_epi32(rounded, is_odd, rounded, _mm512_set1_epi32(1));
   typedef short Words __attribute__((vector_size(64)));
   const Words upper_halves = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
   const __m512i upper = _mm512_permutexvar_epi16(reinterpret_cast<__m512i>(upper_halves), rounded);
@@ -113,7 +112,7 @@ NORMKIT_INLINE void store(BFloat16* p, Vec<float> v) {
   const auto bits = reinterpret_cast<Bits>(v.raw);
   const Bits upper = bits >> 16;
   const Bits rounded = (bits + 0x7fff + (upper & 1)) >> 16;
-  const Bits result = v.raw != v.raw ? upper | 0x40 : rounded;
+  const Bits result = v.raw != v.raw ? upper : rounded;
 #if defined(__AVX2__)
   const __m256i wide = reinterpret_cast<__m256i>(result);
   const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
