@@ -293,6 +293,16 @@ def test_alignment(name, dtype):
             equal(out, expected, f"{name} {shape} at byte {byte}")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", normkit.build_info()["isas"])
+def test_alignment_past_the_caches(isa):
+    """Where a result begins to be streamed depends on where it lies."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"{__file__}::test_alignment"]
+    environment = {**os.environ, "NORMKIT_ISA": isa, "NORMKIT_CACHE_BYTES": "0", "OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+
+
 @each_dtype
 @pytest.mark.parametrize("name", NORMALIZERS)
 def test_memory_order_of_out(name, dtype):

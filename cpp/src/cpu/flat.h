@@ -69,7 +69,8 @@ class Flat {
   }
 
  private:
-  // A vector may begin in one period and end in the next: the values are repeated for it once more.
+  // Streaming begins with a whole line, and a vector may begin in one period and end in the next: the values are
+  // repeated for them once more.
   template <bool streams, class Map>
   NORMKIT_INLINE void walk(Map& map, std::int64_t length, std::int64_t next) const {
     constexpr int width = Vec<C>::width;
@@ -112,13 +113,13 @@ class Flat {
 
   C* repeated(const C* values, int count) {
     C* to = values_[used_++];
-    for (std::int64_t at = 0; at < period_ + most_width; at += count) {
-      for (std::int64_t l = 0; l < count && at + l < period_ + most_width; ++l) to[at + l] = load_value(values + l);
+    for (std::int64_t at = 0; at < period_ + beyond; at += count) {
+      for (std::int64_t l = 0; l < count && at + l < period_ + beyond; ++l) to[at + l] = load_value(values + l);
     }
     return to;
   }
 
-  static constexpr int most_width = vector_bytes / 4;
+  static constexpr int beyond = line_bytes / static_cast<int>(sizeof(S));
 
  public:
   Job job;
@@ -127,7 +128,7 @@ class Flat {
  private:
   std::int64_t period_;
   int used_ = 0;
-  C values_[lane_count + 2][longest_period + most_width];
+  C values_[lane_count + 2][longest_period + beyond];
 };
 
 }  // namespace

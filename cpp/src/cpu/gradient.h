@@ -181,9 +181,10 @@ struct GradientMap {
     NORMKIT_INLINE Result first(std::int64_t i, int n) const {
       return result(Base::template first<false>(i, n), First<C>{i, n});
     }
+    template <std::int64_t bytes>
     NORMKIT_INLINE std::int64_t head() const {
-      const std::int64_t head = elements_to_alignment<C>(dx != nullptr ? dx : dresidual);
-      const bool agrees = dx == nullptr || dresidual == nullptr || head == elements_to_alignment<C>(dresidual);
+      const std::int64_t head = elements_to_alignment<bytes>(dx != nullptr ? dx : dresidual);
+      const bool agrees = dx == nullptr || dresidual == nullptr || head == elements_to_alignment<bytes>(dresidual);
       return agrees ? head : std::int64_t{1} << 62;
     }
     template <bool streams>

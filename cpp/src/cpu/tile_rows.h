@@ -90,7 +90,7 @@ class TileRows {
 template <class C, class S>
 void stream_copy(const S* from, S* to, std::int64_t count) {
   constexpr int width = Vec<C>::width;
-  std::int64_t i = smaller(elements_to_alignment<C>(to), count);
+  std::int64_t i = smaller(elements_to_alignment<width* static_cast<std::int64_t>(sizeof(S))>(to), count);
   std::memcpy(to, from, static_cast<std::size_t>(i) * sizeof(S));
   for (; i + width <= count; i += width) stream(to + i, load_as<C>(from + i));
   std::memcpy(to + i, from + i, static_cast<std::size_t>(count - i) * sizeof(S));
