@@ -127,9 +127,10 @@ struct GradientRule {
   }
 };
 
-template <class C, class S, bool fused, bool rows>
+// `usual`: gradient_run.h.
+template <class C, class S, bool fused, bool rows, bool usual>
 struct GradientMap {
-  static constexpr bool side_by_side = false;
+  static constexpr bool side_by_side = usual && !rows;
   static constexpr bool is_read_again = false;
   GradientCursor<C, S, fused, Column::statistics, rows> cursor;
   S *dx, *dresidual;
@@ -158,8 +159,8 @@ struct GradientMap {
 
   // Of a slab's statistics: in rows read once a run, which dx, for all that the compiler knows, would overwrite.
   using Known = Values<C, !rows>;
-  struct Run : GradientRun<C, S, fused, Column::statistics, rows, Known> {
-    using Base = GradientRun<C, S, fused, Column::statistics, rows, Known>;
+  struct Run : GradientRun<C, S, fused, Column::statistics, rows, Known, usual> {
+    using Base = GradientRun<C, S, fused, Column::statistics, rows, Known, usual>;
     static constexpr std::int64_t item = sizeof(S);
     struct Result {
       Vec<C> dx, dresidual;
@@ -189,12 +190,12 @@ struct GradientMap {
     }
     template <bool streams>
     NORMKIT_INLINE void put(std::int64_t i, const Result& r) const {
-      if (dx != nullptr) detail::put<streams>(dx + i, r.dx);
+      if (!fused || dx != nullptr) detail::put<streams>(dx + i, r.dx);
       if (fused && dresidual != nullptr) detail::put<streams>(dresidual + i, r.dresidual);
     }
     template <bool streams>
     NORMKIT_INLINE void put_first(std::int64_t i, int n, const Result& r) const {
-      if (dx != nullptr) detail::put_first<streams>(dx + i, n, r.dx);
+      if (!fused || dx != nullptr) detail::put_first<streams>(dx + i, n, r.dx);
       if (fused && dresidual != nullptr) detail::put_first<streams>(dresidual + i, n, r.dresidual);
     }
   };

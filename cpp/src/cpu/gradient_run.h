@@ -70,8 +70,9 @@ struct GradientOperands {
 };
 
 // What backward reads of a run. `fused`: with an activation or a mask. `rows`: all lanes of a run belong to one result.
-// `Known`: how statistics are held, by pointer or, where it matters that nothing written can be one, as values.
-template <class C, class S, bool fused, Column column, bool rows, class Known = const C*>
+// `Known`: how statistics are held, by pointer or, where it matters that nothing written can be one, as values. `usual`:
+// what the job says of dx is so: it depends on x, and g is weighed in rows, along which weights vary, but not in columns.
+template <class C, class S, bool fused, Column column, bool rows, class Known = const C*, bool usual = false>
 struct GradientRun : GradientOperands<C, S> {
   static constexpr int width = Vec<C>::width;
   using GradientOperands<C, S>::x, GradientOperands<C, S>::dy, GradientOperands<C, S>::y, GradientOperands<C, S>::mask;
@@ -88,7 +89,7 @@ struct GradientRun : GradientOperands<C, S> {
   template <bool folds, class Place>
   NORMKIT_INLINE Gradient<C> gradient(Place at) const {
     Gradient<C> r{};
-    if (folds || reads_x) {
+    if (folds || usual || reads_x) {
       r.centred = centre(at(x), at(mean_high, statistics_vary()), at(mean_low, statistics_vary()));
       r.unit = r.centred * at(rstd, statistics_vary());
     }
@@ -108,7 +109,7 @@ struct GradientRun : GradientOperands<C, S> {
       r.count = select(valid, broadcast(C{1}), Vec<C>{});
     }
     r.weighed = r.g;
-    if (column == Column::statistics && weighs) r.weighed = r.g * at(weight, params_vary());
+    if (column == Column::statistics && (usual ? rows : weighs)) r.weighed = r.g * at(weight, usual || params_vary());
     return r;
   }
   template <bool folds>

@@ -61,37 +61,39 @@ struct BlockOf<S, C, Reader, Kind::narrow> {
   using Type = NarrowBlock<C, S, Reader>;
 };
 
-// What becomes of x once a rule has been applied. `Map<C, S, lanes_vary, params_vary>` for runs along which the lanes'
-// values and the weights vary or not.
+// What becomes of x once a rule has been applied. `Map<C, S, lanes_vary, split>` for runs along which the lanes' values
+// vary or not. `split`, where that is needed, tells two kinds of jobs apart so that it is not asked at each element: whether
+// weights vary along runs.
 struct NoMap {
   static constexpr bool lanes_given = false;
   static constexpr bool adds = false;
 };
-struct Normalize {
+struct SplitByParams {
+  static constexpr bool splits = true;
+  static bool split(const Job&, bool, bool params_vary) { return params_vary; }
+};
+struct Normalize : SplitByParams {
   static constexpr bool lanes_given = false;  // made by the rule from nothing
   static constexpr bool adds = true;          // may be asked to make x first (Job::adds)
-  static constexpr bool splits_params = true;
   template <class C, class S, bool lanes_vary, bool params_vary>
   using Map = NormalizeMap<C, S, lanes_vary, params_vary, true>;
 };
-struct NormalizeUncentred {
+struct NormalizeUncentred : SplitByParams {
   static constexpr bool lanes_given = false;
   static constexpr bool adds = true;
-  static constexpr bool splits_params = true;
   template <class C, class S, bool lanes_vary, bool params_vary>
   using Map = NormalizeMap<C, S, lanes_vary, params_vary, false>;
 };
-struct NormalizeFused {
+struct NormalizeFused : SplitByParams {
   static constexpr bool lanes_given = false;
   static constexpr bool adds = false;
-  static constexpr bool splits_params = true;
   template <class C, class S, bool lanes_vary, bool params_vary>
   using Map = FusedMap<C, S, lanes_vary, params_vary, true>;
 };
 struct Rescale {
   static constexpr bool lanes_given = false;
   static constexpr bool adds = false;
-  static constexpr bool splits_params = false;
+  static constexpr bool splits = false;
   template <class C, class S, bool lanes_vary, bool>
   using Map = RescaleMap<C, S, lanes_vary>;
 };
@@ -353,10 +355,10 @@ struct Loops {
 
   // --- map ----------------------------------------------------------------------------------------------------------
 
-  template <bool params_vary>
+  template <bool split>
   static void map_blocks(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
                          std::int64_t next) {
-    using Map = typename Then::template Map<C, S, !rows, params_vary>;
+    using Map = typename Then::template Map<C, S, !rows, split>;
     const Grid& grid = job.map_grid;
     const auto [begin, end] = blocks_of(grid, chunk);
     if constexpr (!rows) {
@@ -371,11 +373,10 @@ struct Loops {
   static void map_chunk(const Job& job, const Slab& slab, std::int64_t chunk, const LanesView<C>& lanes,
                         std::int64_t next) {
     const Axis& unit = rows ? job.geometry.reduced[2] : job.geometry.kept[1];
-    if (Then::splits_params && unit.param_stride != 0) {
-      map_blocks<Then::splits_params>(job, slab, chunk, lanes, next);
-    } else {
-      map_blocks<false>(job, slab, chunk, lanes, next);
+    if constexpr (Then::splits) {
+      if (Then::split(job, rows, unit.param_stride != 0)) return map_blocks<true>(job, slab, chunk, lanes, next);
     }
+    map_blocks<false>(job, slab, chunk, lanes, next);
   }
 
   static void map(const Job& job, std::int64_t begin, std::int64_t end) noexcept {

@@ -14,9 +14,12 @@ template <bool fused>
 struct Differentiate {
   static constexpr bool lanes_given = true;
   static constexpr bool adds = false;
-  static constexpr bool splits_params = false;
-  template <class C, class S, bool lanes_vary, bool>
-  using Map = GradientMap<C, S, fused, !lanes_vary>;
+  static constexpr bool splits = !fused;
+  static bool split(const Job& job, bool rows, bool params_vary) {
+    return !job.given && (rows ? job.weighs && params_vary : !job.weighs);
+  }
+  template <class C, class S, bool lanes_vary, bool usual>
+  using Map = GradientMap<C, S, fused, !lanes_vary, usual>;
 };
 
 template <class S, class C>

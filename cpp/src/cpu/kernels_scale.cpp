@@ -14,7 +14,7 @@ namespace {
 struct ScaleBy {
   [[maybe_unused]] static constexpr bool lanes_given = true;
   [[maybe_unused]] static constexpr bool adds = false;
-  static constexpr bool splits_params = false;
+  static constexpr bool splits = false;
   template <class C, class S, bool lanes_vary, bool>
   using Map = ScaleMap<C, S, lanes_vary>;
 };
