@@ -168,10 +168,11 @@ Grid grid(const Geometry& g, std::int64_t side_by_side) noexcept {
     grid.runs_per_block = row_block / run;
     grid.blocks = ceil_div(outer, grid.runs_per_block);
   }
-  // Chunks of at least 64 Ki values keep threads busy; at most 256 of them keep their moments negligible beside the
-  // data.
-  const std::int64_t least = g.schedule == Schedule::columns ? 16 : 32;
-  grid.blocks_per_chunk = std::max(least, ceil_div(grid.blocks, 256));
+  // Chunks of about 64 Ki values keep threads busy; at most 256 of them keep their moments negligible beside the data.
+  // They are of one size, lest a thread wait for another's: of 49 blocks 13, 13, 13 and 10, not 16, 16, 16 and 1.
+  const std::int64_t most = g.schedule == Schedule::columns ? 16 : 32;
+  const std::int64_t chunks = ceil_div(grid.blocks, std::max(most, ceil_div(grid.blocks, 256)));
+  grid.blocks_per_chunk = ceil_div(grid.blocks, chunks);
   grid.chunks = ceil_div(grid.blocks, grid.blocks_per_chunk);
   return grid;
 }

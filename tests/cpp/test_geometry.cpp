@@ -352,6 +352,16 @@ TEST_CASE("grid: cuts all of the reduction once, whatever is kept") {
   }
 }
 
+TEST_CASE("grid: chunks of one size, for threads to finish together") {
+  Geometry g;
+  g.schedule = Schedule::columns;
+  g.reduced[2].extent = g.count = 56 * 56;
+  const Grid image = grid(g);
+  CHECK(image.blocks == 49);
+  CHECK(image.blocks_per_chunk == 13);
+  CHECK(image.chunks == 4);
+}
+
 TEST_CASE("grid: narrow columns have blocks of as many times the positions") {
   Geometry g;
   g.schedule = Schedule::columns;
