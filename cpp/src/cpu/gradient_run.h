@@ -70,8 +70,8 @@ struct GradientOperands {
 };
 
 // What backward reads of a run. `fused`: with an activation or a mask. `rows`: all lanes of a run belong to one result.
-// `Known`: how statistics are held, by pointer or, where it matters that nothing written can be one, as values. `usual`:
-// what the job says of dx is so: it depends on x, and g is weighed in rows, along which weights vary, but not in columns.
+// `Known`: how statistics are held, by pointer or, where it matters that nothing written can be one, as values.
+// `usual`: what the job says of dx is so: it depends on x, in rows g is weighed, and if it is, weights vary along runs.
 template <class C, class S, bool fused, Column column, bool rows, class Known = const C*, bool usual = false>
 struct GradientRun : GradientOperands<C, S> {
   static constexpr int width = Vec<C>::width;
@@ -109,7 +109,9 @@ struct GradientRun : GradientOperands<C, S> {
       r.count = select(valid, broadcast(C{1}), Vec<C>{});
     }
     r.weighed = r.g;
-    if (column == Column::statistics && (usual ? rows : weighs)) r.weighed = r.g * at(weight, usual || params_vary());
+    if (column == Column::statistics && ((usual && rows) || weighs)) {
+      r.weighed = r.g * at(weight, usual || params_vary());
+    }
     return r;
   }
   template <bool folds>

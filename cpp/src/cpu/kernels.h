@@ -62,8 +62,8 @@ struct BlockOf<S, C, Reader, Kind::narrow> {
 };
 
 // What becomes of x once a rule has been applied. `Map<C, S, lanes_vary, split>` for runs along which the lanes' values
-// vary or not. `split`, where that is needed, tells two kinds of jobs apart so that it is not asked at each element: whether
-// weights vary along runs.
+// vary or not. `split`, where that is needed, tells two kinds of jobs apart so that it is not asked at each element:
+// whether weights vary along runs.
 struct NoMap {
   static constexpr bool lanes_given = false;
   static constexpr bool adds = false;

@@ -16,7 +16,7 @@ struct Differentiate {
   static constexpr bool adds = false;
   static constexpr bool splits = !fused;
   static bool split(const Job& job, bool rows, bool params_vary) {
-    return !job.given && (rows ? job.weighs && params_vary : !job.weighs);
+    return !job.given && (job.weighs ? params_vary : !rows);
   }
   template <class C, class S, bool lanes_vary, bool usual>
   using Map = GradientMap<C, S, fused, !lanes_vary, usual>;
