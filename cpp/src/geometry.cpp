@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdlib>
 #include <utility>
@@ -169,9 +170,12 @@ Grid grid(const Geometry& g, std::int64_t side_by_side) noexcept {
     grid.blocks = ceil_div(outer, grid.runs_per_block);
   }
   // Chunks of about 64 Ki values keep threads busy; at most 256 of them keep their moments negligible beside the data.
-  // They are of one size, lest a thread wait for another's: of 49 blocks 13, 13, 13 and 10, not 16, 16, 16 and 1.
+  // They are of one size, and as many as usual numbers of threads divide, lest a thread wait for another's: 98 blocks
+  // are cut into 8 chunks of 13 or fewer, not 6 of 16 and one of 2.
   const std::int64_t most = g.schedule == Schedule::columns ? 16 : 32;
-  const std::int64_t chunks = ceil_div(grid.blocks, std::max(most, ceil_div(grid.blocks, 256)));
+  const std::int64_t needed = ceil_div(grid.blocks, std::max(most, ceil_div(grid.blocks, 256)));
+  const std::int64_t chunks = needed <= 8 ? static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(needed)))
+                                          : ceil_div(needed, 8) * 8;
   grid.blocks_per_chunk = ceil_div(grid.blocks, chunks);
   grid.chunks = ceil_div(grid.blocks, grid.blocks_per_chunk);
   return grid;

@@ -352,14 +352,17 @@ TEST_CASE("grid: cuts all of the reduction once, whatever is kept") {
   }
 }
 
-TEST_CASE("grid: chunks of one size, for threads to finish together") {
+TEST_CASE("grid: chunks of one size, as many as threads can share") {
   Geometry g;
   g.schedule = Schedule::columns;
-  g.reduced[2].extent = g.count = 56 * 56;
-  const Grid image = grid(g);
-  CHECK(image.blocks == 49);
-  CHECK(image.blocks_per_chunk == 13);
-  CHECK(image.chunks == 4);
+  for (const auto& [blocks, size, chunks] :
+       {std::array{16, 16, 1}, {17, 9, 2}, {49, 13, 4}, {98, 13, 8}, {129, 9, 15}}) {
+    g.reduced[2].extent = g.count = blocks * column_block;
+    const Grid one = grid(g);
+    CHECK(one.blocks == blocks);
+    CHECK(one.blocks_per_chunk == size);
+    CHECK(one.chunks == chunks);
+  }
 }
 
 TEST_CASE("grid: narrow columns have blocks of as many times the positions") {
