@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <limits>
+#include <memory>
 
 #include <normkit/norm.h>
 
@@ -25,6 +27,24 @@ struct RunningUpdate {
   double ddof = 0.0;
   bool propagates = false;  // what is not finite
   DType dtype = DType::float32;
+};
+
+/// What a fold on the host leaves of each statistic, by stat strides: mean, sum of squared deviations and, where values
+/// may not count, how many do.
+struct MomentTotals {
+  std::size_t statistics = 0;  // how many of them there are: in
+  std::unique_ptr<double[]> of;
+  std::size_t terms = 2;
+  double count = 0.0;  // of values, where all count
+
+  [[nodiscard]] Moments at(std::size_t statistic) const noexcept {
+    constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
+    const double* total = of.get() + terms * statistic;
+    const double n = terms == 3 ? total[2] : count;
+    return n > 0.0 ? Moments{n, total[0], total[1], unknown, unknown} : Moments{};
+  }
+  /// Takes them into the averages as one batch.
+  void update(RunningStats& running) const;
 };
 
 /// A checked and planned call. Not to be made with {}, which would clear what nobody reads. Pointers are to the
@@ -51,6 +71,7 @@ struct Request {
   void* mean = nullptr;                     // out, by stat strides, also of `apply`; null where not asked for
   void* rstd = nullptr;                     // likewise
   std::span<Moments> moments;               // out, by stat strides; empty where not asked for
+  MomentTotals* totals = nullptr;           // out, `forward` on the host: the same unpacked; null where not asked for
   bool statistics_given = false;            // `backward`: the statistics do not depend on x
   bool weight_is_constant = false;          // `backward`: over each statistic
   TensorView dweight, dbias;                // out, dense; null where not asked for

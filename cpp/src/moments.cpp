@@ -14,11 +14,13 @@
 namespace normkit {
 namespace {
 
-// Whether the averages could take the batch's statistic: in their own dtype.
+// Whether the averages could take the batch's statistic: in their own dtype. What is far from too much is known to be
+// without a division.
 bool is_finite(const Moments& m, double ddof, DType dtype) {
   const double largest =
       dtype == DType::float32 ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
-  return std::abs(m.mean) <= largest && m.variance(ddof) <= largest;
+  const bool is_moderate = m.m2 <= std::min(0.5 * largest * (m.count - ddof), std::numeric_limits<double>::max());
+  return std::abs(m.mean) <= largest && (is_moderate || m.variance(ddof) <= largest);
 }
 
 template <class T>
@@ -168,33 +170,40 @@ void RunningStats::reset() noexcept {
   counts_ = {0, 0};
 }
 
-void RunningStats::check_batch(std::span<const Moments> batch) const {
-  using detail::fail;
+void RunningStats::update(std::span<const Moments> batch) {
   if (static_cast<std::int64_t>(batch.size()) != num_features_) {
-    fail("RunningStats.update", "one Moments per feature is needed; got " + std::to_string(batch.size()) +
-                                    " for num_features=" + std::to_string(num_features_));
+    detail::fail("RunningStats.update", "one Moments per feature is needed; got " + std::to_string(batch.size()) +
+                                            " for num_features=" + std::to_string(num_features_));
   }
-  if (std::ranges::all_of(batch, [](const Moments& m) { return m.count == 0.0; })) return;
-  const double ddof = options_.unbiased ? 1.0 : 0.0;
-  for (std::size_t i = 0; i < batch.size(); ++i) {
-    if (batch[i].count > ddof) continue;
-    fail("RunningStats.update", "each feature needs more than " + detail::text(ddof) + " values; got " +
-                                    detail::text(batch[i].count) + " for feature " + std::to_string(i));
-  }
+  take([=](std::size_t feature) -> const Moments& { return batch[feature]; });
 }
 
-void RunningStats::update(std::span<const Moments> batch) {
+void detail::MomentTotals::update(RunningStats& running) const {
+  running.take([this](std::size_t feature) { return at(feature); });
+}
+
+template <class At>
+void RunningStats::take(const At& at) {
   using detail::fail;
-  check_batch(batch);
-  if (std::ranges::all_of(batch, [](const Moments& m) { return m.count == 0.0; })) return;
+  const auto features = static_cast<std::size_t>(num_features_);
+  const auto first_where = [&](auto condition) {
+    std::size_t feature = 0;
+    while (feature < features && !condition(at(feature))) ++feature;
+    return feature;
+  };
+  if (first_where([](const Moments& m) { return m.count != 0.0; }) == features) return;
   const double ddof = options_.unbiased ? 1.0 : 0.0;
+  const std::size_t few = first_where([=](const Moments& m) { return !(m.count > ddof); });
+  if (few < features) {
+    fail("RunningStats.update", "each feature needs more than " + detail::text(ddof) + " values; got " +
+                                    detail::text(at(few).count) + " for feature " + std::to_string(few));
+  }
   if (options_.on_nonfinite != NonFinite::propagate) {
-    const auto bad =
-        std::ranges::find_if_not(batch, [&](const Moments& m) { return is_finite(m, ddof, options_.dtype); });
-    if (bad != batch.end()) {
+    const std::size_t bad = first_where([&](const Moments& m) { return !is_finite(m, ddof, options_.dtype); });
+    if (bad < features) {
       if (options_.on_nonfinite == NonFinite::raise) {
         fail("RunningStats.update", "the batch's statistics must be finite; got NaN or infinity for feature " +
-                                        std::to_string(bad - batch.begin()) + "; the averages were left as they are");
+                                        std::to_string(bad) + "; the averages were left as they are");
       }
       Counts counts = read_counts();
       ++counts.skipped;
@@ -204,16 +213,17 @@ void RunningStats::update(std::span<const Moments> batch) {
   if (on_device_ != nullptr) {
     const int index = device_index_;
     move_to_host();
-    update(batch);
+    take(at);
     return move_from_host(Device::cuda, index);
   }
   ++counts_.tracked;
   const double weight = options_.momentum.value_or(1.0 / static_cast<double>(counts_.tracked));
   const auto blend_all = [&](auto* means) {
     auto* variances = means + num_features_;
-    for (const Moments& m : batch) {
-      blend(*means++, m.mean, weight);
-      blend(*variances++, m.variance(ddof), weight);
+    for (std::size_t feature = 0; feature < features; ++feature) {
+      const Moments& m = at(feature);
+      blend(means[feature], m.mean, weight);
+      blend(variances[feature], m.variance(ddof), weight);
     }
   };
   if (options_.dtype == DType::float64) {

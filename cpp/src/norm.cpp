@@ -187,7 +187,7 @@ void forward(const Normalizer& norm, const Forward& a) {
     if (runs_on_device) check_running(*a.running);
     a.running->move_to(a.x.device, a.x.device_index);
   }
-  if (((a.running != nullptr && !runs_on_device) || a.sync) && moments.empty()) {
+  if (a.sync && moments.empty()) {
     batch.resize(static_cast<std::size_t>(statistics));
     moments = batch;
   }
@@ -208,9 +208,15 @@ void forward(const Normalizer& norm, const Forward& a) {
     operands.written |= 1u << operand_x;
     request.adds = true;
   }
-  if (runs_on_device) request.running = running_update(*a.running);
+  MomentTotals totals;
+  totals.statistics = static_cast<std::size_t>(statistics);
+  if (runs_on_device) {
+    request.running = running_update(*a.running);
+  } else if (a.running != nullptr) {
+    request.totals = &totals;
+  }
   run_planned(norm, operands, backend, backend.forward, request);
-  if (a.running != nullptr && !runs_on_device) a.running->update(moments);
+  if (request.totals != nullptr) totals.update(*a.running);
 }
 
 void apply(const Normalizer& norm, const Apply& a) {

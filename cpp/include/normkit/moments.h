@@ -30,6 +30,10 @@ struct Moments {
 /// Many parts: from left to right in an order that the data give, for the same bits whichever was ready first.
 [[nodiscard]] Moments merge(const Moments& a, const Moments& b) noexcept;
 
+namespace detail {
+struct MomentTotals;
+}
+
 /// What happens to the moving averages when a batch has a NaN or infinite statistic.
 enum class NonFinite : std::uint8_t { skip, raise, propagate };
 
@@ -94,7 +98,10 @@ class RunningStats {
   void write_counts(const Counts& counts);
   void move_to_host();
   void move_from_host(Device device, int index);
-  void check_batch(std::span<const Moments> batch) const;
+  friend struct detail::MomentTotals;
+  // One batch, of which `at` knows the moments of each feature.
+  template <class At>
+  void take(const At& at);
 
   std::int64_t num_features_;
   Options options_;

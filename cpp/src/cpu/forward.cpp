@@ -23,9 +23,8 @@ Job affine_job(const Request& request, Params& params) {
 }
 
 // Runs the job on every index of the plan's loops and returns its totals, those of a statistic side by side.
-std::unique_ptr<double[]> run_for_totals(Job& job, const Request& request) {
-  const auto terms = static_cast<std::size_t>(terms_of(job));
-  auto totals = std::make_unique_for_overwrite<double[]>(terms * request.moments.size());
+std::unique_ptr<double[]> run_for_totals(Job& job, const Request& request, std::size_t statistics) {
+  auto totals = std::make_unique_for_overwrite<double[]>(static_cast<std::size_t>(terms_of(job)) * statistics);
   job.totals = totals.get();
   run_loops(job, request, [&](Job& once, std::int64_t) { run(once, request.dtype, item_size(request.dtype)); });
   return totals;
@@ -80,24 +79,23 @@ void take_scales(const Request& request, const Job& job, std::int64_t offset) {
 void cpu_forward(const Request& request) {
   Params params;
   Job job = affine_job(request, params);
-  if (request.moments.empty()) {
+  if (request.moments.empty() && request.totals == nullptr) {
     return run_loops(job, request,
                      [&](Job& once, std::int64_t) { run(once, request.dtype, item_size(request.dtype)); });
   }
-  const auto terms = static_cast<std::size_t>(terms_of(job));
-  const auto totals = run_for_totals(job, request);
-  for (std::size_t s = 0; s < request.moments.size(); ++s) {
-    constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
-    const double* total = totals.get() + terms * s;
-    const double count = terms == 3 ? total[2] : static_cast<double>(job.geometry.count);
-    request.moments[s] = count > 0.0 ? Moments{count, total[0], total[1], unknown, unknown} : Moments{};
-  }
+  MomentTotals own;
+  own.statistics = request.moments.size();
+  MomentTotals& totals = request.totals != nullptr ? *request.totals : own;
+  totals.terms = static_cast<std::size_t>(terms_of(job));
+  totals.count = static_cast<double>(job.geometry.count);
+  totals.of = run_for_totals(job, request, totals.statistics);
+  for (std::size_t s = 0; s < request.moments.size(); ++s) request.moments[s] = totals.at(s);
 }
 
 void cpu_moments(const Request& request) {
   Job job = make_job(request, request.plan.geometry, Task::moments);
   const auto terms = static_cast<std::size_t>(terms_of(job));
-  const auto totals = run_for_totals(job, request);
+  const auto totals = run_for_totals(job, request, request.moments.size());
   for (std::size_t s = 0; s < request.moments.size(); ++s) {
     const double* total = totals.get() + terms * s;
     const double count = total[terms - 1];
