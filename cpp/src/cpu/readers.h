@@ -63,7 +63,7 @@ struct PresentReader : ValuesReader<C, S> {
   using Values = ValuesReader<C, S>;
   static constexpr bool is_light = false;
 
-  using Values::Values;
+  using Values::Values, Values::ask;
   static NORMKIT_INLINE Masked<C> present(Vec<C> value) { return {value, value.raw == value.raw}; }
   template <class Fold>
   NORMKIT_INLINE void add(int j, std::int64_t i, Fold& fold) const {

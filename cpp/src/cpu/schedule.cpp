@@ -284,7 +284,7 @@ Job make_job(const Request& request, const Geometry& g, Task task) {
   job.map_grid = map_grid_of(job);
   const std::int64_t bytes = 2 * g.size() * item_size(request.dtype);
   job.streams = streams(job, bytes);
-  job.fetches_slabs = is_beyond_caches(bytes) && bytes / job.slabs <= cached_bytes;
+  job.fetches_slabs = maps(job) && is_beyond_caches(bytes) && bytes / job.slabs <= cached_bytes;
   job.ahead = job.fetches_slabs ? 0 : elements_ahead(g, request.dtype);
   job.mean = request.mean;
   job.rstd = request.rstd;
