@@ -35,7 +35,7 @@ def aligned(size: int, value: float) -> np.ndarray:
 
 
 def walks(size: int, threads: int) -> dict[str, Callable[[], object]]:
-    """Return the walks over `size` float32, each in the faster of its ways to write."""
+    """Return the walks over `size` float32, those that write in both ways to do so."""
     walk = compiled.load("walks").walk
     pointer, flag = ctypes.c_void_p, ctypes.c_bool
     walk.argtypes = (pointer, pointer, pointer, ctypes.c_size_t, ctypes.c_int, flag, flag, pointer)

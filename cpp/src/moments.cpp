@@ -14,13 +14,11 @@
 namespace normkit {
 namespace {
 
-// Whether the averages could take the batch's statistic: in their own dtype. What is far from too much is known to be
-// without a division.
+// Whether the averages could take the batch's statistic: in their own dtype.
 bool is_finite(const Moments& m, double ddof, DType dtype) {
   const double largest =
       dtype == DType::float32 ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
-  const bool is_moderate = m.m2 <= std::min(0.5 * largest * (m.count - ddof), std::numeric_limits<double>::max());
-  return std::abs(m.mean) <= largest && (is_moderate || m.variance(ddof) <= largest);
+  return std::abs(m.mean) <= largest && m.variance(ddof) <= largest;
 }
 
 template <class T>

@@ -136,17 +136,13 @@ constexpr std::int64_t least_aligned = 8;
 template <bool streams, class Runs>
 NORMKIT_INLINE std::int64_t put_head(const Runs& runs, std::int64_t length) {
   constexpr std::int64_t width = Runs::width;
-  if constexpr (streams) {
-    const std::int64_t head = runs.leader().template head<line_bytes>();
-    for (std::int64_t i = 0; i < head; i += width) {
-      runs.template put_first<true>(i, static_cast<int>(smaller(width, head - i)));
-    }
-    return head;
+  constexpr std::int64_t bytes = streams ? line_bytes : width * Runs::item;
+  if (!streams && length < least_aligned * width) return 0;
+  const std::int64_t head = runs.leader().template head<bytes>();
+  if (head >= bytes / Runs::item) return 0;
+  for (std::int64_t i = 0; i < head; i += width) {
+    runs.template put_first<streams>(i, static_cast<int>(smaller(width, head - i)));
   }
-  if (length < least_aligned * width) return 0;
-  const std::int64_t head = runs.leader().template head<width * Runs::item>();
-  if (head == 0 || head >= width) return 0;
-  runs.template put_first<false>(0, static_cast<int>(head));
   return head;
 }
 
