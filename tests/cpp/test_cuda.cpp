@@ -85,6 +85,19 @@ std::vector<Case> cases() {
   return all;
 }
 
+struct Rows {
+  DType dtype;
+  std::int64_t rows, length;
+};
+std::vector<Rows> slabs_of_clusters() {
+  return {{DType::bfloat16, 10, 8200}, {DType::bfloat16, 5, 9000},  {DType::float16, 6, 12345},
+          {DType::bfloat16, 6, 16384}, {DType::bfloat16, 6, 20000}, {DType::bfloat16, 5, 33000},
+          {DType::bfloat16, 6, 65536}, {DType::float32, 9, 4100},   {DType::float32, 6, 6173},
+          {DType::float32, 6, 10000},  {DType::float32, 5, 16500},  {DType::float32, 6, 32768},
+          {DType::float64, 9, 2050},   {DType::float64, 6, 5000},   {DType::float64, 6, 8250},
+          {DType::float64, 5, 10001}};
+}
+
 struct Results {
   Tensor y, mean, rstd, dx, dresidual, dweight, dbias;
   std::vector<Moments> moments;
@@ -244,6 +257,16 @@ TEST_CASE("long rows, with clusters and without") {
       check_close(gpu.dx, cpu.dx, 2e-5);
       check_close(gpu.rstd, cpu.rstd, 1e-6);
     }
+    // Several slabs of rows, the last of which is not full, in clusters of 2, 4 and 8 blocks; some lack units there.
+    for (const auto& [dtype, rows, length] : slabs_of_clusters()) {
+      if (is_quick() && rows * length > 60000) continue;
+      if (!clusters && rows * length > 80000) continue;
+      const Case of_two = {"layer_norm by slabs", layer_norm(2, {-1}), {rows, length}, {}, {length}};
+      const Case of_one = {"rms_norm by slabs", rms_norm(2, {-1}, 1e-6, 0.5), {rows, length}, {}, {length}};
+      const Case& c = rows % 2 == 0 ? of_two : of_one;
+      INFO(clusters);
+      compare(c, dtype, run(c, dtype, Device::cuda), run(c, dtype, Device::cpu));
+    }
   }
   detail::cuda::emulate_clusters(true);
 }
@@ -271,9 +294,9 @@ TEST_CASE("a row's bits depend on the row alone") {
 }
 
 TEST_CASE("dx of a row has bits that depend on the row alone, whatever else is asked for") {
-  for (const std::int64_t length : {5, 64, 768, 1001, 4099}) {
+  for (const std::int64_t length : {5, 64, 768, 1001, 4099, 7000, 9000, 20000}) {
     INFO(length);
-    const std::int64_t rows = 70;
+    const std::int64_t rows = length > 5000 ? 9 : 70;
     const Normalizer norm = layer_norm(2, {-1});
     Tensor x(DType::float32, {rows, length});
     Tensor dy(DType::float32, {rows, length});

@@ -97,22 +97,42 @@ TEST_CASE("rows are covered once, by blocks that a device has room for, whatever
 
 TEST_CASE("rows are covered once by slabs, which are as few as leaves little to be summed") {
   std::int64_t wrong = 0;
-  for (const std::int64_t n : {1, 7, 64, 100, 768, 1001, 2048, 4096}) {
-    for (const std::int64_t rows : {1, 3, 4, 5, 100, 1000, 4096, 32768, 1000003, 50000000}) {
-      const Geometry g = rows_of(rows, 1, n);
-      const RowCut cut = cuda::cut_slab_rows(g, DType::float32);
-      const cuda::SlabCut slabs = cuda::cut_slabs(g, cut);
-      const Launch launch = cuda::launch_slabs(cut, slabs, DType::float32);
-      const std::int64_t rows_of_slab = slabs.steps * (cut.block_threads / cut.group);
-      bool good = cut.kept_units > 0 && slabs.slabs * rows_of_slab >= rows;
-      good = good && (slabs.slabs - 1) * rows_of_slab < rows && slabs.steps >= 4 && slabs.steps <= 64;
-      good = good && (cut.group <= cuda::slab_threads || cut.kept_units == 4);
-      good = good && launch.threads == std::max(cut.group, cuda::slab_threads) && launch.blocks == slabs.slabs &&
-             launch.shared_bytes <= 48 << 10;
-      wrong += good ? 0 : 1;
+  std::int64_t of_clusters[4] = {};
+  const auto check = [&](DType dtype, std::int64_t n, std::int64_t rows, int cluster) {
+    const Geometry g = rows_of(rows, 1, n);
+    const RowCut cut = cuda::cut_slab_rows(g, dtype, cluster);
+    // dx is to have the bits that it has without dweight and dbias.
+    const RowCut alone = cuda::cut_rows(g, dtype, 2, cluster);
+    bool good = cut.group == alone.group && cut.kept_units == alone.kept_units && cut.units == alone.units &&
+                cut.cluster_bits == alone.cluster_bits && cut.by_block == alone.by_block;
+    good = good && (cut.kept_units > 0) == (cut.units <= std::int64_t{4 * cuda::block_threads} * cluster);
+    if (!good || cut.kept_units == 0) return good;
+    const cuda::SlabCut slabs = cuda::cut_slabs(g, cut);
+    const Launch launch = cuda::launch_slabs(cut, slabs, dtype);
+    const std::int64_t rows_of_slab = slabs.steps * std::max(1, cut.block_threads / cut.group);
+    good = slabs.slabs * rows_of_slab >= rows && (slabs.slabs - 1) * rows_of_slab < rows;
+    good = good && slabs.steps >= 4 && slabs.steps <= 64 && (slabs.steps == 64 || launch.blocks <= 512);
+    good = good && (cut.group <= cuda::slab_threads || cut.kept_units == 4);
+    good = good && launch.threads == std::clamp(cut.group, cuda::slab_threads, cuda::block_threads);
+    good = good && launch.cluster == std::max(1, cut.group / cuda::block_threads);
+    good = good && launch.blocks == slabs.slabs * launch.cluster;
+    // What is left there, and what threads and blocks meet in.
+    const int meet_bytes = cuda::launch_rows(g, cut).shared_bytes;
+    good = good && launch.shared_bytes >= meet_bytes && launch.shared_bytes <= 48 << 10;
+    ++of_clusters[cut.cluster_bits];
+    return good;
+  };
+  for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
+    for (const int cluster : {1, cuda::most_cluster}) {
+      for (const std::int64_t n : lengths()) {
+        for (const std::int64_t rows : {1, 3, 4, 5, 100, 1000, 4096, 32768, 1000003, 50000000}) {
+          wrong += check(dtype, n, rows, cluster) ? 0 : 1;
+        }
+      }
     }
   }
   CHECK(wrong == 0);
+  for (const std::int64_t lengths_of : of_clusters) CHECK(lengths_of > 0);
 }
 
 TEST_CASE("a row of several runs has the units of each") {

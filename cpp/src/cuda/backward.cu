@@ -33,7 +33,8 @@ std::vector<double> on_host(const TensorView& view) {
   return values;
 }
 
-// Rows of one run, that fit the registers of their threads, and a parameter for each place of a row.
+// Rows of one run, that fit the registers of their threads, of a block or of a cluster, and a parameter for each place
+// of a row.
 bool fits_slabs(const Request& request, const RowCut& cut) {
   const Geometry& g = request.plan.geometry;
   const auto& operands = request.operands;
@@ -68,6 +69,7 @@ struct ByStatistics {
     if (g.schedule != Schedule::rows) return false;
     Job job = make();
     job.rows = cut_slab_rows(g, request.dtype);
+    if (job.rows.cluster_bits > 0 && !has_clusters()) return false;
     if (!fits_slabs(request, job.rows)) return false;
     job.slabs = cut_slabs(g, job.rows);
     const std::int64_t columns = g.reduced[2].extent;

@@ -97,8 +97,8 @@ struct ColumnCut {
   std::int64_t chunks = 1;
 };
 
-/// How rows are cut where each leaves something to parameters: so many steps to a slab, each of a block's rows. A pure
-/// function of the number of rows and of their length.
+/// How rows are cut where each leaves something to parameters: so many steps to a slab, each of a block's rows, or of
+/// the row that a cluster shares. A pure function of the number of rows and of their length.
 struct SlabCut {
   std::int64_t steps = 1;
   std::int64_t slabs = 1;

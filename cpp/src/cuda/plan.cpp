@@ -99,18 +99,19 @@ ColumnCut cut_columns(const Geometry& g, DType dtype) {
   return cut;
 }
 
-RowCut cut_slab_rows(const Geometry& g, DType dtype) {
-  RowCut cut = cut_rows(g, dtype, 2, 1);
-  if (cut.kept_units > 0) cut.block_threads = std::max(slab_threads, cut.group);
+RowCut cut_slab_rows(const Geometry& g, DType dtype, int cluster) {
+  RowCut cut = cut_rows(g, dtype, 2, cluster);
+  if (cut.kept_units > 0) cut.block_threads = std::clamp(cut.group, slab_threads, block_threads);
   return with_bits(cut);
 }
 
 SlabCut cut_slabs(const Geometry& g, const RowCut& cut) {
-  // Enough slabs for any device. Fewer steps would have their sums be more than what a second walk would read, and more
-  // steps add no more than one part in a hundred to what sums and rows are together.
-  constexpr std::int64_t wanted = 512;
+  // Enough blocks for any device: a slab has as many as a row. Fewer steps would have their sums, of which each column
+  // of a slab has two however many blocks share it, be more than what a second walk would read, and more steps add no
+  // more than one part in a hundred to what sums and rows are together.
+  const std::int64_t wanted = 512 >> cut.cluster_bits;
   constexpr std::int64_t least_steps = 4;
-  const std::int64_t tiles = ceil_div(g.kept_count(), cut.block_threads / cut.group);
+  const std::int64_t tiles = ceil_div(g.kept_count(), std::max(1, cut.block_threads / cut.group));
   SlabCut slabs;
   slabs.steps = std::clamp(ceil_div(tiles, wanted), least_steps, std::int64_t{64});
   slabs.slabs = ceil_div(tiles, slabs.steps);
@@ -206,7 +207,8 @@ Launch launch_rows(const Geometry& g, const RowCut& cut) {
 
 Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype) {
   const int bytes = cut.block_threads * unit_of(dtype) * static_cast<int>(item_size(work_dtype(dtype)));
-  return {slabs.slabs, cut.block_threads, bytes};
+  const int cluster = 1 << cut.cluster_bits;
+  return {slabs.slabs * cluster, cut.block_threads, bytes, cluster};
 }
 
 Launch launch_finish_slabs(std::int64_t columns) {

@@ -16,8 +16,8 @@ inline constexpr int most_cluster = 8;  // blocks, on any device that has cluste
 /// share a row.
 RowCut cut_rows(const Geometry& geometry, DType dtype, int kept, int cluster = most_cluster);
 ColumnCut cut_columns(const Geometry& geometry, DType dtype);
-/// Rows for slabs: of x and dy, by blocks of few threads.
-RowCut cut_slab_rows(const Geometry& geometry, DType dtype);
+/// Rows for slabs: of x and dy, by blocks of few threads. `cluster`: likewise.
+RowCut cut_slab_rows(const Geometry& geometry, DType dtype, int cluster = most_cluster);
 SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
 
 /// Whether each unit of x, and of all that has its type, begins at a multiple of its size.

@@ -1,6 +1,7 @@
-// Gradients of rows together with those of weight and bias, in one walk of x and dy: a block goes through a slab of
-// rows, each thread at the same places of all of them, whose sums by parameter it has in registers. Each slab leaves
-// one row of sums; those are added in order. What the rows themselves give are the bits of RunRows.
+// Gradients of rows together with those of weight and bias, in one walk of x and dy: a block, or of rows too long for
+// one a cluster of blocks, goes through a slab of rows, each thread at the same places of all of them, whose sums by
+// parameter it has in registers. Each slab leaves one row of sums; those are added in order. What the rows themselves
+// give are the bits of RunRows.
 #pragma once
 
 #include "cuda/rows.h"
@@ -36,15 +37,14 @@ struct RunSlabs {
     const Job job = slab_job<S, form>(launched);
     C dweight[values] = {};
     C dbias[values] = {};
-    const std::int64_t first = block.index() * job.slabs.steps;
-    Row<form> row = row_of<form>(job, first, block.thread());
+    Row<form> row = row_of_step(block, job, 0);
     Walk walk;
     walk.begin(settled<S, form>(job, row.at), row);
     Weights weights{};
     if constexpr (form != Form::general) take_weights(job, row, weights);
     for (std::int64_t step = 0; step < job.slabs.steps; ++step) {
       const bool last = step + 1 == job.slabs.steps;
-      const Row<form> next_row = last ? row : row_of<form>(job, first + step + 1, block.thread());
+      const Row<form> next_row = last ? row : row_of_step(block, job, step + 1);
       const bool ahead = form != Form::general;  // whose registers would not do
       Walk next;
       if (ahead && !last) next.begin(settled<S, form>(job, next_row.at), next_row);
@@ -53,11 +53,30 @@ struct RunSlabs {
       if (!ahead && !last) walk.begin(settled<S, form>(job, next_row.at), next_row);
       row = next_row;
     }
+    // What is shared is written over now, and soon gone, so that nobody may still be reading it.
+    if (block.ranks() > 1) block.sync_cluster();
     leave(block, job, dweight, 0);
     leave(block, job, dbias, 1);
   }
 
  private:
+  // Where rows have fewer threads, several blocks share none of them.
+  static NORMKIT_DEVICE int cluster_bits(const Job& job) { return threads > slab_threads ? job.rows.cluster_bits : 0; }
+  template <class Block>
+  static NORMKIT_DEVICE std::int64_t slab_of(const Block& block, const Job& job) {
+    return block.index() >> cluster_bits(job);
+  }
+  template <class Block>
+  static NORMKIT_DEVICE int rank_of(const Block& block, const Job& job) {
+    return static_cast<int>(block.index()) & ((1 << cluster_bits(job)) - 1);
+  }
+  // What RunRows gives the block of that rank in the cluster whose number is that of the step among all slabs'.
+  template <class Block>
+  static NORMKIT_DEVICE Row<form> row_of_step(const Block& block, const Job& job, std::int64_t step) {
+    const std::int64_t tile = slab_of(block, job) * job.slabs.steps + step;
+    return row_of<form>(job, (tile << cluster_bits(job)) + rank_of(block, job), block.thread());
+  }
+
   // They are those of every row. In the general form registers would not do: they are read again.
   static NORMKIT_DEVICE void take_weights(const Job& job, const Row<form>& row, Weights& to) {
     if (!needs_params(job)) return;
@@ -82,7 +101,8 @@ struct RunSlabs {
   NORMKIT_DEVICE void run_row(const Block& block, const Job& job, const Row<form>& row, Walk& walk,
                               const Weights& weights, bool odd, C (&dweight)[values], C (&dbias)[values]) const {
     const Job& here = settled<S, form>(job, row.at);
-    // Where the sums of the row before may still be read from, those of this one are not to be.
+    // Where the sums of the row before may still be read from, those of this one are not to be. Those two rows before
+    // have been read: all threads, and blocks of a cluster, went through the barriers of the row between since.
     double* shared = block.shared() + (odd ? met_numbers / 2 : 0);
     Part<4> part = row_gradients<S>(block, here, row, walk, shared, [&](const auto& found, int u, auto& around) {
       if (!needs_params(job)) return;
@@ -113,19 +133,21 @@ struct RunSlabs {
     }
   }
 
-  // The sums of the groups of threads, in order. Unit by unit, for which there is room in shared memory.
+  // The sums of the groups of threads, in order; of a cluster's group each block has its own places. Unit by unit, for
+  // which there is room in shared memory.
   template <class Block>
   NORMKIT_DEVICE void leave(const Block& block, const Job& job, const C (&sums)[values], int which) const {
-    const int across = job.rows.group * size;
+    const int across = (job.rows.group < threads ? job.rows.group : threads) * size;
     auto* shared = reinterpret_cast<C*>(block.shared());
     const std::int64_t columns = job.geometry.reduced[2].extent;
-    C* to = static_cast<C*>(job.slab_sums) + (block.index() * 2 + which) * columns;
+    C* to = static_cast<C*>(job.slab_sums) + (slab_of(block, job) * 2 + which) * columns;
     NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) {
       block.sync();
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) shared[block.thread() * size + i] = sums[u * size + i];
       block.sync();
       for (int place = block.thread(); place < across; place += threads) {
-        const std::int64_t column = std::int64_t{u} * across + place;
+        const std::int64_t unit = std::int64_t{u} * job.rows.group + rank_of(block, job) * threads;
+        const std::int64_t column = unit * size + place;
         if (column >= columns) continue;
         double sum = 0.0;
         for (int at = place; at < threads * size; at += across) sum += static_cast<double>(shared[at]);

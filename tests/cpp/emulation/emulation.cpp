@@ -1,5 +1,7 @@
 #include <normkit/cuda.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <string>
 #include <utility>
@@ -43,6 +45,9 @@ char* stack_of(int thread) {
   return stacks[static_cast<std::size_t>(thread)].get();
 }
 
+// To no type: whoever reads what nobody wrote, or what is gone, will show it.
+double no_number() { return std::bit_cast<double>(~std::uint64_t{0}); }
+
 }  // namespace
 
 // NOLINTBEGIN(modernize-avoid-setjmp-longjmp,performance-no-int-to-ptr): makecontext passes integers on
@@ -52,19 +57,19 @@ EmulatedBlock::EmulatedBlock(std::int64_t first_index, int ranks, int threads, i
       threads_of_block_(threads),
       threads_(ranks * threads),
       shared_of_block_(shared_bytes / static_cast<std::ptrdiff_t>(sizeof(double))),
-      shared_(static_cast<std::size_t>(ranks * shared_of_block_)),
+      shared_(static_cast<std::size_t>(ranks * shared_of_block_), no_number()),
       parity_(static_cast<std::size_t>(threads_)),
       waits_for_(static_cast<std::size_t>(threads_)),
       fibers_(static_cast<std::size_t>(threads_)),
-      jumps_(static_cast<std::size_t>(threads_)),
-      ended_(static_cast<std::size_t>(threads_)) {
+      jumps_(static_cast<std::size_t>(threads_)) {
+  if (threads % warp_size != 0) throw std::logic_error("a warp that lacks threads");
   for (auto& slots : slots_) slots.resize(static_cast<std::size_t>(threads_));
 }
 
 void EmulatedBlock::enter(unsigned low, unsigned high) {
   auto* block = reinterpret_cast<EmulatedBlock*>(static_cast<std::uintptr_t>(high) << 32 | low);
   (*block->body_)();
-  block->ended_[static_cast<std::size_t>(block->running_)] = true;
+  block->waits_for_[static_cast<std::size_t>(block->running_)] = ended;
 #if !defined(__SANITIZE_ADDRESS__)
   longjmp(block->back_.to, 1);
 #endif
@@ -111,35 +116,53 @@ void EmulatedBlock::begin(int thread) {
 
 // NOLINTEND(modernize-avoid-setjmp-longjmp,performance-no-int-to-ptr)
 
+EmulatedBlock::Wait EmulatedBlock::turns(int first, int members, const std::function<Wait(int)>& turn) const {
+  const bool backwards = first_index_ / ranks_ % 2 != 0;
+  Wait all = none;
+  for (int i = 0; i < members; ++i) {
+    const Wait one = turn(first + (backwards ? members - 1 - i : i));
+    if (i > 0 && one != all) {
+      if (one == ended) throw std::logic_error("a thread ended before a barrier of others");
+      if (all == ended) throw std::logic_error("a thread waits for others that have ended");
+      throw std::logic_error("threads wait for different things");
+    }
+    all = one;
+  }
+  return all;
+}
+
+EmulatedBlock::Wait EmulatedBlock::run_warp(int first_thread) const {
+  Wait all = none;
+  do {
+    all = turns(first_thread, warp_size, [&](int thread) {
+      resume(thread);
+      return waits_for_[static_cast<std::size_t>(thread)];
+    });
+  } while (all == shuffle);
+  return all;
+}
+
+EmulatedBlock::Wait EmulatedBlock::run_block(int rank) const {
+  const int warps = threads_of_block_ / warp_size;
+  Wait all = none;
+  do {
+    all = turns(rank * warps, warps, [&](int warp) { return run_warp(warp * warp_size); });
+  } while (all == barrier);
+  // Blocks of its cluster that still read its memory are to show that.
+  if (all == ended) std::fill_n(shared_of(rank), shared_of_block_, no_number());
+  return all;
+}
+
 void EmulatedBlock::run(const std::function<void()>& body) {
   body_ = &body;
   for (int t = 0; t < threads_; ++t) begin(t);
-  for (bool any = true; any;) {
-    any = false;
-    int kind = none;
-    for (int t = 0; t < threads_; ++t) {
-      const auto at = static_cast<std::size_t>(t);
-      if (ended_[at]) {
-        if (any) throw std::logic_error("a thread ended before a barrier of others");
-        continue;
-      }
-      resume(t);
-      if (ended_[at]) {
-        if (any) throw std::logic_error("a thread ended before a barrier of others");
-        continue;
-      }
-      if (any && waits_for_[at] != kind) throw std::logic_error("threads wait for different things");
-      if (!any && t > 0) throw std::logic_error("a thread waits for others that have ended");
-      any = true;
-      kind = waits_for_[at];
-    }
-  }
+  while (turns(0, ranks_, [&](int rank) { return run_block(rank); }) == cluster_barrier) continue;
 }
 
 int enter(int device) { return std::exchange(current_device, device); }
 void* current_stream() noexcept { return thread_stream; }
 
-// Filled with what is no number to any type: whoever reads what nobody wrote will show it.
+// Filled with what is no number.
 void* allocate(std::size_t bytes) {
   void* memory = std::aligned_alloc(256, bytes / 256 * 256 + 256);
   std::memset(memory, 0xff, bytes);

@@ -1,5 +1,6 @@
 // In place of cpp/src/cuda/launch.h: the device's threads as fibers of the host, so that kernels are tested, and
-// watched by sanitizers, where there is no GPU. What it cannot show: races between threads, and speed.
+// watched by sanitizers, where there is no GPU. What it cannot show: speed, and races but those that some order of
+// threads shows that each go as far as they can.
 #pragma once
 
 #include <ucontext.h>
@@ -18,8 +19,10 @@
 
 namespace normkit::detail::cuda {
 
-/// A block, or a cluster of blocks, whose threads run in turn, from one barrier to the next: each goes through the same
-/// of these as the others.
+/// A block, or a cluster of blocks, whose threads run in turn, each as far as it can: a thread to the next shuffle of
+/// its warp, a warp to the next barrier of its block, a block to the next barrier of its cluster. So a barrier that
+/// lacks has one read what another is yet to write, or has written already: first come first, or in every other cluster
+/// last first. All go through the same barriers.
 class EmulatedBlock {
  public:
   EmulatedBlock(std::int64_t first_index, int ranks, int threads, int shared_bytes);
@@ -28,7 +31,7 @@ class EmulatedBlock {
   [[nodiscard]] std::int64_t index() const { return first_index_ + rank(); }
   [[nodiscard]] int ranks() const { return ranks_; }
   void sync() const { wait(barrier); }
-  void sync_cluster() const { wait(barrier); }
+  void sync_cluster() const { wait(cluster_barrier); }
   const double* shared_of(double* memory, int rank) const { return memory - shared() + shared_of(rank); }
   template <class T>
   T from_lane(T value, int lane) const {
@@ -36,7 +39,7 @@ class EmulatedBlock {
     auto& slots = slots_[parity_[static_cast<std::size_t>(running_)] ^= 1u];
     std::memcpy(&slots[static_cast<std::size_t>(running_)], &value, sizeof value);
     wait(shuffle);
-    const auto from = static_cast<std::size_t>(lane) + static_cast<std::size_t>(running_ / 32) * 32;
+    const auto from = static_cast<std::size_t>(lane) + static_cast<std::size_t>(running_ / warp_size * warp_size);
     T other;
     std::memcpy(&other, &slots[from], sizeof other);
     return other;
@@ -47,12 +50,16 @@ class EmulatedBlock {
   void run(const std::function<void()>& body);
 
  private:
-  enum Wait : int { none, barrier, shuffle };
+  enum Wait : int { none, shuffle, barrier, cluster_barrier, ended };
   // What returns twice is not to be part of what has variables of its own.
   [[gnu::noinline]] void begin(int thread);
   [[gnu::noinline]] void wait(Wait kind) const;
   [[gnu::noinline]] void resume(int thread) const;
   static void enter(unsigned low, unsigned high);
+  // What all of them wait for, after a turn of each.
+  Wait turns(int first, int members, const std::function<Wait(int)>& turn) const;
+  Wait run_warp(int first_thread) const;
+  Wait run_block(int rank) const;
 
   [[nodiscard]] int rank() const { return running_ / threads_of_block_; }
   double* shared_of(int rank) const { return shared_.data() + static_cast<std::ptrdiff_t>(rank) * shared_of_block_; }
@@ -64,7 +71,7 @@ class EmulatedBlock {
   mutable std::vector<double> shared_;
   mutable std::vector<std::uint64_t> slots_[2];
   mutable std::vector<unsigned> parity_;
-  mutable std::vector<int> waits_for_;
+  mutable std::vector<Wait> waits_for_;
   mutable int running_ = 0;
   // Fibers begin as contexts, and go on by jumps, which spare a system call; under AddressSanitizer, which has to know
   // of changes of stacks, as contexts too.
@@ -75,7 +82,6 @@ class EmulatedBlock {
   };
   mutable Jump back_{};
   mutable std::vector<Jump> jumps_;
-  std::vector<bool> ended_;
   const std::function<void()>* body_ = nullptr;
 };
 
