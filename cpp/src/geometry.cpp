@@ -154,6 +154,33 @@ std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> s
   return plan;
 }
 
+std::optional<Geometry> planes_of(const Geometry& groups) {
+  if (groups.schedule != Schedule::rows || groups.reduced[2].param_stride != 0) return std::nullopt;
+  Geometry planes = groups;
+  // The axis of a group's channels joins that of the groups, which is kept.
+  for (int a = 0; a < 2; ++a) {
+    const Axis channels = planes.reduced[a];
+    if (channels.param_stride == 0) continue;
+    Axis all = channels;
+    if (chains_in_memory(planes.kept[1], channels)) {
+      all.extent *= planes.kept[1].extent;
+    } else if (planes.kept[0].extent == 1) {
+      planes.kept[0] = planes.kept[1];
+    } else {
+      return std::nullopt;
+    }
+    all.stat_stride = planes.kept[1].stat_stride;
+    planes.kept[1] = all;
+    planes.pooled = channels.extent;
+    for (; a > 0; --a) planes.reduced[a] = planes.reduced[a - 1];
+    planes.reduced[0] = unit_axis;
+    break;
+  }
+  const bool in_order = planes.kept[0].param_stride == 0 && planes.kept[1].param_stride == 1 &&
+                        planes.reduced[0].param_stride == 0 && planes.reduced[1].param_stride == 0;
+  return in_order ? std::optional(planes) : std::nullopt;
+}
+
 Grid grid(const Geometry& g, std::int64_t side_by_side) noexcept {
   const auto ceil_div = [](std::int64_t a, std::int64_t b) { return (a + b - 1) / b; };
   const std::int64_t outer = g.reduced[0].extent * g.reduced[1].extent;

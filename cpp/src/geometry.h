@@ -61,8 +61,9 @@ struct Geometry {
   Axis reduced[3] = {unit_axis, unit_axis, unit_axis};
   Schedule schedule = Schedule::rows;
   std::int64_t count = 1;  // values per statistic
-  // Columns only: each `pooled` neighbouring lanes share a statistic. Their moments are taken one by one and merged,
-  // which spares GroupNorm with channels last the short reduced runs that rows would give it.
+  // Each `pooled` neighbouring lanes share a statistic. Their moments are taken one by one and merged, which spares
+  // GroupNorm with channels last the short reduced runs that rows would give it. Of rows only in what `planes_of`
+  // gives.
   std::int64_t pooled = 1;
 
   [[nodiscard]] constexpr std::int64_t kept_count() const noexcept { return kept[0].extent * kept[1].extent; }
@@ -100,6 +101,11 @@ enum class Column : std::uint8_t { statistics, parameters };
 using OperandStrides = std::array<const std::int64_t*, max_operands>;
 std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> shape, const OperandStrides& strides,
                          Column column = Column::statistics);
+
+/// GroupNorm with channels first as lanes along which weight is constant: the same tensors with planes, the channels of
+/// a sample, for rows, so many of them pooled to each statistic. Planes follow each other in the order of weight within
+/// a sample. None where rows are not such.
+std::optional<Geometry> planes_of(const Geometry& groups);
 
 /// How a reduction is cut. A pure function of the reduction's length and layout, never of threads, instruction set or
 /// batch: this is what makes results the same bits everywhere.

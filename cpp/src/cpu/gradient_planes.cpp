@@ -14,34 +14,15 @@ namespace {
 // Of x and dy, folded and then mapped by one thread: in a second-level cache, beside dx.
 constexpr std::int64_t step_bytes = 256 << 10;
 
-// The same tensors with statistics of each plane, in the order of weight within a sample: a group's axis joins that of
-// its channels, which is kept.
-std::optional<Geometry> planes_of(const Geometry& groups) {
-  if (groups.schedule != Schedule::rows || groups.reduced[2].param_stride != 0) return std::nullopt;
-  Geometry planes = groups;
-  for (int a = 0; a < 2; ++a) {
-    const Axis channels = planes.reduced[a];
-    if (channels.param_stride == 0) continue;
-    if (chains_in_memory(planes.kept[1], channels)) {
-      const std::int64_t all = planes.kept[1].extent * channels.extent;
-      planes.kept[1] = channels;
-      planes.kept[1].extent = all;
-    } else if (planes.kept[0].extent == 1) {
-      planes.kept[0] = planes.kept[1];
-      planes.kept[1] = channels;
-    } else {
-      return std::nullopt;
-    }
-    planes.count /= channels.extent;
-    for (; a > 0; --a) planes.reduced[a] = planes.reduced[a - 1];
-    planes.reduced[0] = unit_axis;
-    break;
-  }
-  planes.kept[1].stat_stride = 1;
-  planes.kept[0].stat_stride = planes.kept[1].extent;
-  const bool in_order = planes.kept[0].param_stride == 0 && planes.kept[1].param_stride == 1 &&
-                        planes.reduced[0].param_stride == 0 && planes.reduced[1].param_stride == 0;
-  return in_order ? std::optional(planes) : std::nullopt;
+// The same tensors with statistics of each plane.
+std::optional<Geometry> single_planes_of(const Geometry& groups) {
+  std::optional<Geometry> planes = planes_of(groups);
+  if (!planes) return planes;
+  planes->count /= planes->pooled;
+  planes->pooled = 1;
+  planes->kept[1].stat_stride = 1;
+  planes->kept[0].stat_stride = planes->kept[1].extent;
+  return planes;
 }
 
 struct ByPlanes {
@@ -231,7 +212,7 @@ struct ByPlanes {
 
 bool run_by_planes(const Request& request) {
   if (request.weight_is_constant || request.statistics_given || request.plan.loop_count > 0) return false;
-  const std::optional<Geometry> planes = planes_of(request.plan.geometry);
+  const std::optional<Geometry> planes = single_planes_of(request.plan.geometry);
   if (!planes) return false;
   ByPlanes(request, *planes).run();
   return true;

@@ -16,6 +16,14 @@ void run_gradient(const Request& request, const Job& job, bool folds) {
   });
 }
 
+// Where the sums by parameters go.
+void write_params(const Request& by_parameters, Job& job) {
+  job.dweight = by_parameters.dweight.data;
+  job.dbias = by_parameters.dbias.data;
+  job.dweight_dtype = by_parameters.dweight.dtype;
+  job.dbias_dtype = by_parameters.dbias.dtype;
+}
+
 // An element of a dense vector of the device or of the host, as the host sees it.
 std::vector<double> on_host(const TensorView& view) {
   std::vector<double> values(static_cast<std::size_t>(view.size()));
@@ -43,6 +51,22 @@ bool fits_slabs(const Request& request, const RowCut& cut) {
   return cut.kept_units > 0 && request.plan.loop_count == 0 && g.reduced[0].extent == 1 && g.reduced[1].extent == 1 &&
          varies_along_rows && is_shared_by_rows && request.activation == Activation::none &&
          operands[operand_mask] == nullptr && operands[operand_extra] == nullptr;
+}
+
+// What there is of GroupNorm along which weight is constant, if anything: planes, or columns. Rows of very short planes
+// would leave more sums than they have values.
+std::optional<Geometry> weighed_lanes(const Request& request) {
+  constexpr std::int64_t least_plane = 64;
+  const Plan& plan = request.plan;
+  const Geometry& g = plan.geometry;
+  if (request.weight_is_constant || request.statistics_given || plan.loop_count > 0) return std::nullopt;
+  if (g.schedule == Schedule::rows) {
+    std::optional<Geometry> planes = planes_of(g);
+    return planes && planes->size() >= least_plane * planes->kept_count() ? planes : std::nullopt;
+  }
+  const bool stays = g.reduced[0].param_stride == 0 && g.reduced[1].param_stride == 0 && g.reduced[2].param_stride == 0;
+  const bool in_order = g.kept[0].param_stride == 0 && g.kept[1].param_stride == 1;
+  return stays && in_order ? std::optional(g) : std::nullopt;
 }
 
 // The half that gives dx, and where weight is constant over a statistic dweight and dbias too.
@@ -75,13 +99,22 @@ struct ByStatistics {
     const std::int64_t columns = g.reduced[2].extent;
     const Memory sums(static_cast<std::size_t>(job.slabs.slabs * 2 * columns * item_size(work_dtype(request.dtype))));
     job.slab_sums = sums.data();
-    job.dweight = request.by_parameters->dweight.data;
-    job.dbias = request.by_parameters->dbias.data;
-    job.dweight_dtype = request.by_parameters->dweight.dtype;
-    job.dbias_dtype = request.by_parameters->dbias.dtype;
+    write_params(*request.by_parameters, job);
     run_loops(request, job, [&](auto kernels, const Job& once) {
       kernels.slabs(once, request.dtype, launch_slabs(once.rows, once.slabs, request.dtype));
     });
+    return true;
+  }
+
+  // With the sums by parameters, if they are asked for, from those of lanes; false where there are no such lanes.
+  bool run_by_lanes() const {
+    const std::optional<Geometry> lanes = weighed_lanes(request);
+    if (!lanes) return false;
+    Job job = make();
+    job.geometry = *lanes;
+    job.sums_lanes = true;
+    if (request.by_parameters != nullptr) write_params(*request.by_parameters, job);
+    run_gradient(request, job, true);
     return true;
   }
 
@@ -164,10 +197,7 @@ void by_parameters(const Request& request) {
   job.mean_error = error;
   job.given_rstd = rstd;
   job.given = request.statistics_given;
-  job.dweight = request.dweight.data;
-  job.dbias = request.dbias.data;
-  job.dweight_dtype = request.dweight.dtype;
-  job.dbias_dtype = request.dbias.dtype;
+  write_params(request, job);
   run_gradient(request, job, true);
 }
 
@@ -176,6 +206,7 @@ void by_parameters(const Request& request) {
 void backward(const Request& request) {
   if (request.column == Column::parameters) return by_parameters(request);
   ByStatistics by_statistics(request);
+  if (by_statistics.run_by_lanes()) return;
   if (request.by_parameters == nullptr) return by_statistics.run();
   if (by_statistics.run_by_slabs()) return;
   by_statistics.run();

@@ -28,7 +28,7 @@ struct FinishSlots {
     const std::int64_t slot = block.index() * (block_threads / threads) + block.thread() / threads;
     const bool exists = slot < job.slots;
     const std::int64_t count = exists ? job.geometry.pooled * chunks : 0;
-    Part<terms> part = parts_of(block, job.partials + slot * count * terms, count);
+    Part<terms> part = parts_of(block, slot, count);
     if (!exists || block.thread() % threads != 0) return;
     const std::int64_t s = statistic_of(job, slot);
     const Lane<C> lane = finish_statistic<C, Sums>(job, s, part, true);
@@ -37,10 +37,13 @@ struct FinishSlots {
 
  private:
   template <class Block>
-  NORMKIT_DEVICE Part<terms> parts_of(const Block& block, const double* from, std::int64_t count) const {
+  NORMKIT_DEVICE Part<terms> parts_of(const Block& block, std::int64_t slot, std::int64_t count) const {
+    const double* from = job.partials + slot * count * terms;
     Part<terms> part;
     if constexpr (Sums::task == Task::normalize) {
       part = moments_of(block, from, count);
+    } else if (Sums::task == Task::gradient && job.sums_lanes) {
+      part = weighed_lanes(block, slot, count);
     } else {
       part = met<typename Sums::Op>(block, from, count, 0);
     }
@@ -72,6 +75,22 @@ struct FinishSlots {
       part.term[3] = range.term[1];
       part.term[4] = range.term[2];
     }
+    return part;
+  }
+  // Lanes, whose sums have no weights in them.
+  template <class Block>
+  NORMKIT_DEVICE Part<terms> weighed_lanes(const Block& block, std::int64_t slot, std::int64_t count) const {
+    const Geometry& g = job.geometry;
+    Part<terms> part;
+    const double* from = job.partials + slot * count * terms;
+    for (std::int64_t k = block.thread() % threads; k < count; k += threads) {
+      const std::int64_t lane = slot * g.pooled + divided(k, chunks);
+      const double weight = number(job.weight, lane - divided(lane, g.kept[1].extent) * g.kept[1].extent);
+      NORMKIT_UNROLL_DEVICE for (int t = 0; t < terms; ++t) {
+        part.term[t] += t < 2 ? from[k * terms + t] : from[k * terms + t] * weight;
+      }
+    }
+    meet_lanes<Adding>(block, part.term, 1, threads);
     return part;
   }
   // The terms from `skipped` on, or for a range those after a count.
@@ -144,6 +163,39 @@ struct ShareSums {
     }
     write_as(dbias, dbias_dtype, p, gradient);
     write_as(dweight, dweight_dtype, p, projection);
+  }
+};
+
+/// The same of lanes, a warp to each parameter: what the parts of its lanes sum to, without what their statistics'
+/// means were short of.
+struct ShareLanes {
+  static constexpr int most_threads = block_threads;
+  static constexpr int least_blocks = 1;
+  Job job;  // parts of four terms
+  std::int64_t chunks;
+
+  template <class Block>
+  NORMKIT_DEVICE void operator()(const Block& block) const {
+    const Geometry& g = job.geometry;
+    const std::int64_t channels = g.kept[1].extent;
+    const std::int64_t p = (block.index() * block_threads + block.thread()) / warp_size;
+    double sums[2] = {};  // of gradients, and of their projections
+    for (std::int64_t k = block.thread() % warp_size; p < channels && k < g.kept[0].extent * chunks; k += warp_size) {
+      const std::int64_t outer = divided(k, chunks);
+      const double* part = job.partials + ((outer * channels + p) * chunks + (k - outer * chunks)) * 4;
+      double projection = part[3];
+      if (job.results.mean_error != nullptr) {
+        const std::int64_t s = stat_offset(job, outer, p);
+        const double missing = job.results.mean_error[s];
+        if (missing != 0.0) projection -= missing * number(job.given_rstd, s) * part[2];
+      }
+      sums[0] += part[2];
+      sums[1] += projection;
+    }
+    meet_lanes<Adding>(block, sums, 1, warp_size);
+    if (p >= channels || block.thread() % warp_size != 0) return;
+    write_as(job.dbias, job.dbias_dtype, p, sums[0]);
+    write_as(job.dweight, job.dweight_dtype, p, sums[1]);
   }
 };
 

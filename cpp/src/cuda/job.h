@@ -126,6 +126,7 @@ struct Job {
   bool gradient = false;     // what is computed
   bool given = false;        // gradients: the statistics do not depend on x
   bool weighs = false;       // gradients: weight varies within a statistic
+  bool sums_lanes = false;   // gradients: only from lane to lane; those are summed, and give dweight and dbias too
   bool inverse = false;      // scale
   bool* infinite = nullptr;  // scale: set where x holds an infinity
   double eps = 0.0, ddof = 0.0, low = 0.0, high = 1.0;

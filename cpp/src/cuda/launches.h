@@ -100,7 +100,7 @@ void run_fold(Job job, DType dtype) {
   const Geometry& g = job.geometry;
   const bool rows = g.schedule == Schedule::rows;
   if (rows) {
-    const bool maps_too = Sums::is_kept && job.column == Column::statistics;
+    const bool maps_too = Sums::is_kept && job.column == Column::statistics && !job.sums_lanes;
     const int operands = maps_too ? (gradient ? 2 : 1) : 0;
     job.rows = cut_rows(g, dtype, operands);
     if (job.rows.cluster_bits > 0 && !has_clusters()) job.rows = cut_rows(g, dtype, operands, 1);
@@ -116,11 +116,13 @@ void run_fold(Job job, DType dtype) {
   job.partials = partials.as<double>();
   std::optional<LaneMemory> lanes;
   if (maps(job)) lanes.emplace(job, dtype, gradient);
+  Job folded = job;
+  if (job.sums_lanes) folded.weighs = false;
   const auto fold = [&](auto form, auto by) {
-    if (rows) return launch(FoldRows<S, Sums, long_form(form), by>{job}, launch_rows(g, job.rows));
-    launch(FoldColumns<S, Sums, column_form(form, by), by>{job}, launch_columns(g, job.columns));
+    if (rows) return launch(FoldRows<S, Sums, long_form(form), by>{folded}, launch_rows(g, job.rows));
+    launch(FoldColumns<S, Sums, column_form(form, by), by>{folded}, launch_columns(g, job.columns));
   };
-  visit_form(job, dtype, [&](auto form) {
+  visit_form(folded, dtype, [&](auto form) {
     if constexpr (gradient) {
       if (job.column == Column::parameters) return fold(form, std::integral_constant<Column, Column::parameters>{});
     }
@@ -128,6 +130,9 @@ void run_fold(Job job, DType dtype) {
   });
   const int threads = finish_threads(g.pooled * chunks);
   launch(FinishSlots<Work<S>, Sums>{job, chunks, threads}, launch_each(job.slots * threads));
+  if (job.sums_lanes && (job.dweight != nullptr || job.dbias != nullptr)) {
+    launch(ShareLanes{job, chunks}, launch_each(g.kept[1].extent * warp_size));
+  }
   Job mapped = job;
   mapped.adds = false;  // the sum is there already, and second is no residual
   if (job.adds) mapped.operands[operand_second] = mapped.operands[operand_third] = nullptr;
