@@ -23,7 +23,7 @@ struct FoldColumns {
   NORMKIT_DEVICE void operator()(const Block& block) const {
     const Job& job = known<S, form, false, gradient, by>(launched);
     const ColumnShare<form> column = column_of<S, form>(job, block.index(), block.thread());
-    const Job& here = settled<S, form>(job, column.at);
+    const Job& here = settled<S, form, false>(job, column.at);
     Sums sums[size];
     Counts counts;
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums[i].begin(job);
@@ -136,7 +136,7 @@ struct FoldColumns {
     if (by_statistics && column.exists) read_statistics<S, false>(job, column.at, column.lanes, around);
     if (!by_statistics && column.exists) read_params<S, false>(job, column.at, column.lanes, around);
     for (Index first = column.begin; first < column.end; first += batch * column.step) {
-      Unit<S, size> x[batch], dy[batch];
+      Unit<S, size> x[batch], dy[batch], y[batch];
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
         x[r] = dy[r] = Unit<S, size>{};
         const Index position = first + r * column.step;
@@ -145,6 +145,7 @@ struct FoldColumns {
         column_position(job, position, at);
         x[r] = unit_at<S, size>(job, operand_x, at, column.lanes);
         dy[r] = unit_at<S, size>(job, operand_second, at, column.lanes);
+        if (has_beside<true>(job)) y[r] = unit_at<S, size>(job, operand_beside<true>, at, column.lanes);
       }
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
         const Index position = first + r * column.step;
@@ -159,7 +160,7 @@ struct FoldColumns {
         if (by_statistics && needs_params(job)) read_params<S, false>(job, at, column.lanes, around);
         const unsigned valid = valid_bits<size>(job, at, false, column.lanes);
         Gradient<C> gradients[size];
-        gradients_of(job, x[r], dy[r], read_y<S, size>(job, at, column.lanes), valid, around, gradients);
+        gradients_of(job, x[r], dy[r], y[r], valid, around, gradients);
         NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
           sums[i].add(gradients[i]);
           if (form == Form::general) counts.at(i).recent += is_set(valid, i) ? 1 : 0;
@@ -188,7 +189,7 @@ struct MapColumns {
     const Job& job = known<S, form, false, task == Task::gradient>(launched);
     const ColumnShare<form> column = column_of<S, form>(job, blocks - 1 - block.index(), block.thread());
     if (!column.exists) return;
-    const Job& here = settled<S, form>(job, column.at);
+    const Job& here = settled<S, form, false>(job, column.at);
     const Geometry& g = job.geometry;
     UnitLanes<S, false> lanes;
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
@@ -200,15 +201,18 @@ struct MapColumns {
         g.reduced[0].param_stride == 0 && g.reduced[1].param_stride == 0 && g.reduced[2].param_stride == 0;
     if (stay && maps_params<task>(job)) params = params_at<S, false>(here, column.at, column.lanes);
     for (Index first = column.begin; first < column.end; first += batch * column.step) {
-      Unit<S, size> x[batch], dy[batch];
+      constexpr bool gradient = task == Task::gradient;
+      constexpr bool beside = gradient || task == Task::normalize;
+      Unit<S, size> x[batch], dy[batch], more[batch];
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
         x[r] = dy[r] = Unit<S, size>{};
         Place at = column.at;
         if (first + r * column.step >= column.end) continue;
         column_position(job, first + r * column.step, at);
         x[r] = unit_at<S, size>(here, operand_x, at, column.lanes);
-        if constexpr (task == Task::gradient) {
-          dy[r] = unit_at<S, size>(here, operand_second, at, column.lanes);
+        if constexpr (gradient) dy[r] = unit_at<S, size>(here, operand_second, at, column.lanes);
+        if (beside && has_beside<gradient>(here)) {
+          more[r] = unit_at<S, size>(here, operand_beside<gradient>, at, column.lanes);
         }
       }
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
@@ -216,7 +220,7 @@ struct MapColumns {
         if (first + r * column.step >= column.end) continue;
         column_position(job, first + r * column.step, at);
         if (!stay && maps_params<task>(job)) params = params_at<S, false>(here, at, column.lanes);
-        map_unit<S, false, task>(here, at, column.lanes, x[r], dy[r], lanes, params);
+        map_unit<S, false, task>(here, at, column.lanes, x[r], dy[r], more[r], lanes, params);
       }
     }
   }

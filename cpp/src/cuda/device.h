@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
 #include "half.h"
 
@@ -87,12 +88,16 @@ template <class S, int size = unit_size<S>>
 struct alignas(sizeof(S) * size) Unit {
   S of[size];
   NORMKIT_DEVICE Work<S> value(int i) const { return widened(of[i]); }
+  NORMKIT_DEVICE S get(int i) const { return of[i]; }
+  NORMKIT_DEVICE void put(int i, S element) { of[i] = element; }
   NORMKIT_DEVICE void set(const Work<S> (&values)[size]) {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) narrow(values[i], of[i]);
   }
 };
 #if defined(__CUDA_ARCH__)
-// Two halves are a register: to take one out of it, and to widen it, is one instruction.
+// Two halves are a register: to take one out of it, and to widen it, is one instruction. A unit of halves is such
+// words, not elements: where values may come from two places, the compiler would put each together from elements again,
+// and wait for what has just been read.
 NORMKIT_DEVICE float half_of_word(BFloat16, unsigned word, bool upper) {
   return __uint_as_float(upper ? word & 0xffff0000u : word << 16);
 }
@@ -116,17 +121,17 @@ NORMKIT_DEVICE unsigned word_of(Float16, float lower, float upper) {
 template <class S, int size>
   requires(sizeof(S) == 2)
 struct alignas(sizeof(S) * size) Unit<S, size> {
-  S of[size];
-  NORMKIT_DEVICE float value(int i) const {
-    unsigned word;
-    memcpy(&word, of + i / 2 * 2, sizeof word);
-    return half_of_word(S{}, word, i % 2 != 0);
+  unsigned words[size / 2];
+  NORMKIT_DEVICE float value(int i) const { return half_of_word(S{}, words[i / 2], i % 2 != 0); }
+  NORMKIT_DEVICE S get(int i) const {
+    return S{static_cast<std::uint16_t>(i % 2 != 0 ? words[i / 2] >> 16 : words[i / 2] & 0xffffu)};
+  }
+  NORMKIT_DEVICE void put(int i, S element) {
+    const auto bits = static_cast<unsigned>(element.bits);
+    words[i / 2] = i % 2 != 0 ? (words[i / 2] & 0xffffu) | bits << 16 : (words[i / 2] & 0xffff0000u) | bits;
   }
   NORMKIT_DEVICE void set(const float (&values)[size]) {
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; i += 2) {
-      const unsigned word = word_of(S{}, values[i], values[i + 1]);
-      memcpy(of + i, &word, sizeof word);
-    }
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; i += 2) words[i / 2] = word_of(S{}, values[i], values[i + 1]);
   }
 };
 #endif
@@ -155,7 +160,10 @@ NORMKIT_DEVICE Unit<S, size> load_unit(const S* p, int n, bool aligned) {
 #endif
     return unit;
   }
-  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) unit.of[i] = i < n ? p[i] : S{};
+  unit = {};
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    if (i < n) unit.put(i, p[i]);
+  }
   return unit;
 }
 
@@ -173,7 +181,7 @@ NORMKIT_DEVICE void store_unit(S* p, int n, bool aligned, const Unit<S, size>& u
     return;
   }
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-    if (i < n) p[i] = unit.of[i];
+    if (i < n) p[i] = unit.get(i);
   }
 }
 
@@ -189,6 +197,16 @@ NORMKIT_DEVICE Unit<S, size> forgotten(Unit<S, size> unit) {
   memcpy(&unit, word, sizeof unit);
 #endif
   return unit;
+}
+
+/// Likewise an index.
+template <class Index>
+  requires(std::is_integral_v<Index>)
+NORMKIT_DEVICE Index forgotten(Index index) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof index == 4) asm volatile("" : "+r"(index));
+#endif
+  return index;
 }
 
 /// Values of any type from p on, which is a multiple of 16 bytes or of what is read.

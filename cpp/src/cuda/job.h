@@ -8,12 +8,12 @@
 
 namespace normkit::detail::cuda {
 
-inline constexpr int block_threads = 256;  // but for rows of more
-inline constexpr int long_row_threads = 512;
-inline constexpr int slab_threads = 128;  // but for rows of more
-inline constexpr int row_batch = 4;       // units that a thread folds at a time
-inline constexpr int column_batch = 8;    // positions, likewise
-inline constexpr int column_recalls = 4;  // such batches, before what is summed in the working type is moved
+inline constexpr int block_threads = 256;     // but for rows of more
+inline constexpr int long_row_threads = 512;  // where a multiprocessor has room for one block only
+inline constexpr int slab_threads = 128;      // but for rows of more
+inline constexpr int row_batch = 4;           // units that a thread folds at a time
+inline constexpr int column_batch = 8;        // positions, likewise
+inline constexpr int column_recalls = 4;      // such batches, before what is summed in the working type is moved
 
 /// What the sums of a block's threads meet in (merge.h): numbers of each warp.
 inline constexpr int met_numbers = 8;
@@ -115,7 +115,8 @@ enum class Form : std::uint8_t {
 struct Job {
   Geometry geometry;
   Form form = Form::general;
-  bool settled = false;  // within a kernel: pointers are those at the kept index (walk.h)
+  bool settled = false;         // within a kernel: pointers are those at the kept index (walk.h),
+  std::int64_t settled_at = 0;  // or lie before it by so much
   Column column = Column::statistics;
   Statistic statistic = Statistic::variance;
   Activation activation = Activation::none;

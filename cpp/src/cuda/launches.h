@@ -59,7 +59,18 @@ void run_map(Job job, DType dtype) {
   }
   visit_form(job, dtype, [&](auto form) {
     const Launch shape = rows ? launch_rows(job.geometry, job.rows) : launch_columns(job.geometry, job.columns);
-    if (rows) return launch(MapRows<S, task, long_form(form)>{job, shape.blocks}, shape);
+    if (rows) {
+      constexpr Form of = long_form(form);
+      constexpr bool may_be_beside = task == Task::normalize || task == Task::gradient;
+      if constexpr (may_be_beside) {
+        // In the general form it is asked for each unit, so that one kernel does.
+        const bool beside = of == Form::general || has_beside<task == Task::gradient>(job);
+        if (beside) return launch(MapRows<S, task, of, true>{job, shape.blocks}, shape);
+      }
+      if constexpr (!may_be_beside || of != Form::general)
+        launch(MapRows<S, task, of, false>{job, shape.blocks}, shape);
+      return;
+    }
     launch(MapColumns<S, task, column_form(form)>{job, shape.blocks}, shape);
   });
 }
@@ -73,10 +84,13 @@ void run_whole_rows(Job& job, DType dtype) {
     const int parts = shape.shared_bytes;
     const std::int64_t bytes = parts + kept_bytes(job.rows, kept);
     if (form_of(job, dtype) == Form::general || bytes > most_shared_bytes()) {
-      return launch(RunLongRows<S, Sums, Form::general>{job, parts}, shape);
+      return launch(RunLongRows<S, Sums, Form::general, long_row_threads>{job, parts}, shape);
     }
     shape.shared_bytes = static_cast<int>(bytes);
-    return launch(RunLongRows<S, Sums, Form::plain>{job, parts}, shape);
+    if (shape.threads == block_threads) {
+      return launch(RunLongRows<S, Sums, Form::plain, block_threads>{job, parts}, shape);
+    }
+    return launch(RunLongRows<S, Sums, Form::plain, long_row_threads>{job, parts}, shape);
   }
   visit_form(job, dtype, [&](auto form) {
     if constexpr (form == Form::general) {

@@ -40,7 +40,7 @@ NORMKIT_DEVICE void put_unit(const Job& job, int which, const Place& at, int n, 
 /// activation((x - mean) * scale * weight + bias + residual), 0 where the mask says so.
 template <class S, bool rows>
 NORMKIT_DEVICE void map_normalize(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x,
-                                  const UnitLanes<S, rows>& lanes,
+                                  const UnitOf<S, rows>& residual, const UnitLanes<S, rows>& lanes,
                                   const Params<Work<S>, unit_size_of<S, rows>>& params) {
   using C = Work<S>;
   constexpr int size = unit_size_of<S, rows>;
@@ -51,8 +51,7 @@ NORMKIT_DEVICE void map_normalize(const Job& job, const Place& at, int n, const 
     y[i] = centre(x.value(i), lane.high, lane.low);  // about 0 where nothing is centred
     y[i] = normalize(y[i], lane.scale, params.weight[i], params.bias[i]);
   }
-  if (!job.adds && job.operands[operand_second] != nullptr) {
-    const UnitOf<S, rows> residual = unit_at<S, size>(job, operand_second, at, n);
+  if (has_beside<false>(job)) {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) y[i] += residual.value(i);
   }
   activate(job.activation, y);
@@ -84,7 +83,7 @@ NORMKIT_DEVICE void map_rescale(const Job& job, const Place& at, int n, const Un
 /// (g * w - u / n - unit * p / n) * scale, and the gradient of the residual.
 template <class S, bool rows>
 NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x,
-                                 const UnitOf<S, rows>& dy, const UnitLanes<S, rows>& lanes,
+                                 const UnitOf<S, rows>& dy, const UnitOf<S, rows>& y, const UnitLanes<S, rows>& lanes,
                                  const Params<Work<S>, unit_size_of<S, rows>>& params) {
   using C = Work<S>;
   constexpr int size = unit_size_of<S, rows>;
@@ -99,7 +98,7 @@ NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const U
   }
   const unsigned valid = valid_bits<size>(job, at, rows, n);
   Gradient<C> gradients[size];
-  gradients_of(job, x, dy, read_y<S, size>(job, at, n), valid, around, gradients);
+  gradients_of(job, x, dy, y, valid, around, gradients);
   C dx[size], dresidual[size];
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     const Lane<C>& lane = lanes.at(i);
@@ -145,11 +144,11 @@ NORMKIT_DEVICE void map_scale(const Job& job, const Place& at, int n, const Unit
 
 template <class S, bool rows, Task task>
 NORMKIT_DEVICE void map_unit(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x,
-                             const UnitOf<S, rows>& dy, const UnitLanes<S, rows>& lanes,
+                             const UnitOf<S, rows>& dy, const UnitOf<S, rows>& beside, const UnitLanes<S, rows>& lanes,
                              const Params<Work<S>, unit_size_of<S, rows>>& params) {
-  if constexpr (task == Task::normalize) map_normalize<S, rows>(job, at, n, x, lanes, params);
+  if constexpr (task == Task::normalize) map_normalize<S, rows>(job, at, n, x, beside, lanes, params);
   if constexpr (task == Task::rescale) map_rescale<S, rows>(job, at, n, x, lanes);
-  if constexpr (task == Task::gradient) map_gradient<S, rows>(job, at, n, x, dy, lanes, params);
+  if constexpr (task == Task::gradient) map_gradient<S, rows>(job, at, n, x, dy, beside, lanes, params);
   if constexpr (task == Task::scale) map_scale<S, rows>(job, at, n, x);
 }
 /// Whether the map reads weight and bias.

@@ -18,6 +18,18 @@ NORMKIT_DEVICE void meet_lanes(const Block& block, T (&value)[count], int from, 
   }
 }
 
+/// A number in a place for a double, as it is: to convert each there and back would cost more than to add them up.
+template <class T>
+NORMKIT_DEVICE void put_place(double* place, T value) {
+  memcpy(place, &value, sizeof value);
+}
+template <class T>
+NORMKIT_DEVICE T at_place(const double* place) {
+  T value;
+  memcpy(&value, place, sizeof value);
+  return value;
+}
+
 /// Those of a group, a power of 2 that may be more than a warp, and of a whole cluster's threads more than a block.
 /// `shared` is read by others until the next barrier, of blocks of a cluster until the next of these.
 template <class Op, int count, class T, class Block>
@@ -26,28 +38,29 @@ NORMKIT_DEVICE void meet(const Block& block, T (&value)[count], int group, doubl
   if (group <= warp_size) return;
   const int warp = block.thread() / warp_size;
   const int ranks = block.ranks();
-  const int warps = group / warp_size / ranks;
+  const int warps = (ranks == 1 ? group : block_threads) / warp_size;
   if (block.thread() % warp_size == 0) {
-    NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) shared[warp * met_numbers + t] = value[t];
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) put_place(shared + warp * met_numbers + t, value[t]);
   }
   block.sync();
-  const double* from = shared + (warp & -warps) * met_numbers;
-  NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) value[t] = static_cast<T>(from[t]);
+  const double* const first = shared + (warp & -warps) * met_numbers;
+  NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) value[t] = at_place<T>(first + t);
   for (int w = 1; w < warps; ++w) {
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) {
-      value[t] = Op::of(t, value[t], static_cast<T>(from[w * met_numbers + t]));
+      value[t] = Op::of(t, value[t], at_place<T>(first + w * met_numbers + t));
     }
   }
   if (ranks == 1) return;
   double* together = shared + warps * met_numbers;
   if (block.thread() == 0) {
-    NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) together[t] = value[t];
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) put_place(together + t, value[t]);
   }
   block.sync_cluster();
   for (int r = 0; r < ranks; ++r) {
     const double* other = block.shared_of(together, r);
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) {
-      value[t] = r == 0 ? static_cast<T>(other[t]) : Op::of(t, value[t], static_cast<T>(other[t]));
+      const T its = at_place<T>(other + t);
+      value[t] = r == 0 ? its : Op::of(t, value[t], its);
     }
   }
 }

@@ -67,7 +67,9 @@ RowCut cut_rows(const Geometry& g, DType dtype, int kept, int cluster) {
     return with_bits(cut);
   }
   if (kept > 0 && cut.units * kept <= most_block_units) {
-    cut.group = cut.block_threads = long_row_threads;
+    // A multiprocessor has room for two blocks of half as much, of which one reads while the other works.
+    const bool halves = cut.units * kept <= most_block_units / 2;
+    cut.group = cut.block_threads = halves ? block_threads : long_row_threads;
     cut.units_per_chunk = cut.units;
     cut.by_block = true;
     return with_bits(cut);
@@ -192,7 +194,8 @@ Form form_of(Job& job, DType dtype) {
   }
   if (!job.aligned || job.omits_nan || unit.extent % size != 0) return Form::general;
   if (job.operands[operand_mask] != nullptr || job.operands[operand_weight] != nullptr) return Form::general;
-  if (job.gradient && job.activation == Activation::silu) return Form::general;  // whose code would slow others down
+  // Whose code would slow others down.
+  if ((job.gradient && job.activation == Activation::silu) || (job.adds && !rows)) return Form::general;
   if (g.count >= indexed || g.kept_count() >= indexed || !params_fit(job, dtype, unit, size)) return Form::general;
   const bool one = g.reduced[0].extent == 1 && g.reduced[1].extent == 1;
   return one && (!rows || are_lines(job)) ? Form::lines : Form::plain;

@@ -116,11 +116,13 @@ NORMKIT_DEVICE bool needs_params(const Job& job) {
   return job.activation == Activation::silu || (job.column == Column::statistics && job.weighs);
 }
 
-/// y of a gradient through relu; nothing where there is none.
-template <class S, int size>
-NORMKIT_DEVICE Unit<S, size> read_y(const Job& job, const Place& at, int n) {
-  if (job.activation != Activation::relu) return Unit<S, size>{};
-  return unit_at<S, size>(job, operand_third, at, n);
+/// What is read beside x and dy: forward a residual, and for the gradient through relu y.
+template <bool gradient>
+inline constexpr Operand operand_beside = gradient ? operand_third : operand_second;
+template <bool gradient>
+constexpr bool has_beside(const Job& job) {
+  if (gradient) return job.activation == Activation::relu;
+  return !job.adds && job.operands[operand_second] != nullptr;
 }
 
 }  // namespace normkit::detail::cuda

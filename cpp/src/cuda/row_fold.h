@@ -165,14 +165,14 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
   Around<C, size> around;
   constexpr bool by_statistics = column == Column::statistics;
   if (by_statistics && row.exists) read_statistics<S, true>(job, row.at, 1, around);
-  walk.template each<false>(
+  walk.template each<false, true>(
       job, row,
       [&](const auto& found, int u) {
         if (!by_statistics) read_statistics<S, true>(job, found.at, found.n, around);
         params(found, u, around);
         const unsigned valid = valid_bits<size>(job, found.at, true, found.n);
         Gradient<C> gradients[size];
-        gradients_of(job, found.x, found.dy, read_y<S, size>(job, found.at, found.n), valid, around, gradients);
+        gradients_of(job, found.x, found.dy, found.beside, valid, around, gradients);
         NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums.add(gradients[i]);
         count.recent += form == Form::general ? __builtin_popcount(valid) : size;
       },
@@ -267,11 +267,11 @@ NORMKIT_DEVICE void map_units(const Job& job, const Row<form>& row, Walk& walk, 
   Params<Work<S>, unit_size<S>> params;
   const bool stay = job.form != Form::general && job.weight.along == Along::row && job.bias.along == Along::row;
   if (stay && maps_params<task>(job)) params = params_at<S, true>(job, row.at, unit_size<S>);
-  walk.template each<task == Task::gradient>(
+  walk.template each<task == Task::gradient, task == Task::gradient || task == Task::normalize>(
       job, row,
       [&](const auto& found, int) {
         if (!stay && maps_params<task>(job)) params = params_at<S, true>(job, found.at, found.n);
-        map_unit<S, true, task>(job, found.at, found.n, found.x, found.dy, lane, params);
+        map_unit<S, true, task>(job, found.at, found.n, found.x, found.dy, found.beside, lane, params);
       },
       Nothing{});
 }

@@ -2,12 +2,14 @@
 // memory or from the tensor. Every way visits the same units in the same order, `row_batch` of them at a time:
 //   begin(job, row)                before any walk: x is made where it is a sum, and what is kept is taken along
 //   first(job, row, visit)         visit(found) the thread's first unit, if it has one
-//   each(job, row, visit, close)   visit(found, u) each unit, close(first unit, units) after each batch
+//   each(job, row, visit, close)   visit(found, u) each unit, close(first unit, units) after each batch; where
+//   `beside`,
+//                                  with what is read beside x and dy (read.h)
 #pragma once
 
 #include <type_traits>
 
-#include "cuda/walk.h"
+#include "cuda/read.h"
 
 namespace normkit::detail::cuda {
 
@@ -53,6 +55,7 @@ template <class S, bool gradient>
 struct Found {
   Unit<S> x;
   Unit<S> dy;
+  Unit<S> beside;
   Place at;
   int n;
 
@@ -63,36 +66,56 @@ struct Found {
   }
 };
 
-/// Reads `units` units, all of them before the first is used. What lies beyond the row's end is left as it was.
+/// Of `units` units, visit(u, place, values) those that there are.
+template <class S, int units, Form form, class Visit>
+NORMKIT_DEVICE void each_unit(const Job& job, const Row<form>& row, typename Row<form>::Index first,
+                              const Visit& visit) {
+  NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u) {
+    const auto unit = first + u * job.rows.group;
+    if (unit >= row.end) continue;
+    Found<S, false> found;
+    found.place(job, row.at, unit);
+    visit(u, found.at, found.n);
+  }
+}
+/// Reads `units` units of an operand, all of them before the first is used. What lies beyond the row's end is left as
+/// it was.
+template <class S, int units, Form form>
+NORMKIT_DEVICE void take_units(const Job& job, const Row<form>& row, typename Row<form>::Index first, int which,
+                               Unit<S>* to) {
+  each_unit<S, units>(job, row, first,
+                      [&](int u, const Place& at, int n) { to[u] = unit_at<S, unit_size<S>>(job, which, at, n); });
+}
+/// Reads x, and for gradients dy. Where x is a sum (`adds`) it is made, some units at a time: more would take registers
+/// from all else.
 template <class S, bool gradient, int units, Form form>
 NORMKIT_DEVICE void read_units(const Job& job, const Row<form>& row, typename Row<form>::Index first, bool adds,
                                Unit<S> (&x)[units], Unit<S> (&dy)[units]) {
-  const auto each = [&](const auto& visit) {
-    NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u) {
-      const auto unit = first + u * job.rows.group;
-      if (unit >= row.end) continue;
-      Found<S, gradient> found;
-      found.place(job, row.at, unit);
-      visit(u, found.at, found.n);
-    }
-  };
-  const auto take = [&](int which, Unit<S>(&to)[units]) {
-    each([&](int u, const Place& at, int n) { to[u] = unit_at<S, unit_size<S>>(job, which, at, n); });
-  };
   if constexpr (gradient) {
-    take(operand_x, x);
-    take(operand_second, dy);
+    take_units<S, units>(job, row, first, operand_x, x);
+    take_units<S, units>(job, row, first, operand_second, dy);
   } else if (adds) {
-    Unit<S> second[units];
-    take(operand_second, second);
-    take(operand_third, x);
-    each([&](int u, const Place& at, int n) {
-      x[u] = sum_of(x[u], second[u]);
-      store_unit(operand<S>(job, operand_x, at), n, job.aligned, x[u]);
-    });
+    constexpr int some = units < row_batch ? units : row_batch;
+    NORMKIT_UNROLL_DEVICE for (int from = 0; from < units; from += some) {
+      const auto here = first + from * job.rows.group;
+      Unit<S> second[some];
+      take_units<S, some>(job, row, here, operand_second, second);
+      take_units<S, some>(job, row, here, operand_third, x + from);
+      each_unit<S, some>(job, row, here, [&](int u, const Place& at, int n) {
+        x[from + u] = sum_of(x[from + u], second[u]);
+        store_unit(operand<S>(job, operand_x, at), n, job.aligned, x[from + u]);
+      });
+    }
   } else {
-    take(operand_x, x);
+    take_units<S, units>(job, row, first, operand_x, x);
   }
+}
+
+/// What there is beside x and dy of a batch of units.
+template <class S, bool gradient, bool beside, int units, Form form>
+NORMKIT_DEVICE void read_beside(const Job& job, const Row<form>& row, typename Row<form>::Index first,
+                                Unit<S> (&to)[units]) {
+  if (beside && has_beside<gradient>(job)) take_units<S, units>(job, row, first, operand_beside<gradient>, to);
 }
 
 /// From the tensor, each time: several units before the first of them is used, but in the general form, whose code is
@@ -121,13 +144,14 @@ struct Streamed {
     if constexpr (gradient) found.dy = dy[0];
     visit(found);
   }
-  template <bool again, class Visit, class Close>
+  template <bool again, bool beside = false, class Visit, class Close>
   NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) const {
     const int group = job.rows.group;
     for (Index unit = row.begin; unit < row.end; unit += row_batch * group) {
       NORMKIT_ROLL_DEVICE for (int from = 0; from < row_batch; from += units) {
-        Unit<S> x[units], dy[units];
+        Unit<S> x[units], dy[units], more[units];
         read_units<S, gradient>(job, row, unit + from * group, false, x, dy);
+        read_beside<S, gradient, beside>(job, row, unit + from * group, more);
         NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u) {
           const Index at = unit + (from + u) * group;
           if (at >= row.end) continue;
@@ -135,6 +159,7 @@ struct Streamed {
           found.place(job, row.at, at);
           found.x = x[u];
           if constexpr (gradient) found.dy = dy[u];
+          if constexpr (beside) found.beside = more[u];
           visit(found, from + u);
         }
       }
@@ -157,7 +182,7 @@ struct Kept {
   NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
     if (row.begin < row.end) visit(found(job, row, 0));
   }
-  template <bool again, class Visit, class Close>
+  template <bool again, bool beside = false, class Visit, class Close>
   NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) {
     if constexpr (again) {
       NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) {
@@ -165,11 +190,18 @@ struct Kept {
         if constexpr (gradient) dy[u] = forgotten(dy[u]);
       }
     }
+    Row<form> here = row;
+    here.begin = forgotten(row.begin);  // where units are is no reason to keep registers from one walk to the next
     NORMKIT_UNROLL_DEVICE for (int b = 0; b < kept; b += batch) {
       NORMKIT_UNROLL_DEVICE for (int u = b; u < b + batch; ++u) {
-        if (row.begin + u * job.rows.group < row.end) visit(found(job, row, u), u);
+        if (here.begin + u * job.rows.group >= row.end) continue;
+        Found<S, gradient> unit = found(job, here, u);
+        if (beside && has_beside<gradient>(job)) {  // one by one: registers are full
+          unit.beside = unit_at<S, unit_size<S>>(job, operand_beside<gradient>, unit.at, unit.n);
+        }
+        visit(unit, u);
       }
-      close(row.begin + b * job.rows.group, batch);
+      close(here.begin + b * job.rows.group, batch);
     }
   }
 
@@ -204,12 +236,17 @@ struct Shared {
   NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
     if (row.begin < row.end) visit(found(job, row, row.begin));
   }
-  template <bool again, class Visit, class Close>
+  template <bool again, bool beside = false, class Visit, class Close>
   NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) const {
     const int group = job.rows.group;
     for (auto unit = row.begin; unit < row.end; unit += row_batch * group) {
+      Unit<S> more[row_batch];
+      read_beside<S, gradient, beside>(job, row, unit, more);
       NORMKIT_UNROLL_DEVICE for (int u = 0; u < row_batch; ++u) {
-        if (unit + u * group < row.end) visit(found(job, row, unit + u * group), u);
+        if (unit + u * group >= row.end) continue;
+        Found<S, gradient> at = found(job, row, unit + u * group);
+        if constexpr (beside) at.beside = more[u];
+        visit(at, u);
       }
       close(unit, row_batch);
     }

@@ -7,6 +7,13 @@
 
 namespace normkit::detail::cuda {
 
+/// Blocks that a multiprocessor is to hold at once, which bounds the registers of each: while some wait for memory or
+/// for each other, others have work. `units`: what a thread keeps in registers.
+constexpr int resident_blocks(Form form, int units) {
+  if (form == Form::general) return 2;
+  return (form == Form::lines ? 3 : 2) + (units <= 4 ? 1 : 0);
+}
+
 /// What a walk that has folded a row does next: its statistic, and the map.
 template <class S, class Sums, Form form, class Walk>
 NORMKIT_DEVICE void finish_row(const Job& job, const Job& here, const Row<form>& row, Walk& walk,
@@ -20,9 +27,9 @@ NORMKIT_DEVICE void finish_row(const Job& job, const Job& here, const Row<form>&
 /// for those of a block has a cluster of blocks.
 template <class S, class Sums, int kept, Form form>
 struct RunRows {
-  static constexpr int most_threads = block_threads;
-  static constexpr int least_blocks = 2;
   static constexpr bool gradient = Sums::task == Task::gradient;
+  static constexpr int most_threads = block_threads;
+  static constexpr int least_blocks = resident_blocks(form, gradient ? 2 * kept : kept);
   using Walk = std::conditional_t<form == Form::general, Streamed<S, gradient, form>, Kept<S, gradient, form, kept>>;
   Job launched;
 
@@ -30,7 +37,7 @@ struct RunRows {
   NORMKIT_DEVICE void operator()(const Block& block) const {
     const Job& job = known<S, form, true, gradient>(launched);
     const Row<form> row = row_of<form>(job, block.index(), block.thread());
-    const Job& here = settled<S, form>(job, row.at);
+    const Job& here = settled<S, form, true>(job, row.at);
     Walk walk;
     Part<Sums::terms> part;
     if constexpr (gradient) {
@@ -45,10 +52,10 @@ struct RunRows {
 
 /// Rows too long for registers, a block to each: what it reads it keeps in shared memory, or in the general form reads
 /// again. Each thread maps the very units that it folded, so that no barrier is needed for them.
-template <class S, class Sums, Form form>
+template <class S, class Sums, Form form, int threads>
 struct RunLongRows {
-  static constexpr int most_threads = long_row_threads;
-  static constexpr int least_blocks = 1;
+  static constexpr int most_threads = threads;
+  static constexpr int least_blocks = threads == block_threads ? 3 : 1;
   static constexpr bool gradient = Sums::task == Task::gradient;
   using Walk = std::conditional_t<form == Form::general, Streamed<S, gradient, form>, Shared<S, gradient, form>>;
   Job launched;
@@ -58,7 +65,7 @@ struct RunLongRows {
   NORMKIT_DEVICE void operator()(const Block& block) const {
     const Job& job = known<S, form, true, gradient>(launched);
     const Row<form> row = row_of<form>(job, block.index(), block.thread());
-    const Job& here = settled<S, form>(job, row.at);
+    const Job& here = settled<S, form, true>(job, row.at);
     Walk walk;
     if constexpr (form != Form::general) {
       walk.kept = reinterpret_cast<Unit<S>*>(reinterpret_cast<char*>(block.shared()) + parts_bytes);
@@ -78,14 +85,15 @@ template <class S, class Sums, Form form, Column column>
 struct FoldRows {
   static constexpr int most_threads = block_threads;
   static constexpr bool gradient = Sums::task == Task::gradient;
-  static constexpr int least_blocks = form == Form::general && gradient ? 1 : 2;
+  static constexpr bool moments = Sums::task == Task::normalize && !Sums::may_weigh;
+  static constexpr int least_blocks = form == Form::general ? (gradient ? 1 : 2) : (moments ? 4 : 2);
   Job launched;
 
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
     const Job& job = known<S, form, true, gradient, column>(launched);
     const Row<form> row = row_of<form>(job, block.index(), block.thread());
-    const Job& here = settled<S, form>(job, row.at);
+    const Job& here = settled<S, form, true>(job, row.at);
     Streamed<S, gradient, form> walk;
     Part<Sums::terms> part;
     if constexpr (gradient) {
@@ -99,23 +107,37 @@ struct FoldRows {
   }
 };
 
+/// The job of a map that reads something beside x and dy, or does not.
+template <class S, Task task, Form form, bool beside>
+NORMKIT_DEVICE JobOf<form> mapped_job(const Job& job) {
+  if constexpr (form == Form::general) {
+    return job;  // NOLINT(bugprone-return-const-ref-from-parameter): the kernel has it
+  } else {
+    Job mapped = known<S, form, true, task == Task::gradient>(job);
+    if constexpr (task == Task::gradient) mapped.activation = beside ? Activation::relu : Activation::none;
+    mapped.adds = false;  // there is a sum already
+    if constexpr (task == Task::normalize && !beside) mapped.operands[operand_second] = nullptr;
+    return mapped;
+  }
+}
+
 /// Rows whose lanes are known, last chunk first: the end of x is what the cache still holds.
-template <class S, Task task, Form form>
+template <class S, Task task, Form form, bool beside>
 struct MapRows {
   static constexpr int most_threads = block_threads;
-  static constexpr int least_blocks = 2;
+  static constexpr int least_blocks = form == Form::general || task == Task::gradient || beside ? 2 : 3;
   Job launched;
   std::int64_t blocks;
 
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
-    const Job& job = known<S, form, true, task == Task::gradient>(launched);
+    const Job& job = mapped_job<S, task, form, beside>(launched);
     const Row<form> row = row_of<form>(job, blocks - 1 - block.index(), block.thread());
     if (!row.exists) return;
     const std::int64_t slot = slot_of(job.geometry, row.at.kept[0], row.at.kept[1]);
     const UnitLanes<S, true> lane = {{load_lane<Work<S>>(job.lanes, slot)}};
     Streamed<S, task == Task::gradient, form> walk;
-    const Job& here = settled<S, form>(job, row.at);
+    const Job& here = settled<S, form, true>(job, row.at);
     map_row<S, task>(here, row, walk, lane);
   }
 };

@@ -39,7 +39,7 @@ struct RunSlabs {
     C dbias[values] = {};
     Row<form> row = row_of_step(block, job, 0);
     Walk walk;
-    walk.begin(settled<S, form>(job, row.at), row);
+    walk.begin(settled<S, form, true>(job, row.at), row);
     Weights weights{};
     if constexpr (form != Form::general) take_weights(job, row, weights);
     for (std::int64_t step = 0; step < job.slabs.steps; ++step) {
@@ -47,10 +47,10 @@ struct RunSlabs {
       const Row<form> next_row = last ? row : row_of_step(block, job, step + 1);
       const bool ahead = form != Form::general;  // whose registers would not do
       Walk next;
-      if (ahead && !last) next.begin(settled<S, form>(job, next_row.at), next_row);
+      if (ahead && !last) next.begin(settled<S, form, true>(job, next_row.at), next_row);
       run_row(block, job, row, walk, weights, step % 2 != 0, dweight, dbias);
       if (ahead) walk = next;
-      if (!ahead && !last) walk.begin(settled<S, form>(job, next_row.at), next_row);
+      if (!ahead && !last) walk.begin(settled<S, form, true>(job, next_row.at), next_row);
       row = next_row;
     }
     // What is shared is written over now, and soon gone, so that nobody may still be reading it.
@@ -100,7 +100,7 @@ struct RunSlabs {
   template <class Block>
   NORMKIT_DEVICE void run_row(const Block& block, const Job& job, const Row<form>& row, Walk& walk,
                               const Weights& weights, bool odd, C (&dweight)[values], C (&dbias)[values]) const {
-    const Job& here = settled<S, form>(job, row.at);
+    const Job& here = settled<S, form, true>(job, row.at);
     // Where the sums of the row before may still be read from, those of this one are not to be. Those two rows before
     // have been read: all threads, and blocks of a cluster, went through the barriers of the row between since.
     double* shared = block.shared() + (odd ? met_numbers / 2 : 0);
@@ -118,7 +118,7 @@ struct RunSlabs {
           add_params(found, lane.of[0], dweight + u * size, dbias + u * size);
           if (!maps(job)) return;
           const Params<C, size> params = weights_at(here, found, u, weights);
-          map_unit<S, true, Task::gradient>(here, found.at, found.n, found.x, found.dy, lane, params);
+          map_unit<S, true, Task::gradient>(here, found.at, found.n, found.x, found.dy, found.beside, lane, params);
         },
         Nothing{});
   }

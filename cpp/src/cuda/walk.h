@@ -18,7 +18,7 @@ NORMKIT_DEVICE std::int64_t kept_data_offset(const Geometry& g, int operand, con
 }
 NORMKIT_DEVICE std::int64_t data_offset(const Job& job, int operand, const Place& at) {
   const Geometry& g = job.geometry;
-  std::int64_t offset = job.settled ? 0 : kept_data_offset(g, operand, at);
+  std::int64_t offset = job.settled ? (operand <= operand_out ? 0 : job.settled_at) : kept_data_offset(g, operand, at);
   NORMKIT_UNROLL_DEVICE for (int a = 0; a < 3; ++a) offset += at.reduced[a] * g.reduced[a].data_stride[operand];
   return offset;
 }
@@ -92,6 +92,7 @@ NORMKIT_DEVICE JobOf<form> known(const Job& job) {
       plain.activation = job.activation == Activation::relu ? Activation::relu : Activation::none;
     }
     plain.aligned = true;
+    if constexpr (!rows) plain.adds = false;
     plain.omits_nan = false;
     plain.operands[operand_mask] = plain.operands[operand_weight] = nullptr;
     Axis& unit = rows ? plain.geometry.reduced[2] : plain.geometry.kept[1];
@@ -117,19 +118,23 @@ NORMKIT_DEVICE JobOf<form> known(const Job& job) {
   }
 }
 
-/// The job where the kept index is known: what follows from that is in its pointers.
-template <class S, Form form>
+/// The job where the kept index is known: what follows from that is in its pointers, or, of rows that lie alike in all
+/// operands, a single number, which takes fewer registers.
+template <class S, Form form, bool rows>
 NORMKIT_DEVICE JobOf<form> settled(const Job& job, const Place& at) {
   if constexpr (form == Form::general) {
     return job;  // NOLINT(bugprone-return-const-ref-from-parameter): likewise
   } else {
     Job here = job;
     here.settled = true;
-    NORMKIT_UNROLL_DEVICE for (int k = 0; k < max_operands; ++k) {
+    here.settled_at = 0;
+    constexpr bool lines = form == Form::lines && rows;
+    if constexpr (lines) here.settled_at = kept_data_offset(job.geometry, operand_x, at);
+    NORMKIT_UNROLL_DEVICE for (int k = 0; k < (lines ? operand_out + 1 : max_operands); ++k) {
       if (job.operands[k] == nullptr) continue;
       here.operands[k] = static_cast<S*>(job.operands[k]) + kept_data_offset(job.geometry, k, at);
     }
-    if (job.column == Column::parameters) return here;
+    if (lines || job.column == Column::parameters) return here;
     const std::int64_t params = kept_param_offset(job.geometry, at);
     for (Numbers* numbers : {&here.weight, &here.bias}) {
       if (numbers->data == nullptr) continue;
