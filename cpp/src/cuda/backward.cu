@@ -48,8 +48,8 @@ bool fits_slabs(const Request& request, const RowCut& cut) {
   const auto& operands = request.operands;
   const bool varies_along_rows = g.reduced[2].extent == 1 || g.reduced[2].param_stride == 1;
   const bool is_shared_by_rows = g.kept[0].param_stride == 0 && g.kept[1].param_stride == 0;
-  return cut.kept_units > 0 && request.plan.loop_count == 0 && g.reduced[0].extent == 1 && g.reduced[1].extent == 1 &&
-         varies_along_rows && is_shared_by_rows && request.activation == Activation::none &&
+  return cut.kept_units > 0 && !request.statistics_given && request.plan.loop_count == 0 && g.reduced[0].extent == 1 &&
+         g.reduced[1].extent == 1 && varies_along_rows && is_shared_by_rows && request.activation == Activation::none &&
          operands[operand_mask] == nullptr && operands[operand_extra] == nullptr;
 }
 
@@ -145,6 +145,7 @@ struct ByStatistics {
     job.weighs = !request.weight_is_constant && request.weight;
     job.weights = std::max<std::int64_t>(1, request.weight.data != nullptr ? request.weight.size() : 1);
     job.given = request.statistics_given || leaves_sums;
+    job.share = 1.0 / static_cast<double>(job.geometry.count);
     job.results.mean_error = request.mean_error;
     return job;
   }

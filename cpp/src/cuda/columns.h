@@ -177,7 +177,9 @@ struct FoldColumns {
 template <class S, Task task, Form form>
 struct MapColumns {
   static constexpr int most_threads = block_threads;
-  static constexpr int least_blocks = form == Form::general ? 1 : 3;
+  // A residual takes registers of its own, where a value takes more than half a one.
+  static constexpr bool wide = task == Task::normalize && sizeof(S) > 2;
+  static constexpr int least_blocks = form == Form::general ? 1 : wide ? 2 : 3;
   static constexpr int size = column_unit_size<S>;
   static constexpr int batch = task == Task::gradient ? 2 : 4;
   using Index = typename ColumnShare<form>::Index;

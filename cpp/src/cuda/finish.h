@@ -76,27 +76,31 @@ NORMKIT_DEVICE Lane<C> own_lane(const Job& job, double count, double first, doub
   return lane;
 }
 
-/// Of given statistics, as the map of a gradient begins with them.
+/// Of given statistics, as a gradient begins with them. Nothing here waits for what is read.
 template <class C>
 NORMKIT_DEVICE Lane<C> given_lane(const Job& job, std::int64_t s) {
   Lane<C> lane{};
-  split_mean(number(job.given_mean, s), lane.high, lane.low, number(job.mean_error, s));
-  const double rstd = number(job.given_rstd, s);
-  lane.rstd = static_cast<C>(rstd);
-  const bool constant = !job.weighs && job.weight.data != nullptr;  // over the statistic: left to the scale
-  lane.scale = static_cast<C>(constant ? rstd * number(job.weight, job.weights == 1 ? 0 : s % job.weights) : rstd);
-  lane.gradient = static_cast<C>(number(job.given_gradient, s));
-  lane.projection = static_cast<C>(number(job.given_projection, s));
+  read_statistic(job, s, lane.high, lane.low, lane.rstd);
   return lane;
 }
-
-/// A gradient's sums, and what dx takes of them. As in cpu/gradient.h.
+/// With what its map scales by: where weight is constant over the statistic, that too.
 template <class C>
-NORMKIT_DEVICE Lane<C> gradient_lane(const Job& job, std::int64_t s, Part<4>& part) {
-  Lane<C> lane = given_lane<C>(job, s);
+NORMKIT_DEVICE void take_scale(const Job& job, std::int64_t s, Lane<C>& lane) {
+  lane.scale = lane.rstd;
+  if (job.weighs || job.weight.data == nullptr) return;
+  const double weight = number(job.weight, job.weights == 1 ? 0 : s % job.weights);
+  lane.scale = static_cast<C>(static_cast<double>(lane.rstd) * weight);
+}
+
+/// A gradient's sums, and what dx takes of them, beside what it began with. As in cpu/gradient.h.
+template <class C>
+NORMKIT_DEVICE Lane<C> gradient_lane(const Job& job, std::int64_t s, Lane<C> lane, Part<4>& part) {
+  take_scale(job, s, lane);
   const double count = part.term[0];
   const bool centred = job.statistic == Statistic::variance;
-  const double share = job.given || count == 0.0 ? 0.0 : 1.0 / count;
+  double share = job.share;
+  if (job.form == Form::general) share = count == 0.0 ? 0.0 : 1.0 / count;
+  if (job.given) share = 0.0;
   const double mean_share = centred ? share : 0.0;
   GradientMeans means = {part.term[1] * mean_share, part.term[2] * mean_share, part.term[3] * share};
   if (mean_share == 0.0) means.missing = means.gradient = 0.0;  // whatever else it was: it may be no number

@@ -31,7 +31,9 @@ struct FinishSlots {
     Part<terms> part = parts_of(block, slot, count);
     if (!exists || block.thread() % threads != 0) return;
     const std::int64_t s = statistic_of(job, slot);
-    const Lane<C> lane = finish_statistic<C, Sums>(job, s, part, true);
+    Lane<C> given{};
+    if (Sums::task == Task::gradient && job.column == Column::statistics) given = given_lane<C>(job, s);
+    const Lane<C> lane = finish_statistic<C, Sums>(job, s, given, part, true);
     store_lane(job.lanes, slot, lane);
   }
 
@@ -132,6 +134,9 @@ struct TakeGiven {
     Lane<C> lane{};
     if (gradient) {
       lane = given_lane<C>(job, s);
+      take_scale(job, s, lane);
+      lane.gradient = static_cast<C>(number(job.given_gradient, s));
+      lane.projection = static_cast<C>(number(job.given_projection, s));
     } else {
       split_mean(number(job.given_mean, s), lane.high, lane.low);
       lane.scale = narrowed<C>(reciprocal_std(number(job.given_variance, s), job.eps));

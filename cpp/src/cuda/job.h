@@ -115,8 +115,9 @@ enum class Form : std::uint8_t {
 struct Job {
   Geometry geometry;
   Form form = Form::general;
-  bool settled = false;         // within a kernel: pointers are those at the kept index (walk.h),
-  std::int64_t settled_at = 0;  // or lie before it by so much
+  bool settled = false;          // within a kernel: pointers are those at the kept index (walk.h),
+  bool work_statistics = false;  // within a kernel: given ones are of the working type, without an error
+  std::int64_t settled_at = 0;   // or lie before it by so much
   Column column = Column::statistics;
   Statistic statistic = Statistic::variance;
   Activation activation = Activation::none;
@@ -126,6 +127,7 @@ struct Job {
   bool omits_nan = false;
   bool gradient = false;     // what is computed
   bool given = false;        // gradients: the statistics do not depend on x
+  double share = 0.0;        // gradients: of a value, where all of a statistic's count
   bool weighs = false;       // gradients: weight varies within a statistic
   bool sums_lanes = false;   // gradients: only from lane to lane; those are summed, and give dweight and dbias too
   bool inverse = false;      // scale

@@ -112,16 +112,16 @@ NORMKIT_DEVICE Part<Sums::terms> meet_sums(const Block& block, const Sums& sums,
   return part;
 }
 
-/// What a finished statistic leaves; the result is for its map.
+/// What a finished statistic leaves; the result is for its map. `lane`: of gradients, what is given.
 template <class C, class Sums>
-NORMKIT_DEVICE Lane<C> finish_statistic(const Job& job, std::int64_t s, Part<Sums::terms>& part, bool writes) {
-  Lane<C> lane{};
+NORMKIT_DEVICE Lane<C> finish_statistic(const Job& job, std::int64_t s, Lane<C> lane, Part<Sums::terms>& part,
+                                        bool writes) {
   if constexpr (Sums::task == Task::gradient) {
     if (job.column == Column::parameters) {
       if (writes) write_sums(job, s, part);
-      return lane;
+      return {};
     }
-    lane = gradient_lane<C>(job, s, part);
+    lane = gradient_lane(job, s, lane, part);
     if (writes && job.results.mean_error != nullptr) job.results.mean_error[s] = part.term[1];
   } else {
     lane = own_lane<C>(job, part.term[0], part.term[1], part.term[2]);

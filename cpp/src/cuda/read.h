@@ -44,6 +44,12 @@ NORMKIT_DEVICE void split_mean(double mean, C& high, C& low, double error = 0.0)
 
 template <class C>
 NORMKIT_DEVICE void read_statistic(const Job& job, std::int64_t s, C& high, C& low, C& rstd) {
+  if (job.work_statistics) {
+    high = job.given_mean.data == nullptr ? C{0} : static_cast<const C*>(job.given_mean.data)[s];
+    low = C{0};
+    rstd = static_cast<const C*>(job.given_rstd.data)[s];
+    return;
+  }
   const double error = job.mean_error.data == nullptr ? 0.0 : number(job.mean_error, s);
   if (job.form != Form::general && job.given_mean.along == Along::work && job.given_rstd.along == Along::work) {
     high = static_cast<const C*>(job.given_mean.data)[s];

@@ -153,18 +153,29 @@ struct RowMoments {
   }
 };
 
+/// What is given of a row's statistic.
+template <class C, Form form>
+NORMKIT_DEVICE Lane<C> given_of(const Job& job, const Row<form>& row) {
+  if (!row.exists || job.column == Column::parameters) return {};
+  return given_lane<C>(job, stat_offset(job, row.at.kept[0], row.at.kept[1]));
+}
+
 /// Sums for gradients, of a walk that has begun. By statistics, what is known of these is the same along the row.
 /// `params(found, u, around)` brings weight and bias.
 template <class S, Column column = Column::statistics, Form form, class Block, class Walk, class Bring>
-NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const Row<form>& row, Walk& walk,
-                                     double* shared, const Bring& params) {
+NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const Row<form>& row,
+                                     const Lane<Work<S>>& given, Walk& walk, double* shared, const Bring& params) {
   using C = Work<S>;
   constexpr int size = unit_size<S>;
   GradientSums<C> sums;
   Count count;
   Around<C, size> around;
   constexpr bool by_statistics = column == Column::statistics;
-  if (by_statistics && row.exists) read_statistics<S, true>(job, row.at, 1, around);
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    around.high[i] = given.high;
+    around.low[i] = job.work_statistics ? C{0} : given.low;
+    around.rstd[i] = given.rstd;
+  }
   walk.template each<false, true>(
       job, row,
       [&](const auto& found, int u) {
@@ -192,11 +203,13 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
 }
 
 template <class S, Column column = Column::statistics, Form form, class Block, class Walk>
-NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
+NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const Row<form>& row,
+                                     const Lane<Work<S>>& given, Walk& walk) {
   walk.begin(job, row);
-  return row_gradients<S, column>(block, job, row, walk, block.shared(), [&](const auto& found, int, auto& around) {
-    if (needs_params(job)) read_params<S, true>(job, found.at, found.n, around);
-  });
+  return row_gradients<S, column>(block, job, row, given, walk, block.shared(),
+                                  [&](const auto& found, int, auto& around) {
+                                    if (needs_params(job)) read_params<S, true>(job, found.at, found.n, around);
+                                  });
 }
 
 /// The part of a row, or of a chunk of one, from one walk.

@@ -9,17 +9,17 @@ namespace normkit::detail::cuda {
 
 /// Blocks that a multiprocessor is to hold at once, which bounds the registers of each: while some wait for memory or
 /// for each other, others have work. `units`: what a thread keeps in registers.
-constexpr int resident_blocks(Form form, int units) {
-  if (form == Form::general) return 2;
-  return (form == Form::lines ? 3 : 2) + (units <= 4 ? 1 : 0);
+constexpr int resident_blocks(Form form, int units, bool gradient) {
+  if (form == Form::general) return gradient ? 1 : 2;
+  return (form == Form::lines ? 3 : 2) + (units <= 4 && !gradient ? 1 : 0);
 }
 
 /// What a walk that has folded a row does next: its statistic, and the map.
 template <class S, class Sums, Form form, class Walk>
-NORMKIT_DEVICE void finish_row(const Job& job, const Job& here, const Row<form>& row, Walk& walk,
-                               Part<Sums::terms>& part) {
+NORMKIT_DEVICE void finish_row(const Job& job, const Job& here, const Row<form>& row, const Lane<Work<S>>& given,
+                               Walk& walk, Part<Sums::terms>& part) {
   const std::int64_t s = stat_offset(job, row.at.kept[0], row.at.kept[1]);
-  const UnitLanes<S, true> lane = {{finish_statistic<Work<S>, Sums>(job, s, part, row.member == 0)}};
+  const UnitLanes<S, true> lane = {{finish_statistic<Work<S>, Sums>(job, s, given, part, row.member == 0)}};
   if (maps(job)) map_row<S, Sums::task>(here, row, walk, lane);
 }
 
@@ -29,7 +29,7 @@ template <class S, class Sums, int kept, Form form>
 struct RunRows {
   static constexpr bool gradient = Sums::task == Task::gradient;
   static constexpr int most_threads = block_threads;
-  static constexpr int least_blocks = resident_blocks(form, gradient ? 2 * kept : kept);
+  static constexpr int least_blocks = resident_blocks(form, kept, gradient);
   using Walk = std::conditional_t<form == Form::general, Streamed<S, gradient, form>, Kept<S, gradient, form, kept>>;
   Job launched;
 
@@ -39,13 +39,15 @@ struct RunRows {
     const Row<form> row = row_of<form>(job, block.index(), block.thread());
     const Job& here = settled<S, form, true>(job, row.at);
     Walk walk;
+    Lane<Work<S>> given{};
     Part<Sums::terms> part;
     if constexpr (gradient) {
-      part = row_gradients<S>(block, here, row, walk);
+      given = given_of<Work<S>>(job, row);
+      part = row_gradients<S>(block, here, row, given, walk);
     } else {
       part = RowMoments<S, form>::of(block, here, row, walk);
     }
-    if (row.exists) finish_row<S, Sums>(job, here, row, walk, part);
+    if (row.exists) finish_row<S, Sums>(job, here, row, given, walk, part);
     if (block.ranks() > 1) block.sync_cluster();  // others may be reading what is shared
   }
 };
@@ -55,7 +57,7 @@ struct RunRows {
 template <class S, class Sums, Form form, int threads>
 struct RunLongRows {
   static constexpr int most_threads = threads;
-  static constexpr int least_blocks = threads == block_threads ? 3 : 1;
+  static constexpr int least_blocks = threads == block_threads ? (sizeof(S) == 8 ? 2 : 3) : 1;
   static constexpr bool gradient = Sums::task == Task::gradient;
   using Walk = std::conditional_t<form == Form::general, Streamed<S, gradient, form>, Shared<S, gradient, form>>;
   Job launched;
@@ -70,13 +72,15 @@ struct RunLongRows {
     if constexpr (form != Form::general) {
       walk.kept = reinterpret_cast<Unit<S>*>(reinterpret_cast<char*>(block.shared()) + parts_bytes);
     }
+    Lane<Work<S>> given{};
     Part<Sums::terms> part;
     if constexpr (gradient) {
-      part = row_gradients<S>(block, here, row, walk);
+      given = given_of<Work<S>>(job, row);
+      part = row_gradients<S>(block, here, row, given, walk);
     } else {
       part = RowMoments<S, form>::of(block, here, row, walk);
     }
-    finish_row<S, Sums>(job, here, row, walk, part);
+    finish_row<S, Sums>(job, here, row, given, walk, part);
   }
 };
 
@@ -97,7 +101,7 @@ struct FoldRows {
     Streamed<S, gradient, form> walk;
     Part<Sums::terms> part;
     if constexpr (gradient) {
-      part = row_gradients<S, column>(block, here, row, walk);
+      part = row_gradients<S, column>(block, here, row, given_of<Work<S>>(job, row), walk);
     } else {
       part = fold_row<S, Sums>(block, here, row, walk);
     }

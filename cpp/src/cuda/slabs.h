@@ -14,7 +14,7 @@ NORMKIT_DEVICE Job slab_job(const Job& job) {
   Job slab = known<S, form, true, true>(job);
   slab.column = Column::statistics;
   slab.activation = Activation::none;
-  slab.adds = false;
+  slab.adds = slab.given = false;
   for (const int absent : {operand_third, operand_mask, operand_extra, operand_weight}) slab.operands[absent] = nullptr;
   return slab;
 }
@@ -39,6 +39,7 @@ struct RunSlabs {
     C dbias[values] = {};
     Row<form> row = row_of_step(block, job, 0);
     Walk walk;
+    Lane<C> given = given_of<C>(job, row);
     walk.begin(settled<S, form, true>(job, row.at), row);
     Weights weights{};
     if constexpr (form != Form::general) take_weights(job, row, weights);
@@ -48,10 +49,12 @@ struct RunSlabs {
       const bool ahead = form != Form::general;  // whose registers would not do
       Walk next;
       if (ahead && !last) next.begin(settled<S, form, true>(job, next_row.at), next_row);
-      run_row(block, job, row, walk, weights, step % 2 != 0, dweight, dbias);
+      const Lane<C> next_given = given_of<C>(job, next_row);
+      run_row(block, job, row, given, walk, weights, step % 2 != 0, dweight, dbias);
       if (ahead) walk = next;
       if (!ahead && !last) walk.begin(settled<S, form, true>(job, next_row.at), next_row);
       row = next_row;
+      given = next_given;
     }
     // What is shared is written over now, and soon gone, so that nobody may still be reading it.
     if (block.ranks() > 1) block.sync_cluster();
@@ -98,20 +101,21 @@ struct RunSlabs {
   }
 
   template <class Block>
-  NORMKIT_DEVICE void run_row(const Block& block, const Job& job, const Row<form>& row, Walk& walk,
-                              const Weights& weights, bool odd, C (&dweight)[values], C (&dbias)[values]) const {
+  NORMKIT_DEVICE void run_row(const Block& block, const Job& job, const Row<form>& row, const Lane<C>& given,
+                              Walk& walk, const Weights& weights, bool odd, C (&dweight)[values],
+                              C (&dbias)[values]) const {
     const Job& here = settled<S, form, true>(job, row.at);
     // Where the sums of the row before may still be read from, those of this one are not to be. Those two rows before
     // have been read: all threads, and blocks of a cluster, went through the barriers of the row between since.
     double* shared = block.shared() + (odd ? met_numbers / 2 : 0);
-    Part<4> part = row_gradients<S>(block, here, row, walk, shared, [&](const auto& found, int u, auto& around) {
+    Part<4> part = row_gradients<S>(block, here, row, given, walk, shared, [&](const auto& found, int u, auto& around) {
       if (!needs_params(job)) return;
       const Params<C, size> params = weights_at(here, found, u, weights);
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) around.weight[i] = params.weight[i];
     });
     if (!row.exists) return;
     const std::int64_t s = stat_offset(job, row.at.kept[0], row.at.kept[1]);
-    const UnitLanes<S, true> lane = {{finish_statistic<C, GradientSums<C>>(job, s, part, row.member == 0)}};
+    const UnitLanes<S, true> lane = {{finish_statistic<C, GradientSums<C>>(job, s, given, part, row.member == 0)}};
     walk.template each<true>(
         here, row,
         [&](const auto& found, int u) {

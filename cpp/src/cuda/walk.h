@@ -102,7 +102,6 @@ NORMKIT_DEVICE JobOf<form> known(const Job& job) {
       drop_axis(plain.geometry.reduced[1]);
     }
     if constexpr (form == Form::lines && rows) {
-      constexpr DType work = sizeof(S) == 8 ? DType::float64 : DType::float32;
       drop_axis(plain.geometry.kept[0]);
       Axis& lane = plain.geometry.kept[1];
       NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : lane.data_stride) stride = job.geometry.kept[1].data_stride[0];
@@ -110,9 +109,7 @@ NORMKIT_DEVICE JobOf<form> known(const Job& job) {
       lane.param_stride = 0;
       plain.geometry.pooled = 1;
       plain.rows.chunks = 1;
-      plain.given_mean.dtype = plain.given_rstd.dtype = work;
-      plain.given_mean.offset = plain.given_rstd.offset = 0.0;
-      plain.mean_error = Numbers{};
+      plain.work_statistics = true;
     }
     return plain;
   }
