@@ -58,6 +58,11 @@ struct Usable {
 
 const KernelTable& choose() {
   const auto usable = usable_kernel_tables();
+  if (usable.empty()) {
+    throw std::runtime_error(
+        "normkit: this build has no kernels that the processor can run; got one without the instruction sets that "
+        "NORMKIT_ISAS named; build with `baseline` among them");
+  }
   const char* wanted = std::getenv("NORMKIT_ISA");
   if (wanted == nullptr || *wanted == '\0') return *usable.front();
   std::string names;
