@@ -161,6 +161,12 @@ bool check(const Normalizer& norm, const Extents& shape, const Extents& x, const
   const Roles expected =
       column == Column::statistics ? expected_roles(norm, shape, x, y) : by_parameters(norm, shape, x, y);
   CHECK(walked_roles(*planned) == expected);
+  if (const auto planes = planes_of(g)) {
+    Plan by_planes = *planned;
+    by_planes.geometry = *planes;
+    CHECK(walked_roles(by_planes) == expected);
+    CHECK((planes->reduced[0].param_stride | planes->reduced[1].param_stride | planes->reduced[2].param_stride) == 0);
+  }
   std::int64_t size = g.size();
   for (int i = 0; i < planned->loop_count; ++i) size *= planned->loops[static_cast<std::size_t>(i)].extent;
   CHECK(size == static_cast<std::int64_t>(expected.size()));

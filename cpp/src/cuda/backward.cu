@@ -111,7 +111,7 @@ struct ByStatistics {
     const std::optional<Geometry> lanes = weighed_lanes(request);
     if (!lanes) return false;
     Job job = make();
-    job.geometry = *lanes;
+    take_geometry(job, *lanes);
     job.sums_lanes = true;
     if (request.by_parameters != nullptr) write_params(*request.by_parameters, job);
     run_gradient(request, job, true);

@@ -177,8 +177,8 @@ struct FoldColumns {
 template <class S, Task task, Form form>
 struct MapColumns {
   static constexpr int most_threads = block_threads;
-  // A residual takes registers of its own, where a value takes more than half a one.
-  static constexpr bool wide = task == Task::normalize && sizeof(S) > 2;
+  // Residuals and gradients take registers beside those of x, which have to be half of one each.
+  static constexpr bool wide = sizeof(S) > (task == Task::normalize ? 2 : 4);
   static constexpr int least_blocks = form == Form::general ? 1 : wide ? 2 : 3;
   static constexpr int size = column_unit_size<S>;
   static constexpr int batch = task == Task::gradient ? 2 : 4;
@@ -196,7 +196,7 @@ struct MapColumns {
     UnitLanes<S, false> lanes;
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
       const int known = i < column.lanes ? i : 0;
-      lanes.of[i] = load_lane<Work<S>>(job.lanes, slot_of(g, column.at.kept[0], column.at.kept[1] + known));
+      lanes.of[i] = load_lane<Work<S>>(job.lanes, slot_of(job, column.at.kept[0], column.at.kept[1] + known));
     }
     Params<Work<S>, size> params;
     const bool stay =

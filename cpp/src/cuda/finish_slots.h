@@ -8,9 +8,8 @@ namespace normkit::detail::cuda {
 /// The statistic of a slot.
 NORMKIT_DEVICE std::int64_t statistic_of(const Job& job, std::int64_t slot) {
   const Geometry& g = job.geometry;
-  const std::int64_t across = g.pooled == 1 ? g.kept[1].extent : g.kept[1].extent / g.pooled;
-  const std::int64_t k0 = g.kept[0].extent == 1 ? 0 : divided(slot, across);
-  return job.first_statistic + k0 * g.kept[0].stat_stride + (slot - k0 * across) * g.kept[1].stat_stride;
+  const std::int64_t k0 = g.kept[0].extent == 1 ? 0 : divided(slot, job.pools);
+  return job.first_statistic + k0 * g.kept[0].stat_stride + (slot - k0 * job.pools) * g.kept[1].stat_stride;
 }
 
 /// Merges the parts of each statistic: its lanes, and of each the chunks. Some threads of a warp share them.

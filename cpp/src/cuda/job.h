@@ -108,7 +108,8 @@ struct SlabCut {
 /// values meet is the same for all forms.
 enum class Form : std::uint8_t {
   general,
-  plain,  // whole units at multiples of their size, of x and of parameters; nothing masked, weighed or left out
+  plain,  // whole units at multiples of their size, of x and of parameters; nothing masked, weighed or left out; of
+          // rows no more than two axes are reduced
   lines,  // likewise, only one axis is reduced, and of rows only one kept, on which they lie alike in all operands
 };
 
@@ -138,6 +139,7 @@ struct Job {
   Numbers given_mean, mean_error;      // by stat strides, the second added to the first
   Numbers given_rstd, given_variance;  // likewise
   Numbers given_gradient, given_projection;
+  bool pools_params = false;                // columns: weight and bias are those of the statistic that columns share
   std::int64_t channels_per_statistic = 1;  // gradients by parameters: so many in a row share what is given
   std::int64_t weights = 1;                 // where weight is constant over a statistic: how many there are
 
@@ -146,6 +148,8 @@ struct Job {
   SlabCut slabs;
   std::int64_t first_statistic = 0;  // of the geometry, where that is one of several (Plan::loops)
   std::int64_t slots = 1;            // statistics: lanes, but for pooled ones, which share a slot
+  std::int64_t pools = 1;            // of these, for each index of the outer kept axis
+  Divisor by_pooled;                 // lanes
   double* partials = nullptr;        // [lane][chunk][term]
   void* slab_sums = nullptr;         // [slab][dweight, dbias][column], of the working type
   Lanes lanes;

@@ -16,6 +16,11 @@ struct Params {
 template <class S, bool rows>
 NORMKIT_DEVICE Params<Work<S>, unit_size_of<S, rows>> params_at(const Job& job, const Place& at, int n) {
   Params<Work<S>, unit_size_of<S, rows>> params;
+  if (!rows && job.pools_params) {
+    load_pooled_params<S>(job, job.weight, at.kept[1], n, params.weight);
+    load_pooled_params<S>(job, job.bias, at.kept[1], n, params.bias);
+    return params;
+  }
   const std::int64_t first = param_offset(job, at);
   const std::int64_t stride = unit_axis_of(job.geometry, rows).param_stride;
   load_params<S>(job, job.weight, first, stride, n, params.weight);

@@ -120,6 +120,31 @@ SlabCut cut_slabs(const Geometry& g, const RowCut& cut) {
   return slabs;
 }
 
+std::optional<Geometry> planes_as_columns(const Geometry& rows, DType dtype, void* const (&operands)[max_operands]) {
+  constexpr std::int64_t least_samples = 16;  // or else most of those who go down a column would have no position
+  constexpr std::int64_t most_bytes = 512;    // of a plane: of more, what is read beside it is little
+  const Axis& samples = rows.reduced[1];
+  const Axis& plane = rows.reduced[2];
+  const Axis& channels = rows.kept[1];
+  const std::int64_t bytes = plane.extent * item_size(dtype);
+  if (rows.schedule != Schedule::rows || bytes % 16 == 0 || bytes > most_bytes) return std::nullopt;
+  if (rows.kept[0].extent != 1 || rows.reduced[0].extent != 1 || samples.extent < least_samples) return std::nullopt;
+  if (samples.param_stride != 0 || plane.param_stride != 0 || channels.extent == 1) return std::nullopt;
+  for (int k = 0; k < max_operands; ++k) {
+    if (operands[k] != nullptr && (plane.data_stride[k] != 1 || channels.data_stride[k] != plane.extent)) {
+      return std::nullopt;
+    }
+  }
+  Geometry columns = rows;
+  columns.schedule = Schedule::columns;
+  columns.pooled = plane.extent;
+  columns.reduced[1] = unit_axis;
+  columns.reduced[2] = samples;
+  columns.kept[1].extent = channels.extent * plane.extent;
+  for (int k = 0; k < max_operands; ++k) columns.kept[1].data_stride[k] = plane.data_stride[k];
+  return columns;
+}
+
 bool is_aligned(const Geometry& g, DType dtype, void* const (&operands)[max_operands]) {
   const int unit = unit_of(dtype, g.schedule);
   const auto bytes = static_cast<std::uintptr_t>(unit * item_size(dtype));
@@ -140,6 +165,11 @@ namespace {
 // Whether parameters vary along a unit not at all, or as they lie, at multiples of a unit.
 bool params_fit(Job& job, DType dtype, const Axis& unit, int size) {
   const Geometry& g = job.geometry;
+  const auto is_known = [&](DType of) { return of == dtype || of == work_dtype(dtype) || of == DType::float32; };
+  if (job.pools_params) {  // which are read one by one
+    return (job.weight.data == nullptr || is_known(job.weight.dtype)) &&
+           (job.bias.data == nullptr || is_known(job.bias.dtype));
+  }
   const bool rows = g.schedule == Schedule::rows;
   // By parameters, the columns of the geometry have changed places.
   const bool by_parameters = job.column == Column::parameters;
@@ -152,9 +182,8 @@ bool params_fit(Job& job, DType dtype, const Axis& unit, int size) {
     params->along = params->dtype == dtype               ? Along::storage
                     : params->dtype == work_dtype(dtype) ? Along::work
                                                          : Along::other;
-    const DType of = params->dtype;
-    const bool known = of == dtype || of == work_dtype(dtype) || of == DType::float32;
-    if (stride != 1 || !known || reinterpret_cast<std::uintptr_t>(params->data) % 16 != 0) return false;
+    if (stride != 1 || !is_known(params->dtype) || reinterpret_cast<std::uintptr_t>(params->data) % 16 != 0)
+      return false;
   }
   if (stride == 0) return true;
   for (const Axis* axis : {&g.kept[0], rows ? &g.kept[1] : &g.reduced[2], &g.reduced[0], &g.reduced[1]}) {
@@ -197,6 +226,7 @@ Form form_of(Job& job, DType dtype) {
   // Whose code would slow others down.
   if ((job.gradient && job.activation == Activation::silu) || (job.adds && !rows)) return Form::general;
   if (g.count >= indexed || g.kept_count() >= indexed || !params_fit(job, dtype, unit, size)) return Form::general;
+  if (rows && g.reduced[0].extent != 1) return Form::general;
   const bool one = g.reduced[0].extent == 1 && g.reduced[1].extent == 1;
   return one && (!rows || are_lines(job)) ? Form::lines : Form::plain;
 }

@@ -1,6 +1,8 @@
 // How work is cut for the device, as pure functions of lengths.
 #pragma once
 
+#include <optional>
+
 #include "cuda/job.h"
 
 namespace normkit::detail::cuda {
@@ -19,6 +21,11 @@ ColumnCut cut_columns(const Geometry& geometry, DType dtype);
 /// Rows for slabs: of x and dy, by blocks of few threads. `cluster`: likewise.
 RowCut cut_slab_rows(const Geometry& geometry, DType dtype, int cluster = most_cluster);
 SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
+
+/// Short planes of channels, which begin at no multiples of 16 bytes, as columns of their values: each sample is a
+/// position, and so many neighbouring columns as a plane has values share a statistic, and weight and bias
+/// (Job::pools_params). None where rows are not such.
+std::optional<Geometry> planes_as_columns(const Geometry& rows, DType dtype, void* const (&operands)[max_operands]);
 
 /// Whether each unit of x, and of all that has its type, begins at a multiple of its size.
 bool is_aligned(const Geometry& geometry, DType dtype, void* const (&operands)[max_operands]);

@@ -78,6 +78,11 @@ NORMKIT_DEVICE void read_statistics(const Job& job, const Place& at, int n, Arou
 template <class S, bool rows, int size>
 NORMKIT_DEVICE void read_params(const Job& job, const Place& at, int n, Around<Work<S>, size>& around) {
   const Geometry& g = job.geometry;
+  if (!rows && job.pools_params) {
+    load_pooled_params<S>(job, job.weight, at.kept[1], n, around.weight);
+    load_pooled_params<S>(job, job.bias, at.kept[1], n, around.bias);
+    return;
+  }
   const bool by_parameters = job.column == Column::parameters;
   const std::int64_t first = by_parameters ? stat_offset(job, at.kept[0], at.kept[1]) : param_offset(job, at);
   const Axis& unit = unit_axis_of(g, rows);

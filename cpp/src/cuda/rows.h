@@ -11,6 +11,9 @@ namespace normkit::detail::cuda {
 /// for each other, others have work. `units`: what a thread keeps in registers.
 constexpr int resident_blocks(Form form, int units, bool gradient) {
   if (form == Form::general) return gradient ? 1 : 2;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900  // code for these needs a few registers more
+  if (form == Form::lines && !gradient) return units <= 4 ? 3 : 2;
+#endif
   return (form == Form::lines ? 3 : 2) + (units <= 4 && !gradient ? 1 : 0);
 }
 
@@ -138,7 +141,7 @@ struct MapRows {
     const Job& job = mapped_job<S, task, form, beside>(launched);
     const Row<form> row = row_of<form>(job, blocks - 1 - block.index(), block.thread());
     if (!row.exists) return;
-    const std::int64_t slot = slot_of(job.geometry, row.at.kept[0], row.at.kept[1]);
+    const std::int64_t slot = slot_of(job, row.at.kept[0], row.at.kept[1]);
     const UnitLanes<S, true> lane = {{load_lane<Work<S>>(job.lanes, slot)}};
     Streamed<S, task == Task::gradient, form> walk;
     const Job& here = settled<S, form, true>(job, row.at);

@@ -33,9 +33,16 @@ class OnDevice {
   Numbers numbers_;
 };
 
+inline void take_geometry(Job& job, const Geometry& geometry) {
+  job.geometry = geometry;
+  job.slots = geometry.statistics();
+  job.pools = geometry.kept[1].extent / geometry.pooled;
+  job.by_pooled = Divisor(geometry.pooled);
+}
+
 inline Job job_for(const Request& request) {
   Job job;
-  job.geometry = request.plan.geometry;
+  take_geometry(job, request.plan.geometry);
   job.column = request.column;
   job.statistic = request.statistic;
   job.activation = request.activation;
@@ -47,7 +54,12 @@ inline Job job_for(const Request& request) {
   job.low = request.low;
   job.high = request.high;
   job.inverse = request.inverse;
-  job.slots = job.geometry.statistics();
+  if (job.column == Column::statistics) {
+    if (const auto columns = planes_as_columns(job.geometry, request.dtype, job.operands)) {
+      take_geometry(job, *columns);
+      job.pools_params = true;
+    }
+  }
   job.channels_per_statistic = request.channels_per_statistic;
   return job;
 }

@@ -31,17 +31,6 @@ NORMKIT_DEVICE std::int64_t param_offset(const Job& job, const Place& at) {
   NORMKIT_UNROLL_DEVICE for (int a = 0; a < 3; ++a) offset += at.reduced[a] * g.reduced[a].param_stride;
   return offset;
 }
-NORMKIT_DEVICE std::int64_t stat_offset(const Job& job, std::int64_t k0, std::int64_t k1) {
-  const Geometry& g = job.geometry;
-  return job.first_statistic + k0 * g.kept[0].stat_stride +
-         (g.pooled == 1 ? k1 : k1 / g.pooled) * g.kept[1].stat_stride;
-}
-/// Where lanes hold what is known of a lane's statistic.
-NORMKIT_DEVICE std::int64_t slot_of(const Geometry& g, std::int64_t k0, std::int64_t k1) {
-  if (g.pooled == 1) return k0 * g.kept[1].extent + k1;
-  return (k0 * g.kept[1].extent + k1) / g.pooled;
-}
-
 /// Most indices fit 32 bits, where a division takes a fifth of the time.
 NORMKIT_DEVICE std::int64_t divided(std::int64_t a, std::int64_t b) {
   if (((a | b) >> 32) == 0) return static_cast<std::uint32_t>(a) / static_cast<std::uint32_t>(b);
@@ -64,6 +53,20 @@ NORMKIT_DEVICE std::int64_t divided(std::int64_t a, const Divisor& divisor) {
 NORMKIT_DEVICE int divided(int a, const Divisor& divisor) {
   if (divisor.multiplier == 0) return a;  // it is 1
   return static_cast<int>(high_product(static_cast<std::uint32_t>(a), divisor.multiplier) >> divisor.shift);
+}
+
+/// Of the lanes of an index of the outer axis, which so many share a statistic with.
+NORMKIT_DEVICE std::int64_t pool_of(const Job& job, std::int64_t k1) {
+  if (job.form != Form::general) return divided(static_cast<int>(k1), job.by_pooled);
+  return divided(k1, job.by_pooled);
+}
+NORMKIT_DEVICE std::int64_t stat_offset(const Job& job, std::int64_t k0, std::int64_t k1) {
+  const Geometry& g = job.geometry;
+  return job.first_statistic + k0 * g.kept[0].stat_stride + pool_of(job, k1) * g.kept[1].stat_stride;
+}
+/// Where lanes hold what is known of a lane's statistic.
+NORMKIT_DEVICE std::int64_t slot_of(const Job& job, std::int64_t k0, std::int64_t k1) {
+  return k0 * job.pools + pool_of(job, k1);
 }
 
 /// The axis with unit stride.
@@ -90,6 +93,7 @@ NORMKIT_DEVICE JobOf<form> known(const Job& job) {
     plain.column = column;
     if constexpr (gradient) {
       plain.activation = job.activation == Activation::relu ? Activation::relu : Activation::none;
+      plain.pools_params = false;  // but through silu they are left to the scale
     }
     plain.aligned = true;
     if constexpr (!rows) plain.adds = false;
@@ -97,17 +101,15 @@ NORMKIT_DEVICE JobOf<form> known(const Job& job) {
     plain.operands[operand_mask] = plain.operands[operand_weight] = nullptr;
     Axis& unit = rows ? plain.geometry.reduced[2] : plain.geometry.kept[1];
     NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : unit.data_stride) stride = 1;
-    if constexpr (form == Form::lines) {
-      drop_axis(plain.geometry.reduced[0]);
-      drop_axis(plain.geometry.reduced[1]);
-    }
+    if constexpr (rows || form == Form::lines) drop_axis(plain.geometry.reduced[0]);
+    if constexpr (form == Form::lines) drop_axis(plain.geometry.reduced[1]);
     if constexpr (form == Form::lines && rows) {
       drop_axis(plain.geometry.kept[0]);
       Axis& lane = plain.geometry.kept[1];
       NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : lane.data_stride) stride = job.geometry.kept[1].data_stride[0];
       lane.stat_stride = 1;
       lane.param_stride = 0;
-      plain.geometry.pooled = 1;
+      plain.by_pooled = Divisor{};
       plain.rows.chunks = 1;
       plain.work_statistics = true;
     }
@@ -132,7 +134,7 @@ NORMKIT_DEVICE JobOf<form> settled(const Job& job, const Place& at) {
       here.operands[k] = static_cast<S*>(job.operands[k]) + kept_data_offset(job.geometry, k, at);
     }
     if (lines || job.column == Column::parameters) return here;
-    const std::int64_t params = kept_param_offset(job.geometry, at);
+    const std::int64_t params = job.pools_params ? 0 : kept_param_offset(job.geometry, at);
     for (Numbers* numbers : {&here.weight, &here.bias}) {
       if (numbers->data == nullptr) continue;
       const int item = numbers->dtype == DType::float64 ? 8 : numbers->dtype == DType::float32 ? 4 : 2;
@@ -234,6 +236,15 @@ NORMKIT_DEVICE void load_params(const Job& job, const Numbers& of, std::int64_t 
   }
   if (of.offset != 0.0) {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i] += static_cast<C>(of.offset);
+  }
+}
+
+/// n numbers from column k1 on, where columns that share a statistic share them too.
+template <class S, class C, int size>
+NORMKIT_DEVICE void load_pooled_params(const Job& job, const Numbers& of, std::int64_t k1, int n, C (&to)[size]) {
+  const Geometry& g = job.geometry;
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    to[i] = load_param<S, C>(job, of, pool_of(job, i < n ? k1 + i : k1) * g.kept[1].param_stride);
   }
 }
 
