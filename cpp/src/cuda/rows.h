@@ -132,7 +132,7 @@ NORMKIT_DEVICE JobOf<form> mapped_job(const Job& job) {
 template <class S, Task task, Form form, bool beside>
 struct MapRows {
   static constexpr int most_threads = block_threads;
-  static constexpr int least_blocks = form == Form::general || task == Task::gradient || beside ? 2 : 3;
+  static constexpr int least_blocks = form != Form::general && task == Task::normalize && !beside ? 3 : 2;
   Job launched;
   std::int64_t blocks;
 
