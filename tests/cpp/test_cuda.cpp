@@ -49,6 +49,9 @@ std::vector<Case> cases() {
     all.push_back({"rms_norm of many rows", rms_norm(2, {-1}, 1e-6, 0.5), shape, {}, {shape[1]}});
   }
   all.push_back({"layer_norm of two axes", layer_norm(3, {1, 2}), {5, 6, 20}, {}, {6, 20}});
+  // Two kept axes, in another order in memory than statistics have.
+  all.push_back({"layer_norm of swapped rows", layer_norm(3, {-1}), {3, 4, 768}, {1, 0, 2}, {768}});
+  all.push_back({"rms_norm of many swapped rows", rms_norm(3, {-1}), {20, 15, 32}, {1, 0, 2}, {32}});
   all.push_back({"layer_norm of the first axis", layer_norm(2, {0}), {300, 37}, {}, {300}});
   // More kept axes than a geometry has: it is gone through for each index of the others.
   all.push_back({"layer_norm of a scrambled tensor", layer_norm(5, {2}), {2, 3, 16, 4, 5}, {0, 3, 1, 4, 2}, {16}});

@@ -177,9 +177,8 @@ struct FoldColumns {
 template <class S, Task task, Form form>
 struct MapColumns {
   static constexpr int most_threads = block_threads;
-  // Residuals and gradients take registers beside those of x, which have to be half of one each.
-  static constexpr bool wide = sizeof(S) > (task == Task::normalize ? 2 : 4);
-  static constexpr int least_blocks = form == Form::general ? 1 : wide ? 2 : 3;
+  // Residuals and gradients take registers beside those of x, of which halves leave enough.
+  static constexpr int least_blocks = form == Form::general ? 1 : sizeof(S) > 2 ? 2 : 3;
   static constexpr int size = column_unit_size<S>;
   static constexpr int batch = task == Task::gradient ? 2 : 4;
   using Index = typename ColumnShare<form>::Index;

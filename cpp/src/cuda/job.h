@@ -110,15 +110,16 @@ enum class Form : std::uint8_t {
   general,
   plain,  // whole units at multiples of their size, of x and of parameters; nothing masked, weighed or left out; of
           // rows no more than two axes are reduced
-  lines,  // likewise, only one axis is reduced, and of rows only one kept, on which they lie alike in all operands
+  lines,  // likewise, and only one axis is reduced; rows lie alike in all operands, and so do weight and bias in all
+          // rows if they vary along them; given statistics are of the working type, without an error
 };
 
 struct Job {
   Geometry geometry;
   Form form = Form::general;
-  bool settled = false;          // within a kernel: pointers are those at the kept index (walk.h),
-  bool work_statistics = false;  // within a kernel: given ones are of the working type, without an error
-  std::int64_t settled_at = 0;   // or lie before it by so much
+  bool settled = false;         // within a kernel: pointers are those at the kept index (walk.h),
+  bool row_lines = false;       // within a kernel: these are rows of the form of lines
+  std::int64_t settled_at = 0;  // or lie before it by so much
   Column column = Column::statistics;
   Statistic statistic = Statistic::variance;
   Activation activation = Activation::none;

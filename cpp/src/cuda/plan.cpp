@@ -193,15 +193,17 @@ bool params_fit(Job& job, DType dtype, const Axis& unit, int size) {
   return true;
 }
 
-// Whether rows lie on one axis, alike in all operands, and so do what is known of them.
+// Whether rows lie alike in all operands, and so do what is known of them, and weight and bias if they vary along a
+// row.
 bool are_lines(const Job& job) {
   const Geometry& g = job.geometry;
-  const Axis& lane = g.kept[1];
-  if (g.kept[0].extent != 1 || job.column != Column::statistics || lane.param_stride != 0) return false;
-  if (lane.extent > 1 && lane.stat_stride != 1) return false;
-  for (int k = 0; k < max_operands; ++k) {
-    if (job.operands[k] != nullptr && lane.extent > 1 && lane.data_stride[k] != lane.data_stride[operand_x])
-      return false;
+  if (g.pooled != 1 || job.column != Column::statistics) return false;
+  for (const Axis& axis : g.kept) {
+    if (axis.extent == 1) continue;
+    if (axis.param_stride != 0 && g.reduced[2].param_stride != 0) return false;
+    for (int k = 0; k < max_operands; ++k) {
+      if (job.operands[k] != nullptr && axis.data_stride[k] != axis.data_stride[operand_x]) return false;
+    }
   }
   for (const Numbers* given : {&job.given_mean, &job.given_rstd}) {
     if (given->data != nullptr && given->along != Along::work) return false;

@@ -44,7 +44,7 @@ NORMKIT_DEVICE void split_mean(double mean, C& high, C& low, double error = 0.0)
 
 template <class C>
 NORMKIT_DEVICE void read_statistic(const Job& job, std::int64_t s, C& high, C& low, C& rstd) {
-  if (job.work_statistics) {
+  if (job.row_lines) {
     high = job.given_mean.data == nullptr ? C{0} : static_cast<const C*>(job.given_mean.data)[s];
     low = C{0};
     rstd = static_cast<const C*>(job.given_rstd.data)[s];

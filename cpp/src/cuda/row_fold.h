@@ -173,7 +173,7 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
   constexpr bool by_statistics = column == Column::statistics;
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     around.high[i] = given.high;
-    around.low[i] = job.work_statistics ? C{0} : given.low;
+    around.low[i] = job.row_lines ? C{0} : given.low;
     around.rstd[i] = given.rstd;
   }
   walk.template each<false, true>(
@@ -208,7 +208,9 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
   walk.begin(job, row);
   return row_gradients<S, column>(block, job, row, given, walk, block.shared(),
                                   [&](const auto& found, int, auto& around) {
-                                    if (needs_params(job)) read_params<S, true>(job, found.at, found.n, around);
+                                    if (!needs_params(job)) return;
+                                    const bool stays = job.weight.along == Along::row && job.form != Form::general;
+                                    read_params<S, true>(stays ? job : along_row<form>(job), found.at, found.n, around);
                                   });
 }
 
@@ -283,7 +285,7 @@ NORMKIT_DEVICE void map_units(const Job& job, const Row<form>& row, Walk& walk, 
   walk.template each<task == Task::gradient, task == Task::gradient || task == Task::normalize>(
       job, row,
       [&](const auto& found, int) {
-        if (!stay && maps_params<task>(job)) params = params_at<S, true>(job, found.at, found.n);
+        if (!stay && maps_params<task>(job)) params = params_at<S, true>(along_row<form>(job), found.at, found.n);
         map_unit<S, true, task>(job, found.at, found.n, found.x, found.dy, found.beside, lane, params);
       },
       Nothing{});

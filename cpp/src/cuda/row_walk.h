@@ -2,9 +2,8 @@
 // memory or from the tensor. Every way visits the same units in the same order, `row_batch` of them at a time:
 //   begin(job, row)                before any walk: x is made where it is a sum, and what is kept is taken along
 //   first(job, row, visit)         visit(found) the thread's first unit, if it has one
-//   each(job, row, visit, close)   visit(found, u) each unit, close(first unit, units) after each batch; where
-//   `beside`,
-//                                  with what is read beside x and dy (read.h)
+//   each(job, row, visit, close)   visit(found, u) each unit, close(first unit, units) after each batch;
+//                                  `beside`: with what is read beside x and dy (read.h)
 #pragma once
 
 #include <type_traits>
@@ -24,6 +23,15 @@ struct Row {
   bool exists;
   Place at;
 };
+/// Where a row lies on the kept axes.
+template <class Index>
+NORMKIT_DEVICE Place place_of(const Job& job, Index lane) {
+  const Geometry& g = job.geometry;
+  Place at{};
+  at.kept[0] = g.kept[0].extent == 1 ? 0 : divided(lane, job.rows.by_kept);
+  at.kept[1] = lane - at.kept[0] * g.kept[1].extent;
+  return at;
+}
 template <Form form>
 NORMKIT_DEVICE Row<form> row_of(const Job& job, std::int64_t block, int thread) {
   using Index = typename Row<form>::Index;
@@ -42,8 +50,7 @@ NORMKIT_DEVICE Row<form> row_of(const Job& job, std::int64_t block, int thread) 
   row.begin = begin + row.member;
   row.end = begin;
   if (!row.exists) return row;
-  row.at.kept[0] = g.kept[0].extent == 1 ? 0 : divided(row.lane, cut.by_kept);
-  row.at.kept[1] = row.lane - row.at.kept[0] * g.kept[1].extent;
+  row.at = place_of(job, row.lane);
   const auto left = static_cast<Index>(cut.units) - begin;
   const auto most = static_cast<Index>(cut.units_per_chunk);
   row.end += most < left ? most : left;

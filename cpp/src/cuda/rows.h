@@ -8,22 +8,27 @@
 namespace normkit::detail::cuda {
 
 /// Blocks that a multiprocessor is to hold at once, which bounds the registers of each: while some wait for memory or
-/// for each other, others have work. `units`: what a thread keeps in registers.
+/// for each other, others have work. `units`: what a thread keeps in registers of each operand.
+template <class S>
 constexpr int resident_blocks(Form form, int units, bool gradient) {
   if (form == Form::general) return gradient ? 1 : 2;
+  if (sizeof(S) == 8) return 2;
+  const bool few = units <= 4 && !gradient;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900  // code for these needs a few registers more
-  if (form == Form::lines && !gradient) return units <= 4 ? 3 : 2;
+  if (form == Form::lines && !gradient) return few ? 3 : 2;
 #endif
-  return (form == Form::lines ? 3 : 2) + (units <= 4 && !gradient ? 1 : 0);
+  return (form == Form::lines ? 3 : 2) + (few ? 1 : 0);
 }
 
 /// What a walk that has folded a row does next: its statistic, and the map.
 template <class S, class Sums, Form form, class Walk>
-NORMKIT_DEVICE void finish_row(const Job& job, const Job& here, const Row<form>& row, const Lane<Work<S>>& given,
-                               Walk& walk, Part<Sums::terms>& part) {
-  const std::int64_t s = stat_offset(job, row.at.kept[0], row.at.kept[1]);
+NORMKIT_DEVICE void finish_row(const Job& job, const Row<form>& row, const Lane<Work<S>>& given, Walk& walk,
+                               Part<Sums::terms>& part) {
+  Row<form> again = row;
+  again.at = place_of(job, forgotten(row.lane));  // which takes fewer registers than to keep it, and pointers
+  const std::int64_t s = stat_offset(job, again.at.kept[0], again.at.kept[1]);
   const UnitLanes<S, true> lane = {{finish_statistic<Work<S>, Sums>(job, s, given, part, row.member == 0)}};
-  if (maps(job)) map_row<S, Sums::task>(here, row, walk, lane);
+  if (maps(job)) map_row<S, Sums::task>(settled<S, form, true>(job, again.at), again, walk, lane);
 }
 
 /// Whole rows, of at most `kept` units to a thread: read, folded, finished, and mapped from registers. A row too long
@@ -32,7 +37,7 @@ template <class S, class Sums, int kept, Form form>
 struct RunRows {
   static constexpr bool gradient = Sums::task == Task::gradient;
   static constexpr int most_threads = block_threads;
-  static constexpr int least_blocks = resident_blocks(form, kept, gradient);
+  static constexpr int least_blocks = resident_blocks<S>(form, kept, gradient);
   using Walk = std::conditional_t<form == Form::general, Streamed<S, gradient, form>, Kept<S, gradient, form, kept>>;
   Job launched;
 
@@ -50,7 +55,7 @@ struct RunRows {
     } else {
       part = RowMoments<S, form>::of(block, here, row, walk);
     }
-    if (row.exists) finish_row<S, Sums>(job, here, row, given, walk, part);
+    if (row.exists) finish_row<S, Sums>(job, row, given, walk, part);
     if (block.ranks() > 1) block.sync_cluster();  // others may be reading what is shared
   }
 };
@@ -83,7 +88,7 @@ struct RunLongRows {
     } else {
       part = RowMoments<S, form>::of(block, here, row, walk);
     }
-    finish_row<S, Sums>(job, here, row, given, walk, part);
+    finish_row<S, Sums>(job, row, given, walk, part);
   }
 };
 

@@ -27,7 +27,8 @@ NORMKIT_DEVICE std::int64_t kept_param_offset(const Geometry& g, const Place& at
 }
 NORMKIT_DEVICE std::int64_t param_offset(const Job& job, const Place& at) {
   const Geometry& g = job.geometry;
-  std::int64_t offset = job.settled && job.column == Column::statistics ? 0 : kept_param_offset(g, at);
+  const bool settled = job.settled && !job.row_lines && job.column == Column::statistics;
+  std::int64_t offset = settled ? 0 : kept_param_offset(g, at);
   NORMKIT_UNROLL_DEVICE for (int a = 0; a < 3; ++a) offset += at.reduced[a] * g.reduced[a].param_stride;
   return offset;
 }
@@ -104,14 +105,15 @@ NORMKIT_DEVICE JobOf<form> known(const Job& job) {
     if constexpr (rows || form == Form::lines) drop_axis(plain.geometry.reduced[0]);
     if constexpr (form == Form::lines) drop_axis(plain.geometry.reduced[1]);
     if constexpr (form == Form::lines && rows) {
-      drop_axis(plain.geometry.kept[0]);
-      Axis& lane = plain.geometry.kept[1];
-      NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : lane.data_stride) stride = job.geometry.kept[1].data_stride[0];
-      lane.stat_stride = 1;
-      lane.param_stride = 0;
+      NORMKIT_UNROLL_DEVICE for (int a = 0; a < 2; ++a) {
+        Axis& lane = plain.geometry.kept[a];
+        NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : lane.data_stride) {
+          stride = job.geometry.kept[a].data_stride[operand_x];
+        }
+      }
       plain.by_pooled = Divisor{};
       plain.rows.chunks = 1;
-      plain.work_statistics = true;
+      plain.row_lines = true;
     }
     return plain;
   }
@@ -141,6 +143,18 @@ NORMKIT_DEVICE JobOf<form> settled(const Job& job, const Place& at) {
       numbers->data = static_cast<const char*>(numbers->data) + params * item;
     }
     return here;
+  }
+}
+
+/// The job where weight and bias vary along a row: of the form of lines they do so alike in all rows.
+template <Form form>
+NORMKIT_DEVICE JobOf<form> along_row(const Job& job) {
+  if constexpr (form != Form::lines) {
+    return job;  // NOLINT(bugprone-return-const-ref-from-parameter): likewise
+  } else {
+    Job along = job;
+    for (Axis& axis : along.geometry.kept) axis.param_stride = 0;
+    return along;
   }
 }
 
