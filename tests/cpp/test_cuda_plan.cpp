@@ -201,6 +201,10 @@ TEST_CASE("a job's form says what is true of it") {
   CHECK(form([](cuda::Job&) {}) == cuda::Form::lines);
   CHECK(form([](cuda::Job& job) { job.geometry.kept[1].data_stride[operand_out] = 16; }) == cuda::Form::plain);
   CHECK(form([](cuda::Job& job) { job.geometry.reduced[1].extent = 2; }) == cuda::Form::plain);
+  CHECK(form([](cuda::Job& job) { job.geometry.reduced[0].extent = 2; }) == cuda::Form::general);
+  // Two kept axes do, but not with weights that vary along rows and from row to row.
+  CHECK(form([](cuda::Job& job) { job.geometry.kept[0].extent = 3; }) == cuda::Form::lines);
+  CHECK(form([](cuda::Job& job) { job.geometry.kept[1].param_stride = 8; }) == cuda::Form::plain);
   CHECK(form([](cuda::Job& job) { job.aligned = false; }) == cuda::Form::general);
   CHECK(form([](cuda::Job& job) { job.operands[operand_mask] = memory; }) == cuda::Form::general);
   CHECK(form([](cuda::Job& job) { job.geometry.reduced[2].extent = 7; }) == cuda::Form::general);
@@ -209,6 +213,40 @@ TEST_CASE("a job's form says what is true of it") {
   CHECK(form([](cuda::Job& job) { job.geometry.count = std::int64_t{1} << 31; }) == cuda::Form::general);
   CHECK(form([](cuda::Job& job) { job.geometry.count = (std::int64_t{1} << 31) - 8; }) == cuda::Form::general);
   CHECK(form([](cuda::Job& job) { job.geometry.kept[1].extent = (std::int64_t{1} << 31) - 1; }) == cuda::Form::general);
+}
+
+TEST_CASE("short planes of channels are columns of their values where there are many samples") {
+  const std::int64_t channels = 6;
+  float memory[1] = {};
+  void* operands[max_operands] = {};
+  operands[operand_x] = operands[operand_out] = memory;
+  const auto columns = [&](std::int64_t samples, std::int64_t plane, DType dtype) {
+    Geometry g = rows_of(channels, samples, plane);
+    g.kept[1].stat_stride = g.kept[1].param_stride = 1;
+    for (const int k : {operand_x, operand_out}) {
+      g.reduced[1].data_stride[k] = channels * plane;
+      g.kept[1].data_stride[k] = plane;
+      g.reduced[2].data_stride[k] = 1;
+    }
+    g.count = samples * plane;
+    return cuda::planes_as_columns(g, dtype, operands);
+  };
+  const auto found = columns(20, 49, DType::bfloat16);
+  REQUIRE(found);
+  CHECK(found->schedule == Schedule::columns);
+  CHECK(found->pooled == 49);
+  CHECK(found->kept[1].extent == channels * 49);
+  CHECK(found->kept[1].data_stride[operand_out] == 1);
+  CHECK(found->statistics() == channels);
+  CHECK(found->count == 20 * 49);
+  CHECK(found->reduced[2].extent == 20);
+  CHECK(found->reduced[2].data_stride[operand_x] == channels * 49);
+  CHECK(columns(20, 49, DType::float32));
+  CHECK_FALSE(columns(15, 49, DType::bfloat16));   // too few samples
+  CHECK_FALSE(columns(20, 64, DType::bfloat16));   // planes that begin at multiples of 16 bytes
+  CHECK_FALSE(columns(20, 257, DType::bfloat16));  // long ones
+  operands[operand_mask] = memory;                 // the same for all channels
+  CHECK_FALSE(columns(20, 49, DType::bfloat16));
 }
 
 TEST_CASE("units are taken in one go where all of them are aligned") {
