@@ -137,7 +137,8 @@ NORMKIT_DEVICE JobOf<form> mapped_job(const Job& job) {
 template <class S, Task task, Form form, bool beside>
 struct MapRows {
   static constexpr int most_threads = block_threads;
-  static constexpr int least_blocks = form != Form::general && task == Task::normalize && !beside ? 3 : 2;
+  static constexpr bool light = form != Form::general && task == Task::normalize && !beside;
+  static constexpr int least_blocks = light ? 3 : task == Task::scale ? 1 : 2;
   Job launched;
   std::int64_t blocks;
 
