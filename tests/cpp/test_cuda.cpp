@@ -280,6 +280,34 @@ TEST_CASE("long rows, with clusters and without") {
   detail::cuda::emulate_clusters(true);
 }
 
+TEST_CASE("the gradient of a weight that is not there") {
+  for (const Shape& shape : {Shape{40, 220}, Shape{12, 4000}, Shape{9, 9000}, Shape{3, 8, 9, 12}}) {
+    INFO(shape[1]);
+    const bool rows = shape.size() == 2;
+    const Normalizer norm = rows ? layer_norm(2, {-1}) : group_norm(4, 2);
+    const Shape kept = statistics_shape(norm, shape);
+    Tensor x(DType::float32, shape);
+    Tensor dy(DType::float32, shape);
+    Tensor y(DType::float32, shape);
+    Tensor dx[] = {{DType::float32, shape}, {DType::float32, shape}};
+    Tensor dweight[] = {{DType::float32, {shape[1]}}, {DType::float32, {shape[1]}}};
+    Tensor stats[] = {{DType::float32, kept}, {DType::float32, kept}};
+    x.fill(numbers(1));
+    dy.fill(numbers(2));
+    for (const int gpu : {0, 1}) {
+      const Device device = gpu == 1 ? Device::cuda : Device::cpu;
+      Backward a{.x = x.view(device), .dy = dy.view(device), .mean = stats[0].view(device)};
+      a.rstd = stats[1].view(device);
+      forward(norm, {.x = a.x, .y = y.view(device), .mean = a.mean, .rstd = a.rstd});
+      a.dx = dx[gpu].view(device);
+      a.dweight = dweight[gpu].view(device);
+      backward(norm, a);
+    }
+    check_close(dx[1], dx[0], 2e-5);
+    check_close(dweight[1], dweight[0], 1e-5);
+  }
+}
+
 TEST_CASE("in place, sums, scales and ranges") {
   const Shape shape = {40, 300};
   for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {

@@ -15,6 +15,7 @@ NORMKIT_DEVICE Job slab_job(const Job& job) {
   slab.column = Column::statistics;
   slab.activation = Activation::none;
   slab.adds = slab.given = false;
+  slab.weighs = true;  // by 1 where there is no weight, which changes no bit and costs less than to ask
   for (const int absent : {operand_third, operand_mask, operand_extra, operand_weight}) slab.operands[absent] = nullptr;
   return slab;
 }
