@@ -176,9 +176,7 @@ std::optional<Geometry> planes_of(const Geometry& groups) {
     planes.reduced[0] = unit_axis;
     break;
   }
-  const bool in_order = planes.kept[0].param_stride == 0 && planes.kept[1].param_stride == 1 &&
-                        planes.reduced[0].param_stride == 0 && planes.reduced[1].param_stride == 0;
-  return in_order ? std::optional(planes) : std::nullopt;
+  return weighs_by_lane(planes) ? std::optional(planes) : std::nullopt;
 }
 
 Grid grid(const Geometry& g, std::int64_t side_by_side) noexcept {

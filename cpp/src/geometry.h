@@ -102,6 +102,13 @@ using OperandStrides = std::array<const std::int64_t*, max_operands>;
 std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> shape, const OperandStrides& strides,
                          Column column = Column::statistics);
 
+/// Whether weight and bias are constant along each lane, and lie in the order of lanes on the inner kept axis.
+constexpr bool weighs_by_lane(const Geometry& g) noexcept {
+  for (const Axis& axis : g.reduced) {
+    if (axis.param_stride != 0) return false;
+  }
+  return g.kept[0].param_stride == 0 && g.kept[1].param_stride == 1;
+}
 /// GroupNorm with channels first as lanes along which weight is constant: the same tensors with planes, the channels of
 /// a sample, for rows, so many of them pooled to each statistic. Planes follow each other in the order of weight within
 /// a sample. None where rows are not such.

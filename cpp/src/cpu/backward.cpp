@@ -26,8 +26,7 @@ void run_by_statistics(const Request& request) {
 // Where weight is constant over a lane, if not over a statistic, the lanes' own sums are those by parameters too.
 bool has_sums_by_lane(const Request& request) {
   const Geometry& g = request.plan.geometry;
-  return pools_weighed_lanes(g) && request.plan.loop_count == 0 && g.kept[0].param_stride == 0 &&
-         g.kept[1].param_stride == 1;
+  return g.pooled > 1 && request.plan.loop_count == 0 && weighs_by_lane(g);
 }
 
 void run_by_lanes(const Request& request) {

@@ -64,9 +64,7 @@ std::optional<Geometry> weighed_lanes(const Request& request) {
     std::optional<Geometry> planes = planes_of(g);
     return planes && planes->size() >= least_plane * planes->kept_count() ? planes : std::nullopt;
   }
-  const bool stays = g.reduced[0].param_stride == 0 && g.reduced[1].param_stride == 0 && g.reduced[2].param_stride == 0;
-  const bool in_order = g.kept[0].param_stride == 0 && g.kept[1].param_stride == 1;
-  return stays && in_order ? std::optional(g) : std::nullopt;
+  return weighs_by_lane(g) ? std::optional(g) : std::nullopt;
 }
 
 // The half that gives dx, and where weight is constant over a statistic dweight and dbias too.

@@ -117,9 +117,10 @@ enum class Form : std::uint8_t {
 struct Job {
   Geometry geometry;
   Form form = Form::general;
-  bool settled = false;         // within a kernel: pointers are those at the kept index (walk.h),
-  bool row_lines = false;       // within a kernel: these are rows of the form of lines
+  // Within a kernel (walk.h):
+  bool settled = false;         // pointers are those at the kept index,
   std::int64_t settled_at = 0;  // or lie before it by so much
+  bool row_lines = false;       // these are rows of the form of lines
   Column column = Column::statistics;
   Statistic statistic = Statistic::variance;
   Activation activation = Activation::none;

@@ -113,7 +113,7 @@ SlabCut cut_slabs(const Geometry& g, const RowCut& cut) {
   // more than one part in a hundred to what sums and rows are together.
   const std::int64_t wanted = 512 >> cut.cluster_bits;
   constexpr std::int64_t least_steps = 4;
-  const std::int64_t tiles = ceil_div(g.kept_count(), std::max(1, cut.block_threads / cut.group));
+  const std::int64_t tiles = ceil_div(g.kept_count(), std::int64_t{1} << cut.rows_bits);
   SlabCut slabs;
   slabs.steps = std::clamp(ceil_div(tiles, wanted), least_steps, std::int64_t{64});
   slabs.slabs = ceil_div(tiles, slabs.steps);

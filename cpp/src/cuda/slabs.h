@@ -83,7 +83,6 @@ struct RunSlabs {
 
   // They are those of every row. In the general form registers would not do: they are read again.
   static NORMKIT_DEVICE void take_weights(const Job& job, const Row<form>& row, Weights& to) {
-    if (!needs_params(job)) return;
     NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) {
       const auto unit = row.begin + u * job.rows.group;
       if (unit >= static_cast<typename Row<form>::Index>(job.rows.units)) continue;
@@ -96,9 +95,7 @@ struct RunSlabs {
   static NORMKIT_DEVICE Params<C, size> weights_at(const Job& job, const Found<S, true>& found, int u,
                                                    const Weights& weights) {
     if constexpr (form != Form::general) return weights[u];
-    Params<C, size> params{};
-    if (needs_params(job)) params = params_at<S, true>(job, found.at, found.n);
-    return params;
+    return params_at<S, true>(job, found.at, found.n);
   }
 
   template <class Block>
@@ -110,7 +107,6 @@ struct RunSlabs {
     // have been read: all threads, and blocks of a cluster, went through the barriers of the row between since.
     double* shared = block.shared() + (odd ? met_numbers / 2 : 0);
     Part<4> part = row_gradients<S>(block, here, row, given, walk, shared, [&](const auto& found, int u, auto& around) {
-      if (!needs_params(job)) return;
       const Params<C, size> params = weights_at(here, found, u, weights);
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) around.weight[i] = params.weight[i];
     });
