@@ -252,14 +252,19 @@ TEST_CASE("a large mean costs no digits where the beginning is masked") {
 }
 
 TEST_CASE("long rows, with clusters and without") {
-  for (const bool clusters : {true, false}) {
+  using detail::cuda::Clusters;
+  for (const Clusters clusters : {Clusters::of_memory, Clusters::of_registers, Clusters::none}) {
     detail::cuda::emulate_clusters(clusters);
     for (const Case& c : {Case{"a block's, whole", layer_norm(2, {-1}), {2, 20000}, {}, {20000}},
                           Case{"a block's", layer_norm(2, {-1}), {2, 20001}, {}, {20001}},
                           Case{"more than a block's, whole", layer_norm(2, {-1}), {2, 40000}, {}, {40000}},
                           Case{"more than a block's", rms_norm(2, {-1}), {2, 40003}, {}, {40003}},
-                          Case{"runs", group_norm(4, 2), {1, 4, 100, 60}, {}, {4}}}) {
-      INFO(c.name << clusters);
+                          Case{"runs", group_norm(4, 2), {1, 4, 100, 60}, {}, {4}},
+                          Case{"runs of two blocks", batch_norm(4), {5, 2, 84, 84}, {}, {2}},
+                          Case{"runs of four blocks", batch_norm(4), {5, 2, 120, 121}, {}, {2}},
+                          Case{"runs of eight blocks", group_norm(4, 2), {1, 4, 232, 232}, {}, {4}},
+                          Case{"a cluster's, whole", layer_norm(2, {-1}), {2, 72000}, {}, {72000}}}) {
+      INFO(c.name << static_cast<int>(clusters));
       const Results gpu = run(c, DType::float32, Device::cuda, 3000.0);
       const Results cpu = run(c, DType::float32, Device::cpu, 3000.0);
       check_close(gpu.y, cpu.y, 2e-6);
@@ -269,15 +274,15 @@ TEST_CASE("long rows, with clusters and without") {
     // Several slabs of rows, the last of which is not full, in clusters of 2, 4 and 8 blocks; some lack units there.
     for (const auto& [dtype, rows, length] : slabs_of_clusters()) {
       if (is_quick() && rows * length > 60000) continue;
-      if (!clusters && rows * length > 80000) continue;
+      if (clusters != Clusters::of_memory && rows * length > 80000) continue;
       const Case of_two = {"layer_norm by slabs", layer_norm(2, {-1}), {rows, length}, {}, {length}};
       const Case of_one = {"rms_norm by slabs", rms_norm(2, {-1}, 1e-6, 0.5), {rows, length}, {}, {length}};
       const Case& c = rows % 2 == 0 ? of_two : of_one;
-      INFO(clusters);
+      INFO(static_cast<int>(clusters));
       compare(c, dtype, run(c, dtype, Device::cuda), run(c, dtype, Device::cpu));
     }
   }
-  detail::cuda::emulate_clusters(true);
+  detail::cuda::emulate_clusters(Clusters::of_memory);
 }
 
 TEST_CASE("the gradient of a weight that is not there") {

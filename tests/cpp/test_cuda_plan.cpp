@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <utility>
 #include <vector>
 
 #include "cuda/plan.h"
@@ -13,6 +12,7 @@ namespace {
 
 using namespace normkit;
 using namespace normkit::detail;
+using cuda::Clusters;
 using cuda::ColumnCut;
 using cuda::Launch;
 using cuda::RowCut;
@@ -48,61 +48,71 @@ std::vector<std::int64_t> lengths() {
 }
 
 bool same(const RowCut& a, const RowCut& b) {
-  return a.group == b.group && a.block_threads == b.block_threads && a.kept_units == b.kept_units &&
-         a.by_block == b.by_block && a.units == b.units && a.units_per_chunk == b.units_per_chunk &&
-         a.chunks == b.chunks;
+  return a.group == b.group && a.cluster_bits == b.cluster_bits && a.block_threads == b.block_threads &&
+         a.kept_units == b.kept_units && a.by_block == b.by_block && a.units == b.units &&
+         a.units_per_chunk == b.units_per_chunk && a.chunks == b.chunks;
 }
 
 }  // namespace
 
 TEST_CASE("rows are covered once, by blocks that a device has room for, whatever their number") {
   std::int64_t wrong = 0;
-  std::int64_t varied = 0;
+  std::int64_t of_clusters[4] = {};
+  const auto check = [&](DType dtype, int kept, Clusters clusters, std::int64_t runs, std::int64_t n) {
+    const Geometry g = rows_of(3, runs, n);
+    const RowCut cut = cuda::cut_rows(g, dtype, kept, clusters);
+    const Launch launch = cuda::launch_rows(g, cut);
+    const std::int64_t unit = 16 / item_size(dtype);
+    bool good = cut.units == runs * ((n + unit - 1) / unit) && std::has_single_bit(static_cast<unsigned>(cut.group));
+    good = good && launch.threads == cut.block_threads && launch.threads % cuda::warp_size == 0;
+    good = good && launch.cluster == 1 << cut.cluster_bits && launch.cluster <= cuda::most_cluster;
+    good = good && launch.threads <= cuda::long_row_threads;
+    good = good && (launch.cluster == 1 ? cut.group <= launch.threads : cut.group == launch.cluster * launch.threads);
+    good = good && (launch.cluster == 1 || clusters == Clusters::of_memory ||
+                    (clusters == Clusters::of_registers && cut.kept_units > 0));
+    good = good && cut.chunks * cut.units_per_chunk >= cut.units;
+    good = good && (cut.chunks - 1) * cut.units_per_chunk < cut.units;
+    // No more than that, unless a thread were to add up so many values that digits are lost.
+    const std::int64_t step = std::int64_t{cut.group} * cuda::row_batch;
+    good = good && (cut.chunks <= cuda::most_chunks || cut.units_per_chunk == cuda::most_steps * step);
+    if (cut.kept_units > 0) {
+      good = good && cut.chunks == 1 && std::int64_t{cut.group} * cut.kept_units >= cut.units;
+      good = good && cut.kept_units * kept <= cuda::most_kept_units;
+    }
+    if (cut.by_block) {
+      const std::int64_t kept_bytes = cuda::kept_bytes(cut, kept);
+      good = good && cut.chunks == 1 && launch.shared_bytes + kept_bytes <= shared_of_sm_90;
+      good = good && kept_bytes * launch.cluster >= cut.units * kept * 16;
+      ++of_clusters[cut.cluster_bits];
+    }
+    const std::int64_t rows_per_block = std::max(1, launch.threads / cut.group);
+    good = good && launch.blocks == (3 + rows_per_block - 1) / rows_per_block * cut.chunks * launch.cluster;
+    good = good && same(cut, cuda::cut_rows(rows_of(100000, runs, n), dtype, kept, clusters));
+    wrong += good ? 0 : 1;
+  };
   for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
-    for (const auto& [kept, cluster] :
-         {std::pair{0, 8}, std::pair{1, 8}, std::pair{2, 8}, std::pair{1, 1}, std::pair{2, 1}}) {
-      for (const std::int64_t n : lengths()) {
-        const Geometry g = rows_of(3, 1, n);
-        const RowCut cut = cuda::cut_rows(g, dtype, kept, cluster);
-        const Launch launch = cuda::launch_rows(g, cut);
-        const std::int64_t unit = 16 / item_size(dtype);
-        bool good = cut.units == (n + unit - 1) / unit && std::has_single_bit(static_cast<unsigned>(cut.group));
-        good = good && launch.threads == cut.block_threads && launch.threads % cuda::warp_size == 0;
-        good = good && launch.cluster == 1 << cut.cluster_bits && launch.cluster <= cluster;
-        good = good && launch.threads <= cuda::long_row_threads;
-        good =
-            good && (launch.cluster == 1 ? cut.group <= launch.threads : cut.group == launch.cluster * launch.threads);
-        good = good && cut.chunks * cut.units_per_chunk >= cut.units;
-        good = good && (cut.chunks - 1) * cut.units_per_chunk < cut.units;
-        // No more than that, unless a thread were to add up so many values that digits are lost.
-        const std::int64_t step = std::int64_t{cut.group} * cuda::row_batch;
-        good = good && (cut.chunks <= cuda::most_chunks || cut.units_per_chunk == cuda::most_steps * step);
-        if (cut.kept_units > 0) {
-          good = good && cut.chunks == 1 && std::int64_t{cut.group} * cut.kept_units >= cut.units;
-          good = good && cut.kept_units * kept <= cuda::most_kept_units;
+    for (const int kept : {0, 1, 2}) {
+      for (const Clusters clusters : {Clusters::none, Clusters::of_registers, Clusters::of_memory}) {
+        for (const std::int64_t n : lengths()) {
+          check(dtype, kept, clusters, 1, n);
+          check(dtype, kept, clusters, 7, n);
         }
-        if (cut.by_block) {
-          good = good && cut.chunks == 1 && launch.shared_bytes + cuda::kept_bytes(cut, kept) <= shared_of_sm_90;
-        }
-        const std::int64_t rows_per_block = std::max(1, launch.threads / cut.group);
-        good = good && launch.blocks == (3 + rows_per_block - 1) / rows_per_block * cut.chunks * launch.cluster;
-        wrong += good ? 0 : 1;
-        varied += same(cut, cuda::cut_rows(rows_of(100000, 1, n), dtype, kept, cluster)) ? 0 : 1;
       }
     }
   }
   CHECK(wrong == 0);
-  CHECK(varied == 0);
+  for (const std::int64_t rows_of_memory : of_clusters) CHECK(rows_of_memory > 0);
 }
 
 TEST_CASE("rows are covered once by slabs, which are as few as leaves little to be summed") {
   std::int64_t wrong = 0;
   std::int64_t of_clusters[4] = {};
-  const auto check = [&](DType dtype, std::int64_t n, std::int64_t rows, int cluster) {
+  const auto check = [&](DType dtype, std::int64_t n, std::int64_t rows, Clusters clusters) {
     const Geometry g = rows_of(rows, 1, n);
-    const RowCut cut = cuda::cut_slab_rows(g, dtype, cluster);
+    const RowCut cut = cuda::cut_slab_rows(g, dtype, clusters);
     // dx is to have the bits that it has without dweight and dbias.
-    const RowCut alone = cuda::cut_rows(g, dtype, 2, cluster);
+    const RowCut alone = cuda::cut_rows(g, dtype, 2, clusters);
+    const int cluster = clusters == Clusters::none ? 1 : cuda::most_cluster;
     bool good = cut.group == alone.group && cut.kept_units == alone.kept_units && cut.units == alone.units &&
                 cut.cluster_bits == alone.cluster_bits && cut.by_block == alone.by_block;
     good = good && (cut.kept_units > 0) == (cut.units <= std::int64_t{4 * cuda::block_threads} * cluster);
@@ -123,10 +133,10 @@ TEST_CASE("rows are covered once by slabs, which are as few as leaves little to 
     return good;
   };
   for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
-    for (const int cluster : {1, cuda::most_cluster}) {
+    for (const Clusters clusters : {Clusters::none, Clusters::of_registers, Clusters::of_memory}) {
       for (const std::int64_t n : lengths()) {
         for (const std::int64_t rows : {1, 3, 4, 5, 100, 1000, 4096, 32768, 1000003, 50000000}) {
-          wrong += check(dtype, n, rows, cluster) ? 0 : 1;
+          wrong += check(dtype, n, rows, clusters) ? 0 : 1;
         }
       }
     }

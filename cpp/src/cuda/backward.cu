@@ -91,7 +91,7 @@ struct ByStatistics {
     if (g.schedule != Schedule::rows) return false;
     Job job = make();
     job.rows = cut_slab_rows(g, request.dtype);
-    if (job.rows.cluster_bits > 0 && !has_clusters()) return false;
+    if (job.rows.cluster_bits > 0) job.rows = cut_slab_rows(g, request.dtype, clusters());
     if (!fits_slabs(request, job.rows)) return false;
     job.slabs = cut_slabs(g, job.rows);
     const std::int64_t columns = g.reduced[2].extent;

@@ -1,6 +1,7 @@
 // What kernels are written in: threads of a block, and values in a device's memory. A kernel is an object that is
 // called with its block, `kernel(block)`, by every thread; a block knows
 //   thread()                 this thread's number within it,
+//   threads()                how many it has,
 //   index()                  its own number,
 //   sync()                   a barrier for all its threads,
 //   from_lane(value, other)  what the thread `other` of the same warp passed,

@@ -70,7 +70,14 @@ struct Divisor {
   }
 };
 
-/// How rows are cut. A pure function of a row's length, and of whether the device has clusters: never of how many rows
+/// What clusters of blocks a device has room for, which share rows that are too long for one.
+enum class Clusters : std::uint8_t {
+  none,
+  of_registers,  // which keep them there
+  of_memory,     // or in as much shared memory as a block can have (most_block_units)
+};
+
+/// How rows are cut. A pure function of a row's length, and of what clusters the device has: never of how many rows
 /// there are, or of the device's size.
 struct RowCut {
   int group = 1;         // threads to a row, a power of 2
@@ -78,7 +85,7 @@ struct RowCut {
   int block_threads = cuda::block_threads;
   int group_bits = 0, rows_bits = 0;  // logarithms: of that, and of the rows of a block
   int kept_units = 0;                 // what each of them keeps in registers, if anything
-  bool by_block = false;              // a block goes through a row, and again to map it
+  bool by_block = false;              // or in shared memory, of one row to a block or to a cluster of them
   std::int64_t units_per_run = 1;
   Divisor by_run, by_middle, by_kept;  // those, the runs of the middle axis, and lanes of the inner one
   std::int64_t units = 1;              // of a row

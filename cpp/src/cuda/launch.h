@@ -13,6 +13,7 @@ namespace normkit::detail::cuda {
 /// A block as the hardware has it (device.h).
 struct Block {
   NORMKIT_DEVICE int thread() const { return static_cast<int>(threadIdx.x); }
+  NORMKIT_DEVICE int threads() const { return static_cast<int>(blockDim.x); }
   NORMKIT_DEVICE std::int64_t index() const { return blockIdx.x; }
   NORMKIT_DEVICE void sync() const { __syncthreads(); }
   template <class T>
@@ -46,8 +47,7 @@ __global__ void __launch_bounds__(Kernel::most_threads, Kernel::least_blocks)
 template <class Kernel>
 void launch(const Kernel& kernel, const Launch& shape) {
   check_blocks(shape.blocks);
-  constexpr int granted = 48 << 10;  // without being asked
-  if (shape.shared_bytes > granted) {
+  if (shape.shared_bytes > granted_shared_bytes) {
     check_launch(
         cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes));
   }

@@ -117,7 +117,7 @@ void run_fold(Job job, DType dtype) {
     const bool maps_too = Sums::is_kept && job.column == Column::statistics && !job.sums_lanes;
     const int operands = maps_too ? (gradient ? 2 : 1) : 0;
     job.rows = cut_rows(g, dtype, operands);
-    if (job.rows.cluster_bits > 0 && !has_clusters()) job.rows = cut_rows(g, dtype, operands, 1);
+    if (job.rows.cluster_bits > 0) job.rows = cut_rows(g, dtype, operands, clusters());
     if constexpr (Sums::is_kept) {
       const bool kept = maps_too && (job.rows.by_block || job.rows.kept_units > 0);
       if (kept) return run_whole_rows<S, Sums>(job, dtype);

@@ -38,7 +38,7 @@ NORMKIT_DEVICE void meet(const Block& block, T (&value)[count], int group, doubl
   if (group <= warp_size) return;
   const int warp = block.thread() / warp_size;
   const int ranks = block.ranks();
-  const int warps = (ranks == 1 ? group : block_threads) / warp_size;
+  const int warps = (ranks == 1 ? group : block.threads()) / warp_size;
   if (block.thread() % warp_size == 0) {
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) put_place(shared + warp * met_numbers + t, value[t]);
   }

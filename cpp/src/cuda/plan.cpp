@@ -33,6 +33,15 @@ RowCut with_bits(RowCut cut) {
   return cut;
 }
 
+// Rows of so many blocks each, or of a few more.
+RowCut shared_by(RowCut cut, std::int64_t blocks) {
+  const int cluster = power_of_two(blocks, most_cluster);
+  cut.group = cut.block_threads * cluster;
+  cut.cluster_bits = std::countr_zero(static_cast<unsigned>(cluster));
+  cut.units_per_chunk = cut.units;
+  return with_bits(cut);
+}
+
 // How many units a thread has of a row of so many: the more, the less is spent on each row beside its values, but what
 // threads read side by side should not be too short, nor a warp left without work.
 int units_wanted(std::int64_t units, int most) {
@@ -42,7 +51,7 @@ int units_wanted(std::int64_t units, int most) {
 
 }  // namespace
 
-RowCut cut_rows(const Geometry& g, DType dtype, int kept, int cluster) {
+RowCut cut_rows(const Geometry& g, DType dtype, int kept, Clusters clusters) {
   RowCut cut;
   cut.units_per_run = ceil_div(g.reduced[2].extent, unit_of(dtype));
   cut.units = g.reduced[0].extent * g.reduced[1].extent * cut.units_per_run;
@@ -58,21 +67,19 @@ RowCut cut_rows(const Geometry& g, DType dtype, int kept, int cluster) {
   }
   const std::int64_t of_block = std::int64_t{block_threads} * most_kept;
   // Of several runs each unit has to be found, which a second walk costs less than.
-  if (kept > 0 && cluster > 1 && cut.units == cut.units_per_run && cut.units <= of_block * cluster) {
-    const int blocks = power_of_two(ceil_div(cut.units, of_block), cluster);
-    cut.group = block_threads * blocks;
+  if (kept > 0 && clusters != Clusters::none && cut.units == cut.units_per_run &&
+      cut.units <= of_block * most_cluster) {
     cut.kept_units = most_kept;
-    cut.cluster_bits = std::countr_zero(static_cast<unsigned>(blocks));
-    cut.units_per_chunk = cut.units;
-    return with_bits(cut);
+    return shared_by(cut, ceil_div(cut.units, of_block));
   }
-  if (kept > 0 && cut.units * kept <= most_block_units) {
-    // A multiprocessor has room for two blocks of half as much, of which one reads while the other works.
-    const bool halves = cut.units * kept <= most_block_units / 2;
-    cut.group = cut.block_threads = halves ? block_threads : long_row_threads;
-    cut.units_per_chunk = cut.units;
+  const std::int64_t blocks = clusters == Clusters::of_memory ? most_cluster : 1;
+  if (kept > 0 && cut.units * kept <= most_block_units * blocks) {
     cut.by_block = true;
-    return with_bits(cut);
+    // A multiprocessor has room for two blocks of half as much, of which one reads while the other works.
+    constexpr std::int64_t half = most_block_units / 2;
+    if (cut.units * kept <= half * blocks) return shared_by(cut, ceil_div(cut.units * kept, half));
+    cut.block_threads = long_row_threads;
+    return shared_by(cut, ceil_div(cut.units * kept, most_block_units));
   }
   // Chunks: enough for any device, none so long that sums in the working type would lose digits.
   cut.group = block_threads;
@@ -83,7 +90,9 @@ RowCut cut_rows(const Geometry& g, DType dtype, int kept, int cluster) {
   return with_bits(cut);
 }
 
-std::int64_t kept_bytes(const RowCut& cut, int kept) { return cut.units * kept * 16; }
+std::int64_t kept_bytes(const RowCut& cut, int kept) {
+  return ceil_div(cut.units, cut.group) * cut.block_threads * kept * 16;
+}
 
 ColumnCut cut_columns(const Geometry& g, DType dtype) {
   ColumnCut cut;
@@ -101,8 +110,8 @@ ColumnCut cut_columns(const Geometry& g, DType dtype) {
   return cut;
 }
 
-RowCut cut_slab_rows(const Geometry& g, DType dtype, int cluster) {
-  RowCut cut = cut_rows(g, dtype, 2, cluster);
+RowCut cut_slab_rows(const Geometry& g, DType dtype, Clusters clusters) {
+  RowCut cut = cut_rows(g, dtype, 2, clusters);
   if (cut.kept_units > 0) cut.block_threads = std::clamp(cut.group, slab_threads, block_threads);
   return with_bits(cut);
 }
@@ -237,7 +246,7 @@ Launch launch_rows(const Geometry& g, const RowCut& cut) {
   const std::int64_t rows_per_block = std::max(1, cut.block_threads / cut.group);
   const int cluster = 1 << cut.cluster_bits;
   return {ceil_div(g.kept_count(), rows_per_block) * cut.chunks * cluster, cut.block_threads,
-          (cut.block_threads / warp_size + 1) * met_numbers * static_cast<int>(sizeof(double)), cluster};
+          parts_bytes(cut.block_threads), cluster};
 }
 
 Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype) {

@@ -10,16 +10,15 @@ namespace normkit::detail::cuda {
 inline constexpr int most_kept_units = 8;          // in a thread's registers, of one operand
 inline constexpr std::int64_t most_chunks = 1024;  // unless they would have more steps than these
 inline constexpr std::int64_t most_steps = 32;
-inline constexpr std::int64_t most_block_units = 13 << 10;  // of a row that a block goes through by itself: 208 KB
+inline constexpr std::int64_t most_block_units = 13 << 10;  // of a row, in a block's shared memory: 208 KB
 
 inline constexpr int most_cluster = 8;  // blocks, on any device that has clusters
 
-/// `kept`: operands that are kept on the chip; 0 where rows are folded or mapped alone. `cluster`: blocks that may
-/// share a row.
-RowCut cut_rows(const Geometry& geometry, DType dtype, int kept, int cluster = most_cluster);
+/// `kept`: operands that are kept on the chip; 0 where rows are folded or mapped alone.
+RowCut cut_rows(const Geometry& geometry, DType dtype, int kept, Clusters clusters = Clusters::of_memory);
 ColumnCut cut_columns(const Geometry& geometry, DType dtype);
-/// Rows for slabs: of x and dy, by blocks of few threads. `cluster`: likewise.
-RowCut cut_slab_rows(const Geometry& geometry, DType dtype, int cluster = most_cluster);
+/// Rows for slabs: of x and dy, by blocks of few threads.
+RowCut cut_slab_rows(const Geometry& geometry, DType dtype, Clusters clusters = Clusters::of_memory);
 SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
 
 /// Short planes of channels, which begin at no multiples of 16 bytes, as columns of their values: each sample is a
@@ -41,7 +40,12 @@ struct Launch {
   int cluster = 1;  // blocks that can read each other's shared memory
 };
 
-/// What a row takes of a block's shared memory, beside what its parts meet in.
+inline constexpr int granted_shared_bytes = 48 << 10;  // what a block can have of it without being asked
+/// What a block's sums meet in.
+constexpr int parts_bytes(int threads) {
+  return (threads / warp_size + 1) * met_numbers * static_cast<int>(sizeof(double));
+}
+/// What a row takes of the shared memory of each of its blocks, beside what its parts meet in.
 std::int64_t kept_bytes(const RowCut& cut, int kept);
 /// Rows, chunk by chunk.
 Launch launch_rows(const Geometry& geometry, const RowCut& cut);

@@ -43,7 +43,7 @@ NORMKIT_DEVICE Row<form> row_of(const Job& job, std::int64_t block, int thread) 
   Row<form> row;
   row.chunk = block - tile * cut.chunks;
   row.lane = static_cast<Index>((tile << cut.rows_bits) + (thread >> cut.group_bits));
-  row.member = (thread & (cut.group - 1)) + rank * block_threads;
+  row.member = (thread & (cut.group - 1)) + rank * cut.block_threads;
   row.exists = row.lane < static_cast<Index>(g.kept_count());
   row.at = Place{};
   const auto begin = static_cast<Index>(row.chunk * cut.units_per_chunk);
@@ -222,36 +222,40 @@ struct Kept {
   }
 };
 
-/// In memory of the block, of which each thread finds what it has left there.
-template <class S, bool gradient, Form form>
+/// In memory of the block, of which each thread finds what it has left there: its units of x, or in turn of x and dy,
+/// `threads` apart.
+template <class S, bool gradient, Form form, int threads>
 struct Shared {
-  Unit<S>* kept;  // of a whole row's x, and then of its dy
+  static constexpr int apart = gradient ? 2 * threads : threads;
+  Unit<S>* kept;  // this thread's first
 
   NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) const {
     const int group = job.rows.group;
-    for (auto unit = row.begin; unit < row.end; unit += row_batch * group) {
+    Unit<S>* to = kept;
+    for (auto unit = row.begin; unit < row.end; unit += row_batch * group, to += row_batch * apart) {
       Unit<S> x[row_batch], dy[row_batch];
       read_units<S, gradient>(job, row, unit, job.adds, x, dy);
       NORMKIT_UNROLL_DEVICE for (int u = 0; u < row_batch; ++u) {
         if (unit + u * group >= row.end) continue;
-        kept[unit + u * group] = x[u];
-        if constexpr (gradient) kept[row.end + unit + u * group] = dy[u];
+        to[u * apart] = x[u];
+        if constexpr (gradient) to[u * apart + threads] = dy[u];
       }
     }
   }
   template <class Visit>
   NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
-    if (row.begin < row.end) visit(found(job, row, row.begin));
+    if (row.begin < row.end) visit(found(job, row, row.begin, kept));
   }
   template <bool again, bool beside = false, class Visit, class Close>
   NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) const {
     const int group = job.rows.group;
-    for (auto unit = row.begin; unit < row.end; unit += row_batch * group) {
+    const Unit<S>* from = kept;
+    for (auto unit = row.begin; unit < row.end; unit += row_batch * group, from += row_batch * apart) {
       Unit<S> more[row_batch];
       read_beside<S, gradient, beside>(job, row, unit, more);
       NORMKIT_UNROLL_DEVICE for (int u = 0; u < row_batch; ++u) {
         if (unit + u * group >= row.end) continue;
-        Found<S, gradient> at = found(job, row, unit + u * group);
+        Found<S, gradient> at = found(job, row, unit + u * group, from + u * apart);
         if constexpr (beside) at.beside = more[u];
         visit(at, u);
       }
@@ -260,11 +264,12 @@ struct Shared {
   }
 
  private:
-  NORMKIT_DEVICE Found<S, gradient> found(const Job& job, const Row<form>& row, typename Row<form>::Index at) const {
+  NORMKIT_DEVICE Found<S, gradient> found(const Job& job, const Row<form>& row, typename Row<form>::Index at,
+                                          const Unit<S>* values) const {
     Found<S, gradient> unit;
     unit.place(job, row.at, at);
-    unit.x = kept[at];
-    if constexpr (gradient) unit.dy = kept[row.end + at];
+    unit.x = values[0];
+    if constexpr (gradient) unit.dy = values[threads];
     return unit;
   }
 };

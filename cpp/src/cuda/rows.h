@@ -60,14 +60,15 @@ struct RunRows {
   }
 };
 
-/// Rows too long for registers, a block to each: what it reads it keeps in shared memory, or in the general form reads
-/// again. Each thread maps the very units that it folded, so that no barrier is needed for them.
+/// Rows too long for registers, a block or a cluster of them to each: what it reads it keeps in shared memory, or in
+/// the general form reads again. Each thread maps the very units that it folded, so that no barrier is needed for them.
 template <class S, class Sums, Form form, int threads>
 struct RunLongRows {
   static constexpr int most_threads = threads;
   static constexpr int least_blocks = threads == block_threads ? (sizeof(S) == 8 ? 2 : 3) : 1;
   static constexpr bool gradient = Sums::task == Task::gradient;
-  using Walk = std::conditional_t<form == Form::general, Streamed<S, gradient, form>, Shared<S, gradient, form>>;
+  using Walk =
+      std::conditional_t<form == Form::general, Streamed<S, gradient, form>, Shared<S, gradient, form, threads>>;
   Job launched;
   int parts_bytes;  // of shared memory; what is kept comes after
 
@@ -78,7 +79,7 @@ struct RunLongRows {
     const Job& here = settled<S, form, true>(job, row.at);
     Walk walk;
     if constexpr (form != Form::general) {
-      walk.kept = reinterpret_cast<Unit<S>*>(reinterpret_cast<char*>(block.shared()) + parts_bytes);
+      walk.kept = reinterpret_cast<Unit<S>*>(reinterpret_cast<char*>(block.shared()) + parts_bytes) + block.thread();
     }
     Lane<Work<S>> given{};
     Part<Sums::terms> part;
@@ -89,6 +90,7 @@ struct RunLongRows {
       part = RowMoments<S, form>::of(block, here, row, walk);
     }
     finish_row<S, Sums>(job, row, given, walk, part);
+    if (block.ranks() > 1) block.sync_cluster();  // likewise
   }
 };
 

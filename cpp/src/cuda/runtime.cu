@@ -7,8 +7,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
+
+#include "cuda/plan.h"
 
 namespace normkit {
 namespace {
@@ -48,13 +51,18 @@ cudaMemPool_t pool_of(int device) {
   return pool;
 }
 
+int current_device() {
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the current GPU");
+  return device;
+}
+
 cudaStream_t stream() { return static_cast<cudaStream_t>(thread_stream); }
 
 }  // namespace
 
 int enter(int device) {
-  int before = 0;
-  check(cudaGetDevice(&before), "asking for the current GPU");
+  const int before = current_device();
   if (device != before) check(cudaSetDevice(device), "making a GPU the current one");
   return before;
 }
@@ -62,11 +70,10 @@ int enter(int device) {
 void* current_stream() noexcept { return thread_stream; }
 
 void* allocate(std::size_t bytes) {
-  int device = 0;
-  check(cudaGetDevice(&device), "asking for the current GPU");
   void* memory = nullptr;
   // Of no bytes there may be no memory, and whoever asks wants to tell it from none.
-  check(cudaMallocFromPoolAsync(&memory, bytes > 0 ? bytes : 1, pool_of(device), stream()), "allocating GPU memory");
+  check(cudaMallocFromPoolAsync(&memory, bytes > 0 ? bytes : 1, pool_of(current_device()), stream()),
+        "allocating GPU memory");
   return memory;
 }
 
@@ -99,16 +106,56 @@ void synchronize_device() { check(cudaDeviceSynchronize(), "waiting for the GPU"
 
 namespace {
 int attribute(cudaDeviceAttr which, const char* what) {
-  int device = 0;
   int value = 0;
-  check(cudaGetDevice(&device), "asking for the current GPU");
-  check(cudaDeviceGetAttribute(&value, which, device), what);
+  check(cudaDeviceGetAttribute(&value, which, current_device()), what);
   return value;
 }
 }  // namespace
 
 int most_shared_bytes() { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, "asking for shared memory"); }
-bool has_clusters() { return attribute(cudaDevAttrClusterLaunch, "asking for clusters") != 0; }
+
+namespace {
+__global__ void stand_in() {}
+
+// Whether the largest cluster of such blocks fits, which part of a GPU may be too small for.
+bool fits_cluster(int threads, int shared_bytes) {
+  if (shared_bytes > most_shared_bytes()) return false;
+  check(cudaFuncSetAttribute(stand_in, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+        "asking for clusters");
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {most_cluster, 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(most_cluster);
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  int count = 0;
+  if (cudaOccupancyMaxActiveClusters(&count, stand_in, &config) == cudaSuccess) return count > 0;
+  (void)cudaGetLastError();
+  return false;
+}
+
+Clusters find_clusters() {
+  if (attribute(cudaDevAttrClusterLaunch, "asking for clusters") == 0) return Clusters::none;
+  cudaFuncAttributes compiled{};
+  check(cudaFuncGetAttributes(&compiled, stand_in), "asking for clusters");
+  if (compiled.ptxVersion < 90) return Clusters::none;  // launch.h: its blocks would not know of each other
+  if (fits_cluster(long_row_threads, static_cast<int>(most_block_units * 16) + parts_bytes(long_row_threads)))
+    return Clusters::of_memory;
+  return fits_cluster(block_threads, granted_shared_bytes) ? Clusters::of_registers : Clusters::none;
+}
+}  // namespace
+
+Clusters clusters() {
+  static std::array<std::optional<Clusters>, most_devices> known{};
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  std::optional<Clusters>& here = known.at(static_cast<std::size_t>(current_device()));
+  if (!here) here = find_clusters();
+  return *here;
+}
 
 void check_blocks(std::int64_t blocks) {
   if (blocks >= std::int64_t{1} << 31) {

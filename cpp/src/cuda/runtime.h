@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda/job.h"
+
 namespace normkit::detail::cuda {
 
 /// Makes `device` the current one of this thread; returns the one that was.
@@ -28,8 +30,8 @@ void synchronize_device();
 
 /// Of a block, at most.
 int most_shared_bytes();
-/// Whether blocks may form clusters.
-bool has_clusters();
+/// What clusters of blocks the device has room for, and its kernels were compiled for.
+Clusters clusters();
 
 void check_blocks(std::int64_t blocks);
 /// What launching said, a cudaError_t.

@@ -22,7 +22,7 @@ struct Record {
   std::int64_t waits_for_stream = 0, waits_for_device = 0;
 };
 Record record;
-bool clusters = true;
+detail::cuda::Clusters clusters = detail::cuda::Clusters::of_memory;
 
 }  // namespace
 
@@ -180,10 +180,10 @@ void upload(void* to, const void* from, std::size_t bytes) { std::memcpy(to, fro
 void download(void* to, const void* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
 void synchronize_stream() { ++record.waits_for_stream; }
 void synchronize_device() { ++record.waits_for_device; }
-// Less than some rows want.
-int most_shared_bytes() { return 100 << 10; }
-bool has_clusters() { return clusters; }
-void emulate_clusters(bool has) noexcept { clusters = has; }
+// Of those that have none, less than some rows want.
+int most_shared_bytes() { return normkit::clusters == Clusters::of_memory ? 227 << 10 : 100 << 10; }
+Clusters clusters() { return normkit::clusters; }
+void emulate_clusters(Clusters that) noexcept { normkit::clusters = that; }
 void check_blocks(std::int64_t blocks) {
   if (blocks < 1 || blocks >= std::int64_t{1} << 31)
     throw std::logic_error("no such number of blocks: " + std::to_string(blocks));

@@ -28,6 +28,7 @@ class EmulatedBlock {
   EmulatedBlock(std::int64_t first_index, int ranks, int threads, int shared_bytes);
 
   [[nodiscard]] int thread() const { return running_ % threads_of_block_; }
+  [[nodiscard]] int threads() const { return threads_of_block_; }
   [[nodiscard]] std::int64_t index() const { return first_index_ + rank(); }
   [[nodiscard]] int ranks() const { return ranks_; }
   void sync() const { wait(barrier); }
@@ -87,8 +88,8 @@ class EmulatedBlock {
 
 /// For tests that ask where work has gone.
 void record_launch();
-/// For tests of devices that have no clusters.
-void emulate_clusters(bool has) noexcept;
+/// For tests of devices that lack clusters, or room in them.
+void emulate_clusters(Clusters that) noexcept;
 
 template <class Kernel>
 void launch(const Kernel& kernel, const Launch& shape) {
