@@ -87,7 +87,8 @@ struct RowCut {
   int kept_units = 0;                 // what each of them keeps in registers, if anything
   bool by_block = false;              // or in shared memory, of one row to a block or to a cluster of them
   std::int64_t units_per_run = 1;
-  Divisor by_run, by_middle, by_kept;  // those, the runs of the middle axis, and lanes of the inner one
+  int group_runs = 0, group_rest = 0;  // a group's units as whole runs, and the rest
+  Divisor by_run, by_middle, by_kept;  // units of a run, runs of the middle axis, and lanes of the inner one
   std::int64_t units = 1;              // of a row
   std::int64_t units_per_chunk = 1;    // a multiple of what a group takes at a time
   std::int64_t chunks = 1;

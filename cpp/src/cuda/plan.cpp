@@ -30,6 +30,8 @@ namespace {
 RowCut with_bits(RowCut cut) {
   cut.group_bits = std::countr_zero(static_cast<unsigned>(cut.group));
   cut.rows_bits = std::countr_zero(static_cast<unsigned>(std::max(1, cut.block_threads / cut.group)));
+  cut.group_runs = static_cast<int>(cut.group / cut.units_per_run);
+  cut.group_rest = static_cast<int>(cut.group % cut.units_per_run);
   return cut;
 }
 

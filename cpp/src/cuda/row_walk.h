@@ -8,6 +8,7 @@
 
 #include <type_traits>
 
+#include "cuda/copies.h"
 #include "cuda/read.h"
 
 namespace normkit::detail::cuda {
@@ -57,6 +58,47 @@ NORMKIT_DEVICE Row<form> row_of(const Job& job, std::int64_t block, int thread) 
   return row;
 }
 
+/// A unit of a thread, of which the plain form knows the run and the unit within it: from a thread's unit to its next
+/// takes no division.
+template <Form form>
+struct Cursor {
+  using Index = typename Row<form>::Index;
+  static constexpr bool steps = form == Form::plain;
+  Index unit;
+  Index run = 0, of_run = 0;
+
+  NORMKIT_DEVICE Cursor(const Job& job, Index first) : unit(first) {
+    if constexpr (!steps) return;
+    of_run = first;
+    if (job.rows.units == job.rows.units_per_run) return;
+    run = divided(first, job.rows.by_run);
+    of_run -= run * static_cast<Index>(job.rows.units_per_run);
+  }
+  NORMKIT_DEVICE void step(const Job& job) {
+    const RowCut& cut = job.rows;
+    unit += cut.group;
+    if constexpr (!steps) return;
+    run += cut.group_runs;
+    of_run += cut.group_rest;
+    if (of_run < static_cast<Index>(cut.units_per_run)) return;
+    of_run -= static_cast<Index>(cut.units_per_run);
+    ++run;
+  }
+  /// Has what is known of units from here on found again: to keep it from their reading to their use takes registers.
+  NORMKIT_DEVICE void forget() {
+    if constexpr (steps) of_run = forgotten(of_run);
+  }
+  /// Where it begins, of a row at `at`, and how many values there are.
+  template <class S>
+  NORMKIT_DEVICE int find(const Job& job, Place& at) const {
+    if constexpr (!steps) return row_unit<S>(job, unit, at);
+    at.reduced[0] = 0;
+    at.reduced[1] = index_of(run);
+    at.reduced[2] = index_of(of_run * unit_size<S>);
+    return unit_size<S>;
+  }
+};
+
 /// A unit that was found: its values, how many of them there are, and where.
 template <class S, bool gradient>
 struct Found {
@@ -66,29 +108,27 @@ struct Found {
   Place at;
   int n;
 
-  template <class Index>
-  NORMKIT_DEVICE void place(const Job& job, const Place& row, Index unit) {
-    at = row;
-    n = row_unit<S>(job, unit, at);
+  template <Form form>
+  NORMKIT_DEVICE void place(const Job& job, const Row<form>& row, const Cursor<form>& unit) {
+    at = row.at;
+    n = unit.template find<S>(job, at);
   }
 };
 
-/// Of `units` units, visit(u, place, values) those that there are.
+/// Of a thread's next `units` units, visit(u, place, values) those that there are.
 template <class S, int units, Form form, class Visit>
-NORMKIT_DEVICE void each_unit(const Job& job, const Row<form>& row, typename Row<form>::Index first,
-                              const Visit& visit) {
-  NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u) {
-    const auto unit = first + u * job.rows.group;
-    if (unit >= row.end) continue;
+NORMKIT_DEVICE void each_unit(const Job& job, const Row<form>& row, Cursor<form> next, const Visit& visit) {
+  NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u, next.step(job)) {
+    if (next.unit >= row.end) continue;
     Found<S, false> found;
-    found.place(job, row.at, unit);
+    found.place(job, row, next);
     visit(u, found.at, found.n);
   }
 }
 /// Reads `units` units of an operand, all of them before the first is used. What lies beyond the row's end is left as
 /// it was.
 template <class S, int units, Form form>
-NORMKIT_DEVICE void take_units(const Job& job, const Row<form>& row, typename Row<form>::Index first, int which,
+NORMKIT_DEVICE void take_units(const Job& job, const Row<form>& row, const Cursor<form>& first, int which,
                                Unit<S>* to) {
   each_unit<S, units>(job, row, first,
                       [&](int u, const Place& at, int n) { to[u] = unit_at<S, unit_size<S>>(job, which, at, n); });
@@ -96,22 +136,22 @@ NORMKIT_DEVICE void take_units(const Job& job, const Row<form>& row, typename Ro
 /// Reads x, and for gradients dy. Where x is a sum (`adds`) it is made, some units at a time: more would take registers
 /// from all else.
 template <class S, bool gradient, int units, Form form>
-NORMKIT_DEVICE void read_units(const Job& job, const Row<form>& row, typename Row<form>::Index first, bool adds,
-                               Unit<S> (&x)[units], Unit<S> (&dy)[units]) {
+NORMKIT_DEVICE void read_units(const Job& job, const Row<form>& row, Cursor<form> first, bool adds, Unit<S> (&x)[units],
+                               Unit<S> (&dy)[units]) {
   if constexpr (gradient) {
     take_units<S, units>(job, row, first, operand_x, x);
     take_units<S, units>(job, row, first, operand_second, dy);
   } else if (adds) {
     constexpr int some = units < row_batch ? units : row_batch;
     NORMKIT_UNROLL_DEVICE for (int from = 0; from < units; from += some) {
-      const auto here = first + from * job.rows.group;
       Unit<S> second[some];
-      take_units<S, some>(job, row, here, operand_second, second);
-      take_units<S, some>(job, row, here, operand_third, x + from);
-      each_unit<S, some>(job, row, here, [&](int u, const Place& at, int n) {
+      take_units<S, some>(job, row, first, operand_second, second);
+      take_units<S, some>(job, row, first, operand_third, x + from);
+      each_unit<S, some>(job, row, first, [&](int u, const Place& at, int n) {
         x[from + u] = sum_of(x[from + u], second[u]);
         store_unit(operand<S>(job, operand_x, at), n, job.aligned, x[from + u]);
       });
+      NORMKIT_UNROLL_DEVICE for (int u = 0; u < some; ++u) first.step(job);
     }
   } else {
     take_units<S, units>(job, row, first, operand_x, x);
@@ -120,8 +160,7 @@ NORMKIT_DEVICE void read_units(const Job& job, const Row<form>& row, typename Ro
 
 /// What there is beside x and dy of a batch of units.
 template <class S, bool gradient, bool beside, int units, Form form>
-NORMKIT_DEVICE void read_beside(const Job& job, const Row<form>& row, typename Row<form>::Index first,
-                                Unit<S> (&to)[units]) {
+NORMKIT_DEVICE void read_beside(const Job& job, const Row<form>& row, const Cursor<form>& first, Unit<S> (&to)[units]) {
   if (beside && has_beside<gradient>(job)) take_units<S, units>(job, row, first, operand_beside<gradient>, to);
 }
 
@@ -129,48 +168,48 @@ NORMKIT_DEVICE void read_beside(const Job& job, const Row<form>& row, typename R
 /// to be small.
 template <class S, bool gradient, Form form>
 struct Streamed {
-  using Index = typename Row<form>::Index;
   static constexpr int units = form == Form::general ? 1 : row_batch;
 
   NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) const {
     if (!job.adds) return;
-    const int group = job.rows.group;
-    for (Index unit = row.begin; unit < row.end; unit += units * group) {
+    for (Cursor<form> next(job, row.begin); next.unit < row.end;) {
       Unit<S> x[units], dy[units];
-      read_units<S, gradient>(job, row, unit, true, x, dy);
+      read_units<S, gradient>(job, row, next, true, x, dy);
+      NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u) next.step(job);
     }
   }
   template <class Visit>
   NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
     if (row.begin >= row.end) return;
+    const Cursor<form> unit(job, row.begin);
     Unit<S> x[1], dy[1];
-    read_units<S, gradient>(job, row, row.begin, false, x, dy);
+    read_units<S, gradient>(job, row, unit, false, x, dy);
     Found<S, gradient> found;
-    found.place(job, row.at, row.begin);
+    found.place(job, row, unit);
     found.x = x[0];
     if constexpr (gradient) found.dy = dy[0];
     visit(found);
   }
   template <bool again, bool beside = false, class Visit, class Close>
   NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) const {
-    const int group = job.rows.group;
-    for (Index unit = row.begin; unit < row.end; unit += row_batch * group) {
+    for (Cursor<form> next(job, row.begin); next.unit < row.end;) {
+      const auto first = next.unit;
       NORMKIT_ROLL_DEVICE for (int from = 0; from < row_batch; from += units) {
         Unit<S> x[units], dy[units], more[units];
-        read_units<S, gradient>(job, row, unit + from * group, false, x, dy);
-        read_beside<S, gradient, beside>(job, row, unit + from * group, more);
-        NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u) {
-          const Index at = unit + (from + u) * group;
-          if (at >= row.end) continue;
+        read_units<S, gradient>(job, row, next, false, x, dy);
+        read_beside<S, gradient, beside>(job, row, next, more);
+        next.forget();
+        NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u, next.step(job)) {
+          if (next.unit >= row.end) continue;
           Found<S, gradient> found;
-          found.place(job, row.at, at);
+          found.place(job, row, next);
           found.x = x[u];
           if constexpr (gradient) found.dy = dy[u];
           if constexpr (beside) found.beside = more[u];
           visit(found, from + u);
         }
       }
-      close(unit, row_batch);
+      close(first, row_batch);
     }
   }
 };
@@ -183,11 +222,11 @@ struct Kept {
   Unit<S> dy[kept];
 
   NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) {
-    read_units<S, gradient>(job, row, row.begin, job.adds, x, dy);
+    read_units<S, gradient>(job, row, Cursor<form>(job, row.begin), job.adds, x, dy);
   }
   template <class Visit>
   NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
-    if (row.begin < row.end) visit(found(job, row, 0));
+    if (row.begin < row.end) visit(found(job, row, Cursor<form>(job, row.begin), 0));
   }
   template <bool again, bool beside = false, class Visit, class Close>
   NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) {
@@ -197,25 +236,26 @@ struct Kept {
         if constexpr (gradient) dy[u] = forgotten(dy[u]);
       }
     }
-    Row<form> here = row;
-    here.begin = forgotten(row.begin);  // where units are is no reason to keep registers from one walk to the next
+    // Where units are is no reason to keep registers from one walk to the next.
+    Cursor<form> next(job, forgotten(row.begin));
     NORMKIT_UNROLL_DEVICE for (int b = 0; b < kept; b += batch) {
-      NORMKIT_UNROLL_DEVICE for (int u = b; u < b + batch; ++u) {
-        if (here.begin + u * job.rows.group >= row.end) continue;
-        Found<S, gradient> unit = found(job, here, u);
+      const auto first = next.unit;
+      NORMKIT_UNROLL_DEVICE for (int u = b; u < b + batch; ++u, next.step(job)) {
+        if (next.unit >= row.end) continue;
+        Found<S, gradient> unit = found(job, row, next, u);
         if (beside && has_beside<gradient>(job)) {  // one by one: registers are full
           unit.beside = unit_at<S, unit_size<S>>(job, operand_beside<gradient>, unit.at, unit.n);
         }
         visit(unit, u);
       }
-      close(here.begin + b * job.rows.group, batch);
+      close(first, batch);
     }
   }
 
  private:
-  NORMKIT_DEVICE Found<S, gradient> found(const Job& job, const Row<form>& row, int u) const {
+  NORMKIT_DEVICE Found<S, gradient> found(const Job& job, const Row<form>& row, const Cursor<form>& at, int u) const {
     Found<S, gradient> unit;
-    unit.place(job, row.at, row.begin + u * job.rows.group);
+    unit.place(job, row, at);
     unit.x = x[u];
     if constexpr (gradient) unit.dy = dy[u];
     return unit;
@@ -228,46 +268,59 @@ template <class S, bool gradient, Form form, int threads>
 struct Shared {
   static constexpr int apart = gradient ? 2 * threads : threads;
   Unit<S>* kept;  // this thread's first
+  Copies copies;
 
-  NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) const {
-    const int group = job.rows.group;
+  // Two groups of copies: the first unit, and the others.
+  NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) {
+    if (job.adds) return make_sums(job, row);
     Unit<S>* to = kept;
-    for (auto unit = row.begin; unit < row.end; unit += row_batch * group, to += row_batch * apart) {
-      Unit<S> x[row_batch], dy[row_batch];
-      read_units<S, gradient>(job, row, unit, job.adds, x, dy);
-      NORMKIT_UNROLL_DEVICE for (int u = 0; u < row_batch; ++u) {
-        if (unit + u * group >= row.end) continue;
-        to[u * apart] = x[u];
-        if constexpr (gradient) to[u * apart + threads] = dy[u];
-      }
+    for (Cursor<form> next(job, row.begin); next.unit < row.end; next.step(job), to += apart) {
+      Found<S, gradient> found;
+      found.place(job, row, next);
+      copies.add(to, operand<const S>(job, operand_x, found.at));
+      if constexpr (gradient) copies.add(to + threads, operand<const S>(job, operand_second, found.at));
+      if (to == kept) copies.close_group();
     }
+    copies.close_group();
   }
   template <class Visit>
-  NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
-    if (row.begin < row.end) visit(found(job, row, row.begin, kept));
+  NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) {
+    copies.template wait<1>();
+    if (row.begin < row.end) visit(found(job, row, Cursor<form>(job, row.begin), kept));
   }
   template <bool again, bool beside = false, class Visit, class Close>
-  NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) const {
-    const int group = job.rows.group;
+  NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) {
+    copies.template wait<0>();
     const Unit<S>* from = kept;
-    for (auto unit = row.begin; unit < row.end; unit += row_batch * group, from += row_batch * apart) {
+    for (Cursor<form> next(job, row.begin); next.unit < row.end; from += row_batch * apart) {
+      const auto first = next.unit;
       Unit<S> more[row_batch];
-      read_beside<S, gradient, beside>(job, row, unit, more);
-      NORMKIT_UNROLL_DEVICE for (int u = 0; u < row_batch; ++u) {
-        if (unit + u * group >= row.end) continue;
-        Found<S, gradient> at = found(job, row, unit + u * group, from + u * apart);
+      read_beside<S, gradient, beside>(job, row, next, more);
+      NORMKIT_UNROLL_DEVICE for (int u = 0; u < row_batch; ++u, next.step(job)) {
+        if (next.unit >= row.end) continue;
+        Found<S, gradient> at = found(job, row, next, from + u * apart);
         if constexpr (beside) at.beside = more[u];
         visit(at, u);
       }
-      close(unit, row_batch);
+      close(first, row_batch);
     }
   }
 
  private:
-  NORMKIT_DEVICE Found<S, gradient> found(const Job& job, const Row<form>& row, typename Row<form>::Index at,
+  NORMKIT_DEVICE void make_sums(const Job& job, const Row<form>& row) const {
+    Unit<S>* to = kept;
+    for (Cursor<form> next(job, row.begin); next.unit < row.end; to += row_batch * apart) {
+      Unit<S> x[row_batch], dy[row_batch];
+      read_units<S, gradient>(job, row, next, true, x, dy);
+      NORMKIT_UNROLL_DEVICE for (int u = 0; u < row_batch; ++u, next.step(job)) {
+        if (next.unit < row.end) to[u * apart] = x[u];
+      }
+    }
+  }
+  NORMKIT_DEVICE Found<S, gradient> found(const Job& job, const Row<form>& row, const Cursor<form>& at,
                                           const Unit<S>* values) const {
     Found<S, gradient> unit;
-    unit.place(job, row.at, at);
+    unit.place(job, row, at);
     unit.x = values[0];
     if constexpr (gradient) unit.dy = values[threads];
     return unit;

@@ -1,0 +1,57 @@
+// Copies into a block's memory that go on while their thread does something else, and take no registers.
+#pragma once
+
+#include "cuda/device.h"
+
+#if defined(__CUDACC__)
+#include <cuda_pipeline_primitives.h>
+#else
+#include <cstring>
+#include <vector>
+#endif
+
+namespace normkit::detail::cuda {
+
+/// A thread's copies of 16 bytes each, in groups: of what has been asked for since the group before.
+class Copies {
+ public:
+#if defined(__CUDACC__)
+  template <class S>
+  NORMKIT_DEVICE void add(Unit<S>* to, const S* from) {
+    static_assert(sizeof *to == 16);
+    __pipeline_memcpy_async(to, from, sizeof *to);
+  }
+  NORMKIT_DEVICE void close_group() { __pipeline_commit(); }
+  /// Until all but the last `left` groups are there, for this thread to read.
+  template <int left>
+  NORMKIT_DEVICE void wait() {
+    __pipeline_wait_prior(left);
+  }
+#else  // no sooner than somebody waits for them
+  template <class S>
+  void add(Unit<S>* to, const S* from) {
+    open_.push_back({to, from});
+  }
+  void close_group() {
+    groups_.push_back(open_);
+    open_.clear();
+  }
+  template <int left>
+  void wait() {
+    while (groups_.size() > left) {
+      for (const Copy& copy : groups_.front()) std::memcpy(copy.to, copy.from, 16);
+      groups_.erase(groups_.begin());
+    }
+  }
+
+ private:
+  struct Copy {
+    void* to;
+    const void* from;
+  };
+  std::vector<Copy> open_;
+  std::vector<std::vector<Copy> > groups_;
+#endif
+};
+
+}  // namespace normkit::detail::cuda
