@@ -134,7 +134,7 @@ struct FoldColumns {
     constexpr bool by_statistics = by == Column::statistics;
     std::int64_t known_at = -1;  // where the statistics are that are around
     if (by_statistics && column.exists) read_statistics<S, false>(job, column.at, column.lanes, around);
-    if (!by_statistics && column.exists) read_params<S, false>(job, column.at, column.lanes, around);
+    if (!by_statistics && column.exists) around.params = params_at<S, false>(job, column.at, column.lanes);
     for (Index first = column.begin; first < column.end; first += batch * column.step) {
       Unit<S, size> x[batch], dy[batch], y[batch];
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
@@ -157,7 +157,7 @@ struct FoldColumns {
           if (here != known_at) read_statistics<S, false>(job, at, column.lanes, around);
           known_at = here;
         }
-        if (by_statistics && needs_params(job)) read_params<S, false>(job, at, column.lanes, around);
+        if (by_statistics && needs_params(job)) around.params = params_at<S, false>(job, at, column.lanes);
         const unsigned valid = valid_bits<size>(job, at, false, column.lanes);
         Gradient<C> gradients[size];
         gradients_of(job, x[r], dy[r], y[r], valid, around, gradients);

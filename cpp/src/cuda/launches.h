@@ -49,30 +49,34 @@ constexpr Form column_form(Form form, Column by = Column::statistics) {
 }
 
 template <class S, Task task>
+void map_rows(Job& job, DType dtype) {
+  job.rows = cut_rows(job.geometry, dtype, 0);
+  const Launch shape = launch_rows(job.geometry, job.rows);
+  visit_form(job, dtype, [&](auto any) {
+    constexpr Form form = long_form(any);
+    const auto run = [&](auto beside) { launch(MapRows<S, task, form, beside>{job, shape.blocks}, shape); };
+    if constexpr (task != Task::normalize && task != Task::gradient) {
+      run(std::false_type{});
+    } else if constexpr (form == Form::general) {
+      run(std::true_type{});  // it asks for each unit
+    } else if (has_beside<task == Task::gradient>(job)) {
+      run(std::true_type{});
+    } else {
+      run(std::false_type{});
+    }
+  });
+}
+template <class S, Task task>
+void map_columns(Job& job, DType dtype) {
+  job.columns = cut_columns(job.geometry, dtype);
+  const Launch shape = launch_columns(job.geometry, job.columns);
+  visit_form(job, dtype, [&](auto form) { launch(MapColumns<S, task, column_form(form)>{job, shape.blocks}, shape); });
+}
+template <class S, Task task>
 void run_map(Job job, DType dtype) {
   if (!maps(job)) return;
-  const bool rows = job.geometry.schedule == Schedule::rows;
-  if (rows) {
-    job.rows = cut_rows(job.geometry, dtype, 0);
-  } else {
-    job.columns = cut_columns(job.geometry, dtype);
-  }
-  visit_form(job, dtype, [&](auto form) {
-    const Launch shape = rows ? launch_rows(job.geometry, job.rows) : launch_columns(job.geometry, job.columns);
-    if (rows) {
-      constexpr Form of = long_form(form);
-      constexpr bool may_be_beside = task == Task::normalize || task == Task::gradient;
-      if constexpr (may_be_beside) {
-        // In the general form it is asked for each unit, so that one kernel does.
-        const bool beside = of == Form::general || has_beside<task == Task::gradient>(job);
-        if (beside) return launch(MapRows<S, task, of, true>{job, shape.blocks}, shape);
-      }
-      if constexpr (!may_be_beside || of != Form::general)
-        launch(MapRows<S, task, of, false>{job, shape.blocks}, shape);
-      return;
-    }
-    launch(MapColumns<S, task, column_form(form)>{job, shape.blocks}, shape);
-  });
+  if (job.geometry.schedule == Schedule::rows) return map_rows<S, task>(job, dtype);
+  map_columns<S, task>(job, dtype);
 }
 
 /// Rows that are folded and mapped in one go.

@@ -8,26 +8,6 @@ namespace normkit::detail::cuda {
 template <class S, bool rows>
 using UnitOf = Unit<S, unit_size_of<S, rows>>;
 
-/// Weight and bias along a unit.
-template <class C, int size>
-struct Params {
-  C weight[size], bias[size];
-};
-template <class S, bool rows>
-NORMKIT_DEVICE Params<Work<S>, unit_size_of<S, rows>> params_at(const Job& job, const Place& at, int n) {
-  Params<Work<S>, unit_size_of<S, rows>> params;
-  if (!rows && job.pools_params) {
-    load_pooled_params<S>(job, job.weight, at.kept[1], n, params.weight);
-    load_pooled_params<S>(job, job.bias, at.kept[1], n, params.bias);
-    return params;
-  }
-  const std::int64_t first = param_offset(job, at);
-  const std::int64_t stride = unit_axis_of(job.geometry, rows).param_stride;
-  load_params<S>(job, job.weight, first, stride, n, params.weight);
-  load_params<S>(job, job.bias, first, stride, n, params.bias);
-  return params;
-}
-
 /// The lanes of a unit: one for all values of a row, one for each of columns.
 template <class S, bool rows>
 struct UnitLanes {
@@ -93,13 +73,12 @@ NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const U
   using C = Work<S>;
   constexpr int size = unit_size_of<S, rows>;
   Around<C, size> around;
+  around.params = params;
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     const Lane<C>& lane = lanes.at(i);
     around.high[i] = lane.high;
     around.low[i] = lane.low;
     around.rstd[i] = lane.rstd;
-    around.weight[i] = params.weight[i];
-    around.bias[i] = params.bias[i];
   }
   const unsigned valid = valid_bits<size>(job, at, rows, n);
   Gradient<C> gradients[size];

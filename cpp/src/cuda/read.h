@@ -29,11 +29,16 @@ NORMKIT_DEVICE std::int64_t statistic_index(const Job& job, const Place& at, int
   return job.channels_per_statistic == 1 ? along : divided(along, job.channels_per_statistic);
 }
 
-/// Given statistics, the mean in two words, and weight and bias, along a unit.
+/// Weight and bias along a unit.
+template <class C, int size>
+struct Params {
+  C weight[size], bias[size];
+};
+/// With given statistics, the mean in two words.
 template <class C, int size>
 struct Around {
   C high[size], low[size], rstd[size];
-  C weight[size], bias[size];
+  Params<C, size> params;
 };
 
 template <class C>
@@ -75,20 +80,21 @@ NORMKIT_DEVICE void read_statistics(const Job& job, const Place& at, int n, Arou
   }
 }
 
-template <class S, bool rows, int size>
-NORMKIT_DEVICE void read_params(const Job& job, const Place& at, int n, Around<Work<S>, size>& around) {
-  const Geometry& g = job.geometry;
+template <class S, bool rows>
+NORMKIT_DEVICE Params<Work<S>, unit_size_of<S, rows>> params_at(const Job& job, const Place& at, int n) {
+  Params<Work<S>, unit_size_of<S, rows>> params;
   if (!rows && job.pools_params) {
-    load_pooled_params<S>(job, job.weight, at.kept[1], n, around.weight);
-    load_pooled_params<S>(job, job.bias, at.kept[1], n, around.bias);
-    return;
+    load_pooled_params<S>(job, job.weight, at.kept[1], n, params.weight);
+    load_pooled_params<S>(job, job.bias, at.kept[1], n, params.bias);
+    return params;
   }
   const bool by_parameters = job.column == Column::parameters;
   const std::int64_t first = by_parameters ? stat_offset(job, at.kept[0], at.kept[1]) : param_offset(job, at);
-  const Axis& unit = unit_axis_of(g, rows);
+  const Axis& unit = unit_axis_of(job.geometry, rows);
   const std::int64_t stride = by_parameters ? (rows ? 0 : unit.stat_stride) : unit.param_stride;
-  load_params<S>(job, job.weight, first, stride, n, around.weight);
-  load_params<S>(job, job.bias, first, stride, n, around.bias);
+  load_params<S>(job, job.weight, first, stride, n, params.weight);
+  load_params<S>(job, job.bias, first, stride, n, params.bias);
+  return params;
 }
 
 /// The gradients of a unit. What is masked, and what lies beyond the n values, is 0.
@@ -109,11 +115,11 @@ NORMKIT_DEVICE void gradients_of(const Job& job, const Unit<S, size>& x, const U
     }
   } else if (job.activation == Activation::silu) {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-      to[i].g *= silu_derivative(fma(to[i].unit, around.weight[i], around.bias[i]));
+      to[i].g *= silu_derivative(fma(to[i].unit, around.params.weight[i], around.params.bias[i]));
     }
   }
   if (job.column == Column::statistics && job.weighs) {
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i].weighed = to[i].g * around.weight[i];
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i].weighed = to[i].g * around.params.weight[i];
   } else {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i].weighed = to[i].g;
   }

@@ -206,12 +206,12 @@ template <class S, Column column = Column::statistics, Form form, class Block, c
 NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const Row<form>& row,
                                      const Lane<Work<S>>& given, Walk& walk) {
   walk.begin(job, row);
-  return row_gradients<S, column>(block, job, row, given, walk, block.shared(),
-                                  [&](const auto& found, int, auto& around) {
-                                    if (!needs_params(job)) return;
-                                    const bool stays = job.weight.along == Along::row && job.form != Form::general;
-                                    read_params<S, true>(stays ? job : along_row<form>(job), found.at, found.n, around);
-                                  });
+  return row_gradients<S, column>(
+      block, job, row, given, walk, block.shared(), [&](const auto& found, int, auto& around) {
+        if (!needs_params(job)) return;
+        const bool stays = job.weight.along == Along::row && job.form != Form::general;
+        around.params = params_at<S, true>(stays ? job : along_row<form>(job), found.at, found.n);
+      });
 }
 
 /// The part of a row, or of a chunk of one, from one walk.

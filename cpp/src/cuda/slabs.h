@@ -107,8 +107,7 @@ struct RunSlabs {
     // have been read: all threads, and blocks of a cluster, went through the barriers of the row between since.
     double* shared = block.shared() + (odd ? met_numbers / 2 : 0);
     Part<4> part = row_gradients<S>(block, here, row, given, walk, shared, [&](const auto& found, int u, auto& around) {
-      const Params<C, size> params = weights_at(here, found, u, weights);
-      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) around.weight[i] = params.weight[i];
+      around.params = weights_at(here, found, u, weights);
     });
     if (!row.exists) return;
     const std::int64_t s = stat_offset(job, row.at.kept[0], row.at.kept[1]);
