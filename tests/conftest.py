@@ -51,6 +51,12 @@ def pytest_report_header(config):
     return f"normkit: {info}, NORMKIT_QUICK={os.environ.get('NORMKIT_QUICK', '')!r}"
 
 
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, to compare with."""
+    return pytest.importorskip("torch")
+
+
 @pytest.fixture(autouse=True)
 def default_threads():
     """No test leaves its number of threads behind."""

@@ -10,11 +10,6 @@ import normkit
 from convolutions import KINDS, image, statistics
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
-
-
 def torch_layer(torch, kind, bias, dtype):
     if not kind.kernel:
         return torch.nn.Linear(kind.inputs, kind.outputs, bias=bias, dtype=dtype)

@@ -103,11 +103,6 @@ SHAPES = ((8, 6), (4, 6, 17), (3, 6, 5, 7), (2, 6, 3, 5, 4))
 TOLERANCE = {"float32": 20, "float64": 20}
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
-
-
 def peer(torch, normalizer, x, weight, bias):
     """The forward pass by torch.nn.functional, on tensors."""
     functional, function, channel = torch.nn.functional, normalizer.function, normalizer.channel

@@ -13,11 +13,6 @@ import normkit
 from calls import CALLS, WITH_STATS, V, X, assert_same, each_call, f32
 
 
-@pytest.fixture(scope="module")
-def torch():
-    return pytest.importorskip("torch")
-
-
 def tensors(torch, *arrays):
     return [torch.from_numpy(a.copy()) for a in arrays]
 
