@@ -5,28 +5,17 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <numeric>
 #include <string>
 #include <vector>
 
-#include "cuda/launch.h"
+#include "cuda_cases.h"
 #include "tensor.h"
 
 namespace {
 
 using namespace normkit;
 using namespace normkit::tests;
-
-struct Case {
-  std::string name;
-  Normalizer norm;
-  Shape shape;
-  std::vector<int> order = {};
-  Shape params = {};
-  Activation activation = Activation::none;
-  bool masked = false, residual = false, given = false;
-};
 
 std::vector<int> channels_last(std::size_t rank) {
   std::vector<int> order(rank);
@@ -91,115 +80,6 @@ std::vector<Case> cases() {
   return all;
 }
 
-struct Rows {
-  DType dtype;
-  std::int64_t rows, length;
-};
-std::vector<Rows> slabs_of_clusters() {
-  return {{DType::bfloat16, 10, 8200}, {DType::bfloat16, 5, 9000},  {DType::float16, 6, 12345},
-          {DType::bfloat16, 6, 16384}, {DType::bfloat16, 6, 20000}, {DType::bfloat16, 5, 33000},
-          {DType::bfloat16, 6, 65536}, {DType::float32, 9, 4100},   {DType::float32, 6, 6173},
-          {DType::float32, 6, 10000},  {DType::float32, 5, 16500},  {DType::float32, 6, 32768},
-          {DType::float64, 9, 2050},   {DType::float64, 6, 5000},   {DType::float64, 6, 8250},
-          {DType::float64, 5, 10001}};
-}
-
-struct Results {
-  Tensor y, mean, rstd, dx, dresidual, dweight, dbias;
-  std::vector<Moments> moments;
-};
-
-// Everything there is to compute of a case, on one device.
-Results run(const Case& c, DType dtype, Device device, double centre = 0.5) {
-  const bool half = item_size(dtype) == 2;
-  const DType param_dtype = half ? DType::float32 : dtype;
-  const DType stat_dtype = dtype == DType::float64 ? dtype : DType::float32;
-  const Shape kept = statistics_shape(c.norm, c.shape);
-  const bool centred = c.norm.statistic == Statistic::variance;
-  const auto tensor = [&] { return Tensor(dtype, c.shape, c.order); };
-  Results r{tensor(), {stat_dtype, kept},      {stat_dtype, kept},      tensor(),
-            tensor(), {param_dtype, c.params}, {param_dtype, c.params}, {}};
-  Tensor x = tensor();
-  Tensor dy = tensor();
-  Tensor residual = tensor();
-  Tensor mask(DType::boolean, c.shape, c.order);
-  Tensor weight(param_dtype, c.params);
-  Tensor bias(param_dtype, c.params);
-  Tensor variance(stat_dtype, kept);
-  x.fill(numbers(1, centre));
-  dy.fill(numbers(2));
-  residual.fill(numbers(3));
-  mask.fill([](std::int64_t i) { return i % 7 != 2 && i % 5 != 1 ? 1.0 : 0.0; });
-  weight.fill(numbers(4));
-  bias.fill(numbers(5));
-  variance.fill(numbers(6, 2.5));
-  Forward forward{.x = x.view(device), .weight = weight.view(device), .y = r.y.view(device)};
-  if (centred) forward.bias = bias.view(device);
-  if (centred) forward.mean = r.mean.view(device);
-  forward.rstd = r.rstd.view(device);
-  if (c.masked) {
-    forward.mask = mask.view(device);
-    forward.mask.strides[1] = 0;  // it does not vary along the channels
-  }
-  if (c.residual) forward.residual = residual.view(device);
-  forward.activation = c.activation;
-  if (c.given) {
-    r.mean.fill(numbers(7));
-    apply(c.norm, {.x = forward.x,
-                   .mean = r.mean.view(device),
-                   .variance = variance.view(device),
-                   .weight = forward.weight,
-                   .bias = forward.bias,
-                   .y = forward.y,
-                   .rstd = forward.rstd});
-  } else {
-    normkit::forward(c.norm, forward);
-  }
-  Backward backward{.x = forward.x, .dy = dy.view(device), .rstd = forward.rstd, .weight = forward.weight};
-  if (centred) backward.mean = r.mean.view(device);
-  backward.mask = forward.mask;
-  backward.activation = c.activation;
-  backward.statistics_given = c.given;
-  if (c.activation == Activation::relu) backward.y = forward.y;
-  if (c.activation == Activation::silu) backward.bias = forward.bias;
-  backward.dx = r.dx.view(device);
-  if (c.residual) backward.dresidual = r.dresidual.view(device);
-  backward.dweight = r.dweight.view(device);
-  if (centred) backward.dbias = r.dbias.view(device);
-  normkit::backward(c.norm, backward);
-  if (centred) {
-    r.moments.resize(static_cast<std::size_t>(size_of(kept)));
-    moments(c.norm, forward.x, r.moments, forward.mask);
-  }
-  return r;
-}
-
-void compare(const Case& c, DType dtype, const Results& gpu, const Results& cpu) {
-  INFO(c.name << " " << name(dtype) << " of " << size_of(c.shape) << " values, last axis " << c.shape.back());
-  const double bound = tolerance(dtype);
-  const double of_statistics = dtype == DType::float64 ? 1e-13 : 1e-6;
-  check_close(gpu.y, cpu.y, bound);
-  check_close(gpu.rstd, cpu.rstd, of_statistics);
-  if (c.norm.statistic == Statistic::variance) check_close(gpu.mean, cpu.mean, of_statistics);
-  check_close(gpu.dx, cpu.dx, 4.0 * bound);
-  if (c.residual) check_close(gpu.dresidual, cpu.dresidual, bound);
-  const double of_sums = dtype == DType::float64 ? 1e-12 : item_size(dtype) == 2 ? bound : 1e-5;
-  check_close(gpu.dweight, cpu.dweight, of_sums);
-  if (c.norm.statistic == Statistic::variance) check_close(gpu.dbias, cpu.dbias, of_sums);
-  for (std::size_t s = 0; s < gpu.moments.size(); ++s) {
-    const Moments& a = gpu.moments[s];
-    const Moments& b = cpu.moments[s];
-    REQUIRE(a.count == b.count);
-    CHECK(a.min == b.min);
-    CHECK(a.max == b.max);
-    CHECK(a.mean == doctest::Approx(b.mean).epsilon(1e-6));
-    CHECK(a.m2 == doctest::Approx(b.m2).epsilon(2e-6));
-  }
-}
-
-// Set where the host takes long for what it stands in for: with sanitizers.
-bool is_quick() { return std::getenv("NORMKIT_QUICK") != nullptr; }
-
 }  // namespace
 
 TEST_CASE("every normalizer, forward and backward, gives what the CPU gives") {
@@ -248,68 +128,6 @@ TEST_CASE("a large mean costs no digits where the beginning is masked") {
     }
     check_close(y[1], y[0], 2e-6);
     check_close(rstd[1], rstd[0], 1e-6);
-  }
-}
-
-TEST_CASE("long rows, with clusters and without") {
-  using detail::cuda::Clusters;
-  for (const Clusters clusters : {Clusters::of_memory, Clusters::of_registers, Clusters::none}) {
-    detail::cuda::emulate_clusters(clusters);
-    for (const Case& c : {Case{"a block's, whole", layer_norm(2, {-1}), {2, 20000}, {}, {20000}},
-                          Case{"a block's", layer_norm(2, {-1}), {2, 20001}, {}, {20001}},
-                          Case{"more than a block's, whole", layer_norm(2, {-1}), {2, 40000}, {}, {40000}},
-                          Case{"more than a block's", rms_norm(2, {-1}), {2, 40003}, {}, {40003}},
-                          Case{"runs", group_norm(4, 2), {1, 4, 100, 60}, {}, {4}},
-                          Case{"runs of two blocks", batch_norm(4), {5, 2, 84, 84}, {}, {2}},
-                          Case{"runs of four blocks", batch_norm(4), {5, 2, 120, 121}, {}, {2}},
-                          Case{"runs of eight blocks", group_norm(4, 2), {1, 4, 232, 232}, {}, {4}},
-                          Case{"a cluster's, whole", layer_norm(2, {-1}), {2, 72000}, {}, {72000}}}) {
-      INFO(c.name << static_cast<int>(clusters));
-      const Results gpu = run(c, DType::float32, Device::cuda, 3000.0);
-      const Results cpu = run(c, DType::float32, Device::cpu, 3000.0);
-      check_close(gpu.y, cpu.y, 2e-6);
-      check_close(gpu.dx, cpu.dx, 2e-5);
-      check_close(gpu.rstd, cpu.rstd, 1e-6);
-    }
-    // Several slabs of rows, the last of which is not full, in clusters of 2, 4 and 8 blocks; some lack units there.
-    for (const auto& [dtype, rows, length] : slabs_of_clusters()) {
-      if (is_quick() && rows * length > 60000) continue;
-      if (clusters != Clusters::of_memory && rows * length > 80000) continue;
-      const Case of_two = {"layer_norm by slabs", layer_norm(2, {-1}), {rows, length}, {}, {length}};
-      const Case of_one = {"rms_norm by slabs", rms_norm(2, {-1}, 1e-6, 0.5), {rows, length}, {}, {length}};
-      const Case& c = rows % 2 == 0 ? of_two : of_one;
-      INFO(static_cast<int>(clusters));
-      compare(c, dtype, run(c, dtype, Device::cuda), run(c, dtype, Device::cpu));
-    }
-  }
-  detail::cuda::emulate_clusters(Clusters::of_memory);
-}
-
-TEST_CASE("the gradient of a weight that is not there") {
-  for (const Shape& shape : {Shape{40, 220}, Shape{12, 4000}, Shape{9, 9000}, Shape{3, 8, 9, 12}}) {
-    INFO(shape[1]);
-    const bool rows = shape.size() == 2;
-    const Normalizer norm = rows ? layer_norm(2, {-1}) : group_norm(4, 2);
-    const Shape kept = statistics_shape(norm, shape);
-    Tensor x(DType::float32, shape);
-    Tensor dy(DType::float32, shape);
-    Tensor y(DType::float32, shape);
-    Tensor dx[] = {{DType::float32, shape}, {DType::float32, shape}};
-    Tensor dweight[] = {{DType::float32, {shape[1]}}, {DType::float32, {shape[1]}}};
-    Tensor stats[] = {{DType::float32, kept}, {DType::float32, kept}};
-    x.fill(numbers(1));
-    dy.fill(numbers(2));
-    for (const int gpu : {0, 1}) {
-      const Device device = gpu == 1 ? Device::cuda : Device::cpu;
-      Backward a{.x = x.view(device), .dy = dy.view(device), .mean = stats[0].view(device)};
-      a.rstd = stats[1].view(device);
-      forward(norm, {.x = a.x, .y = y.view(device), .mean = a.mean, .rstd = a.rstd});
-      a.dx = dx[gpu].view(device);
-      a.dweight = dweight[gpu].view(device);
-      backward(norm, a);
-    }
-    check_close(dx[1], dx[0], 2e-5);
-    check_close(dweight[1], dweight[0], 1e-5);
   }
 }
 

@@ -37,6 +37,52 @@ TEST_CASE("a row's bits depend on the row alone") {
   }
 }
 
+TEST_CASE("runs give the same bits wherever in memory they begin") {
+  struct Runs {
+    Normalizer norm;
+    Shape shape;
+  };
+  // Of a warp's registers, a block's, its shared memory, that of clusters, and in chunks.
+  for (const Runs& runs : {Runs{batch_norm(4), {3, 4, 6, 8}}, Runs{group_norm(4, 2), {2, 8, 40, 24}},
+                           Runs{batch_norm(4), {5, 2, 60, 64}}, Runs{group_norm(4, 2), {1, 4, 132, 130}},
+                           Runs{batch_norm(4), {9, 1, 256, 96}}, Runs{instance_norm(4), {1, 1, 300, 900}}}) {
+    for (const DType dtype : {DType::float32, DType::bfloat16}) {
+      INFO(name(dtype) << " " << runs.shape[2]);
+      const Device gpu = Device::cuda;
+      const Shape kept = statistics_shape(runs.norm, runs.shape);
+      const std::int64_t size = size_of(runs.shape);
+      Tensor y[] = {{dtype, runs.shape}, {dtype, runs.shape}};
+      Tensor dx[] = {{dtype, runs.shape}, {dtype, runs.shape}};
+      Tensor rstd[] = {{DType::float32, kept}, {DType::float32, kept}};
+      for (const int off : {0, 1}) {  // elements from a multiple of 16 bytes
+        Tensor x(dtype, runs.shape);
+        Tensor dy(dtype, runs.shape);
+        Tensor mean(DType::float32, kept);
+        for (std::int64_t i = 0; i < size; ++i) {
+          x.set(i + off, numbers(1)(i));
+          dy.set(i + off, numbers(2)(i));
+        }
+        const auto moved = [&](Tensor& tensor) {
+          TensorView view = tensor.view(gpu);
+          view.data = static_cast<char*>(view.data) + off * item_size(dtype);
+          return view;
+        };
+        const TensorView stats[] = {mean.view(gpu), rstd[off].view(gpu)};
+        forward(runs.norm, {.x = moved(x), .y = moved(y[off]), .mean = stats[0], .rstd = stats[1]});
+        Backward a{.x = moved(x), .dy = moved(dy), .mean = stats[0], .rstd = stats[1]};
+        a.dx = moved(dx[off]);
+        backward(runs.norm, a);
+      }
+      CHECK(rstd[0] == rstd[1]);
+      std::int64_t unlike = 0;
+      for (std::int64_t i = 0; i < size; ++i) {
+        unlike += y[0].at(i) != y[1].at(i + 1) || dx[0].at(i) != dx[1].at(i + 1) ? 1 : 0;
+      }
+      CHECK(unlike == 0);
+    }
+  }
+}
+
 TEST_CASE("dx of a row has bits that depend on the row alone, whatever else is asked for") {
   for (const std::int64_t length : {5, 64, 768, 1001, 4099, 7000, 9000, 20000}) {
     INFO(length);

@@ -1,0 +1,96 @@
+#include "cuda_cases.h"
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+
+namespace normkit::tests {
+
+Results run(const Case& c, DType dtype, Device device, double centre) {
+  const bool half = item_size(dtype) == 2;
+  const DType param_dtype = half ? DType::float32 : dtype;
+  const DType stat_dtype = dtype == DType::float64 ? dtype : DType::float32;
+  const Shape kept = statistics_shape(c.norm, c.shape);
+  const bool centred = c.norm.statistic == Statistic::variance;
+  const auto tensor = [&] { return Tensor(dtype, c.shape, c.order); };
+  Results r{tensor(), {stat_dtype, kept},      {stat_dtype, kept},      tensor(),
+            tensor(), {param_dtype, c.params}, {param_dtype, c.params}, {}};
+  Tensor x = tensor();
+  Tensor dy = tensor();
+  Tensor residual = tensor();
+  Tensor mask(DType::boolean, c.shape, c.order);
+  Tensor weight(param_dtype, c.params);
+  Tensor bias(param_dtype, c.params);
+  Tensor variance(stat_dtype, kept);
+  x.fill(numbers(1, centre));
+  dy.fill(numbers(2));
+  residual.fill(numbers(3));
+  mask.fill([](std::int64_t i) { return i % 7 != 2 && i % 5 != 1 ? 1.0 : 0.0; });
+  weight.fill(numbers(4));
+  bias.fill(numbers(5));
+  variance.fill(numbers(6, 2.5));
+  Forward forward{.x = x.view(device), .weight = weight.view(device), .y = r.y.view(device)};
+  if (centred) forward.bias = bias.view(device);
+  if (centred) forward.mean = r.mean.view(device);
+  forward.rstd = r.rstd.view(device);
+  if (c.masked) {
+    forward.mask = mask.view(device);
+    forward.mask.strides[1] = 0;  // it does not vary along the channels
+  }
+  if (c.residual) forward.residual = residual.view(device);
+  forward.activation = c.activation;
+  if (c.given) {
+    r.mean.fill(numbers(7));
+    apply(c.norm, {.x = forward.x,
+                   .mean = r.mean.view(device),
+                   .variance = variance.view(device),
+                   .weight = forward.weight,
+                   .bias = forward.bias,
+                   .y = forward.y,
+                   .rstd = forward.rstd});
+  } else {
+    normkit::forward(c.norm, forward);
+  }
+  Backward backward{.x = forward.x, .dy = dy.view(device), .rstd = forward.rstd, .weight = forward.weight};
+  if (centred) backward.mean = r.mean.view(device);
+  backward.mask = forward.mask;
+  backward.activation = c.activation;
+  backward.statistics_given = c.given;
+  if (c.activation == Activation::relu) backward.y = forward.y;
+  if (c.activation == Activation::silu) backward.bias = forward.bias;
+  backward.dx = r.dx.view(device);
+  if (c.residual) backward.dresidual = r.dresidual.view(device);
+  backward.dweight = r.dweight.view(device);
+  if (centred) backward.dbias = r.dbias.view(device);
+  normkit::backward(c.norm, backward);
+  if (centred) {
+    r.moments.resize(static_cast<std::size_t>(size_of(kept)));
+    moments(c.norm, forward.x, r.moments, forward.mask);
+  }
+  return r;
+}
+
+void compare(const Case& c, DType dtype, const Results& gpu, const Results& cpu) {
+  INFO(c.name << " " << name(dtype) << " of " << size_of(c.shape) << " values, last axis " << c.shape.back());
+  const double bound = tolerance(dtype);
+  const double of_statistics = dtype == DType::float64 ? 1e-13 : 1e-6;
+  check_close(gpu.y, cpu.y, bound);
+  check_close(gpu.rstd, cpu.rstd, of_statistics);
+  if (c.norm.statistic == Statistic::variance) check_close(gpu.mean, cpu.mean, of_statistics);
+  check_close(gpu.dx, cpu.dx, 4.0 * bound);
+  if (c.residual) check_close(gpu.dresidual, cpu.dresidual, bound);
+  const double of_sums = dtype == DType::float64 ? 1e-12 : item_size(dtype) == 2 ? bound : 1e-5;
+  check_close(gpu.dweight, cpu.dweight, of_sums);
+  if (c.norm.statistic == Statistic::variance) check_close(gpu.dbias, cpu.dbias, of_sums);
+  for (std::size_t s = 0; s < gpu.moments.size(); ++s) {
+    const Moments& a = gpu.moments[s];
+    const Moments& b = cpu.moments[s];
+    REQUIRE(a.count == b.count);
+    CHECK(a.min == b.min);
+    CHECK(a.max == b.max);
+    CHECK(a.mean == doctest::Approx(b.mean).epsilon(1e-6));
+    CHECK(a.m2 == doctest::Approx(b.m2).epsilon(2e-6));
+  }
+}
+
+}  // namespace normkit::tests

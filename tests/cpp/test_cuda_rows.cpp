@@ -1,0 +1,93 @@
+// Rows that take more than a block of the CUDA backend, and their slabs. Its kernels run on the host here (emulation/).
+#include <doctest/doctest.h>
+#include <normkit/normkit.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "cuda/launch.h"
+#include "cuda_cases.h"
+#include "tensor.h"
+
+namespace {
+
+using namespace normkit;
+using namespace normkit::tests;
+
+struct Rows {
+  DType dtype;
+  std::int64_t rows, length;
+};
+std::vector<Rows> slabs_of_clusters() {
+  return {{DType::bfloat16, 10, 8200}, {DType::bfloat16, 5, 9000},  {DType::float16, 6, 12345},
+          {DType::bfloat16, 6, 16384}, {DType::bfloat16, 6, 20000}, {DType::bfloat16, 5, 33000},
+          {DType::bfloat16, 6, 65536}, {DType::float32, 9, 4100},   {DType::float32, 6, 6173},
+          {DType::float32, 6, 10000},  {DType::float32, 5, 16500},  {DType::float32, 6, 32768},
+          {DType::float64, 9, 2050},   {DType::float64, 6, 5000},   {DType::float64, 6, 8250},
+          {DType::float64, 5, 10001}};
+}
+
+}  // namespace
+
+TEST_CASE("long rows, with clusters and without") {
+  using detail::cuda::Clusters;
+  for (const Clusters clusters : {Clusters::of_memory, Clusters::of_registers, Clusters::none}) {
+    detail::cuda::emulate_clusters(clusters);
+    for (const Case& c : {Case{"a block's, whole", layer_norm(2, {-1}), {2, 20000}, {}, {20000}},
+                          Case{"a block's", layer_norm(2, {-1}), {2, 20001}, {}, {20001}},
+                          Case{"more than a block's, whole", layer_norm(2, {-1}), {2, 40000}, {}, {40000}},
+                          Case{"more than a block's", rms_norm(2, {-1}), {2, 40003}, {}, {40003}},
+                          Case{"runs", group_norm(4, 2), {1, 4, 100, 60}, {}, {4}},
+                          Case{"runs of two blocks", batch_norm(4), {5, 2, 84, 84}, {}, {2}},
+                          Case{"runs of four blocks", batch_norm(4), {5, 2, 120, 121}, {}, {2}},
+                          Case{"runs of eight blocks", group_norm(4, 2), {1, 4, 232, 232}, {}, {4}},
+                          Case{"a cluster's, whole", layer_norm(2, {-1}), {2, 72000}, {}, {72000}}}) {
+      if (is_quick() && clusters != Clusters::of_memory && size_of(c.shape) > 60000) continue;
+      INFO(c.name << static_cast<int>(clusters));
+      const Results gpu = run(c, DType::float32, Device::cuda, 3000.0);
+      const Results cpu = run(c, DType::float32, Device::cpu, 3000.0);
+      check_close(gpu.y, cpu.y, 2e-6);
+      check_close(gpu.dx, cpu.dx, 2e-5);
+      check_close(gpu.rstd, cpu.rstd, 1e-6);
+    }
+    // Several slabs of rows, the last of which is not full, in clusters of 2, 4 and 8 blocks; some lack units there.
+    for (const auto& [dtype, rows, length] : slabs_of_clusters()) {
+      if (is_quick() && rows * length > 60000) continue;
+      if (clusters != Clusters::of_memory && rows * length > 80000) continue;
+      const Case of_two = {"layer_norm by slabs", layer_norm(2, {-1}), {rows, length}, {}, {length}};
+      const Case of_one = {"rms_norm by slabs", rms_norm(2, {-1}, 1e-6, 0.5), {rows, length}, {}, {length}};
+      const Case& c = rows % 2 == 0 ? of_two : of_one;
+      INFO(static_cast<int>(clusters));
+      compare(c, dtype, run(c, dtype, Device::cuda), run(c, dtype, Device::cpu));
+    }
+  }
+  detail::cuda::emulate_clusters(Clusters::of_memory);
+}
+
+TEST_CASE("the gradient of a weight that is not there") {
+  for (const Shape& shape : {Shape{40, 220}, Shape{12, 4000}, Shape{9, 9000}, Shape{3, 8, 9, 12}}) {
+    INFO(shape[1]);
+    const bool rows = shape.size() == 2;
+    const Normalizer norm = rows ? layer_norm(2, {-1}) : group_norm(4, 2);
+    const Shape kept = statistics_shape(norm, shape);
+    Tensor x(DType::float32, shape);
+    Tensor dy(DType::float32, shape);
+    Tensor y(DType::float32, shape);
+    Tensor dx[] = {{DType::float32, shape}, {DType::float32, shape}};
+    Tensor dweight[] = {{DType::float32, {shape[1]}}, {DType::float32, {shape[1]}}};
+    Tensor stats[] = {{DType::float32, kept}, {DType::float32, kept}};
+    x.fill(numbers(1));
+    dy.fill(numbers(2));
+    for (const int gpu : {0, 1}) {
+      const Device device = gpu == 1 ? Device::cuda : Device::cpu;
+      Backward a{.x = x.view(device), .dy = dy.view(device), .mean = stats[0].view(device)};
+      a.rstd = stats[1].view(device);
+      forward(norm, {.x = a.x, .y = y.view(device), .mean = a.mean, .rstd = a.rstd});
+      a.dx = dx[gpu].view(device);
+      a.dweight = dweight[gpu].view(device);
+      backward(norm, a);
+    }
+    check_close(dx[1], dx[0], 2e-5);
+    check_close(dweight[1], dweight[0], 1e-5);
+  }
+}
