@@ -26,11 +26,11 @@ NORMKIT_DEVICE unsigned valid_of(const Job& job, const Found<S, gradient>& unit)
 /// The same from the tensor, value by value and in double, where squares leave the range of the working type.
 template <class S, bool gradient, Form form, class Index>
 NORMKIT_DEVICE void deviate_again(const Job& job, const Row<form>& row, Index first, Index units, Deviations& to) {
-  Cursor<form> unit(job, first);
-  NORMKIT_ROLL_DEVICE for (Index u = 0; u < units; ++u, unit.step(job)) {
-    if (unit.unit >= row.end) return;
+  Cursor<form> next(job, first);
+  NORMKIT_ROLL_DEVICE for (Index u = 0; u < units; ++u, next.step(job)) {
+    if (next.unit(job) >= row.end) return;
     Found<S, gradient> found;
-    found.place(job, row, unit);
+    found.place(job, row, next);
     const S* x = operand<const S>(job, operand_x, found.at);
     const unsigned valid = valid_bits<unit_size<S>>(job, found.at, true, found.n);
     NORMKIT_ROLL_DEVICE for (int i = 0; i < unit_size<S>; ++i) {
