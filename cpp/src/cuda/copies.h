@@ -49,8 +49,9 @@ class Copies {
     void* to;
     const void* from;
   };
-  std::vector<Copy> open_;
-  std::vector<std::vector<Copy> > groups_;
+  using Group = std::vector<Copy>;
+  Group open_;
+  std::vector<Group> groups_;
 #endif
 };
 

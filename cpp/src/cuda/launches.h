@@ -1,6 +1,11 @@
 // From a job to launches, for values of one type: what kernels.h declares. Included by kernels_*.cu alone.
 #pragma once
 
+#if defined(__GNUC__) && !defined(__clang__)
+// It does not see that weight and bias are used no more often than they are read.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #include <optional>
 
 #include "cuda/columns.h"
@@ -55,15 +60,12 @@ void map_rows(Job& job, DType dtype) {
   visit_form(job, dtype, [&](auto any) {
     constexpr Form form = long_form(any);
     const auto run = [&](auto beside) { launch(MapRows<S, task, form, beside>{job, shape.blocks}, shape); };
-    if constexpr (task != Task::normalize && task != Task::gradient) {
-      run(std::false_type{});
-    } else if constexpr (form == Form::general) {
-      run(std::true_type{});  // it asks for each unit
-    } else if (has_beside<task == Task::gradient>(job)) {
-      run(std::true_type{});
-    } else {
-      run(std::false_type{});
+    constexpr bool may_have = task == Task::normalize || task == Task::gradient;
+    constexpr bool asks = form == Form::general;  // for each unit, so that one kernel does
+    if constexpr (may_have) {
+      if (asks || has_beside<task == Task::gradient>(job)) return run(std::true_type{});
     }
+    if constexpr (!may_have || !asks) run(std::false_type{});
   });
 }
 template <class S, Task task>

@@ -30,8 +30,9 @@ namespace {
 RowCut with_bits(RowCut cut) {
   cut.group_bits = std::countr_zero(static_cast<unsigned>(cut.group));
   cut.rows_bits = std::countr_zero(static_cast<unsigned>(std::max(1, cut.block_threads / cut.group)));
-  cut.group_runs = static_cast<int>(cut.group / cut.units_per_run);
-  cut.group_rest = static_cast<int>(cut.group % cut.units_per_run);
+  const std::int64_t run = std::max<std::int64_t>(1, cut.units_per_run);
+  cut.group_runs = static_cast<int>(cut.group / run);
+  cut.group_rest = static_cast<int>(cut.group % run);
   return cut;
 }
 
