@@ -16,7 +16,7 @@ if not torch.cuda.is_available():
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-11, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-IMAGES = [(2, 8, 5, 7), (3, 6, 7, 7), (20, 8, 7, 7), (2, 64, 28, 28), (16, 32, 56, 56)]
+IMAGES = [(2, 8, 5, 7), (3, 6, 7, 7), (20, 8, 7, 7), (2, 64, 28, 28), (16, 32, 56, 56), (9, 2, 256, 96)]
 ROWS = [(7, 3), (5, 64), (9, 768), (4, 1001), (3, 4096), (70, 12288), (2, 40000), (2, 300_000)]
 
 
