@@ -47,6 +47,30 @@ NORMKIT_DEVICE ColumnShare<form> column_of(const Job& job, std::int64_t block, i
   return column;
 }
 
+/// Units of an operand, of positions from `first` on, a step apart; zeros beyond the last.
+template <class S, int count, Form form>
+NORMKIT_DEVICE void take_positions(const Job& job, const ColumnShare<form>& column,
+                                   typename ColumnShare<form>::Index first, int which,
+                                   Unit<S, column_unit_size<S>> (&to)[count]) {
+  constexpr int size = column_unit_size<S>;
+  Place at = column.at;
+  column_position(job, first, at);
+  std::int64_t offset = data_offset(job, which, at);
+  const std::int64_t apart = column.step * job.geometry.reduced[2].data_stride[which];
+  NORMKIT_UNROLL_DEVICE for (int r = 0; r < count; ++r) {
+    to[r] = {};
+    const auto position = first + r * column.step;
+    if (form != Form::lines && r > 0) {
+      column_position(job, position, at);
+      offset = data_offset(job, which, at);
+    }
+    if (position < column.end) {
+      to[r] = load_unit<size>(static_cast<const S*>(job.operands[which]) + offset, column.lanes, job.aligned);
+    }
+    if (form == Form::lines) offset += apart;
+  }
+}
+
 /// Numbers of the threads one below the other, one for each lane: the sum in every thread, or (`last`) in the
 /// uppermost. `shared`: memory for one from each lane of each warp; free again after the next barrier.
 template <class Op, int size, Form form, class Block>

@@ -40,35 +40,24 @@ struct FoldColumns {
                                   Counts& counts) const {
     constexpr int batch = column_batch;
     const int step = batch * column.step;
-    const bool weighed = job.operands[operand_weight] != nullptr;
     int recalled = 0;
     Unit<S, size> x[batch];
-    unsigned valid[batch];
+    unsigned valid[batch] = {};
     read(job, column, column.begin, x, valid);
     for (Index first = column.begin; first < column.end; first += step) {
       Unit<S, size> next[batch];
-      unsigned next_valid[batch];
+      unsigned next_valid[batch] = {};
       read(job, column, first + step, next, next_valid);  // before the last are used
-      unsigned present = 0;
-      const bool whole = job.form != Form::general && first + (batch - 1) * column.step < column.end;
-      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-        C values[batch];
-        unsigned bits = 0;
-        NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
-          values[r] = x[r].value(i);
-          const bool omitted = job.omits_nan && values[r] != values[r];
-          const bool there = form == Form::general ? is_set(valid[r], i) : first + r * column.step < column.end;
-          if (there && !omitted) bits |= 1u << r;
-        }
-        if (whole) {
+      if (form != Form::general && first + (batch - 1) * column.step < column.end) {
+        NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+          C values[batch];
+          NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) values[r] = x[r].value(i);
           sums[i].recall(values, (1u << batch) - 1u, counts.at(i));
-        } else {
-          add(job, column, first, i, values, bits, sums[i], counts.at(i));
         }
-        if (form == Form::general) counts.at(i).recent += weighed ? 0 : __builtin_popcount(bits);
-        present = bits;
+        counts.at(0).recent += batch;
+      } else {
+        add_some(job, column, first, x, valid, sums, counts);
       }
-      if (form != Form::general) counts.at(0).recent += whole ? batch : __builtin_popcount(present);
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) x[r] = next[r];
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) valid[r] = next_valid[r];
       if (++recalled < column_recalls && first + step < column.end) continue;
@@ -80,10 +69,10 @@ struct FoldColumns {
       recalled = 0;
     }
   }
-  // Units of positions from `first` on, a step apart.
   template <int batch>
   static NORMKIT_DEVICE void read(const Job& job, const ColumnShare<form>& column, Index first,
                                   Unit<S, size> (&x)[batch], unsigned (&valid)[batch]) {
+    if constexpr (form != Form::general) return take_positions<S>(job, column, first, operand_x, x);
     NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
       Place at = column.at;
       const Index position = first + r * column.step;
@@ -92,8 +81,29 @@ struct FoldColumns {
       if (position >= column.end) continue;
       column_position(job, position, at);
       x[r] = read_x<S, size>(job, at, column.lanes, job.adds);
-      if (form == Form::general) valid[r] = valid_bits<size>(job, at, false, column.lanes);
+      valid[r] = valid_bits<size>(job, at, false, column.lanes);
     }
+  }
+  // Where values may be missing.
+  template <int batch>
+  NORMKIT_DEVICE void add_some(const Job& job, const ColumnShare<form>& column, Index first,
+                               const Unit<S, size> (&x)[batch], const unsigned (&valid)[batch], Sums (&sums)[size],
+                               Counts& counts) const {
+    const bool weighed = job.operands[operand_weight] != nullptr;
+    unsigned present = 0;
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      C values[batch];
+      present = 0;
+      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+        values[r] = x[r].value(i);
+        const bool omitted = job.omits_nan && values[r] != values[r];
+        const bool there = form == Form::general ? is_set(valid[r], i) : first + r * column.step < column.end;
+        if (there && !omitted) present |= 1u << r;
+      }
+      add(job, column, first, i, values, present, sums[i], counts.at(i));
+      if (form == Form::general) counts.at(i).recent += weighed ? 0 : __builtin_popcount(present);
+    }
+    if (form != Form::general) counts.at(0).recent += __builtin_popcount(present);
   }
   template <int batch>
   NORMKIT_DEVICE void add(const Job& job, const ColumnShare<form>& column, Index first, int i, const C (&values)[batch],
@@ -137,16 +147,9 @@ struct FoldColumns {
     if (!by_statistics && column.exists) around.params = params_at<S, false>(job, column.at, column.lanes);
     for (Index first = column.begin; first < column.end; first += batch * column.step) {
       Unit<S, size> x[batch], dy[batch], y[batch];
-      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
-        x[r] = dy[r] = Unit<S, size>{};
-        const Index position = first + r * column.step;
-        if (position >= column.end) continue;
-        Place at = column.at;
-        column_position(job, position, at);
-        x[r] = unit_at<S, size>(job, operand_x, at, column.lanes);
-        dy[r] = unit_at<S, size>(job, operand_second, at, column.lanes);
-        if (has_beside<true>(job)) y[r] = unit_at<S, size>(job, operand_beside<true>, at, column.lanes);
-      }
+      take_positions<S>(job, column, first, operand_x, x);
+      take_positions<S>(job, column, first, operand_second, dy);
+      if (has_beside<true>(job)) take_positions<S>(job, column, first, operand_beside<true>, y);
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
         const Index position = first + r * column.step;
         if (position >= column.end) continue;
@@ -205,16 +208,10 @@ struct MapColumns {
       constexpr bool gradient = task == Task::gradient;
       constexpr bool beside = gradient || task == Task::normalize;
       Unit<S, size> x[batch], dy[batch], more[batch];
-      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
-        x[r] = dy[r] = Unit<S, size>{};
-        Place at = column.at;
-        if (first + r * column.step >= column.end) continue;
-        column_position(job, first + r * column.step, at);
-        x[r] = unit_at<S, size>(here, operand_x, at, column.lanes);
-        if constexpr (gradient) dy[r] = unit_at<S, size>(here, operand_second, at, column.lanes);
-        if (beside && has_beside<gradient>(here)) {
-          more[r] = unit_at<S, size>(here, operand_beside<gradient>, at, column.lanes);
-        }
+      take_positions<S>(here, column, first, operand_x, x);
+      if constexpr (gradient) take_positions<S>(here, column, first, operand_second, dy);
+      if (beside && has_beside<gradient>(here)) {
+        take_positions<S>(here, column, first, operand_beside<gradient>, more);
       }
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
         Place at = column.at;
