@@ -72,16 +72,19 @@ struct FoldColumns {
   template <int batch>
   static NORMKIT_DEVICE void read(const Job& job, const ColumnShare<form>& column, Index first,
                                   Unit<S, size> (&x)[batch], unsigned (&valid)[batch]) {
-    if constexpr (form != Form::general) return take_positions<S>(job, column, first, operand_x, x);
-    NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
-      Place at = column.at;
-      const Index position = first + r * column.step;
-      x[r] = Unit<S, size>{};
-      valid[r] = 0;
-      if (position >= column.end) continue;
-      column_position(job, position, at);
-      x[r] = read_x<S, size>(job, at, column.lanes, job.adds);
-      valid[r] = valid_bits<size>(job, at, false, column.lanes);
+    if constexpr (form != Form::general) {
+      take_positions<S>(job, column, first, operand_x, x);
+    } else {
+      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+        Place at = column.at;
+        const Index position = first + r * column.step;
+        x[r] = Unit<S, size>{};
+        valid[r] = 0;
+        if (position >= column.end) continue;
+        column_position(job, position, at);
+        x[r] = read_x<S, size>(job, at, column.lanes, job.adds);
+        valid[r] = valid_bits<size>(job, at, false, column.lanes);
+      }
     }
   }
   // Where values may be missing.
