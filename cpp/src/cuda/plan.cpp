@@ -23,10 +23,6 @@ int power_of_two(std::int64_t n, int most) {
   return static_cast<int>(std::bit_ceil(wanted));
 }
 
-}  // namespace
-
-namespace {
-
 RowCut with_bits(RowCut cut) {
   cut.group_bits = std::countr_zero(static_cast<unsigned>(cut.group));
   cut.rows_bits = std::countr_zero(static_cast<unsigned>(std::max(1, cut.block_threads / cut.group)));

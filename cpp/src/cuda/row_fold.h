@@ -28,7 +28,7 @@ template <class S, bool gradient, Form form, class Index>
 NORMKIT_DEVICE void deviate_again(const Job& job, const Row<form>& row, Index first, Index units, Deviations& to) {
   Cursor<form> next(job, first);
   NORMKIT_ROLL_DEVICE for (Index u = 0; u < units; ++u, next.step(job)) {
-    if (next.unit(job) >= row.end) return;
+    if (next.unit >= row.end) return;
     Found<S, gradient> found;
     found.place(job, row, next);
     const S* x = operand<const S>(job, operand_x, found.at);

@@ -58,46 +58,45 @@ NORMKIT_DEVICE Row<form> row_of(const Job& job, std::int64_t block, int thread) 
   return row;
 }
 
-/// A unit of a thread. The plain form knows it by its run and its place there, so that from a thread's unit to its next
+/// A unit of a thread, of which the plain form knows the run and the unit within it: from a thread's unit to its next
 /// takes no division.
 template <Form form>
 struct Cursor {
   using Index = typename Row<form>::Index;
-  static constexpr bool by_run = form == Form::plain;
-  Index run = 0, place = 0;
+  static constexpr bool steps = form == Form::plain;
+  Index unit;
+  Index run = 0, of_run = 0;
 
-  NORMKIT_DEVICE Cursor(const Job& job, Index first) : place(first) {
-    if (!by_run || job.rows.units == job.rows.units_per_run) return;
+  NORMKIT_DEVICE Cursor(const Job& job, Index first) : unit(first) {
+    if constexpr (!steps) return;
+    of_run = first;
+    if (job.rows.units == job.rows.units_per_run) return;
     run = divided(first, job.rows.by_run);
-    place -= run * units_per_run(job);
+    of_run -= run * static_cast<Index>(job.rows.units_per_run);
   }
-  NORMKIT_DEVICE Index unit(const Job& job) const { return by_run ? run * units_per_run(job) + place : place; }
-  /// To the thread's next.
   NORMKIT_DEVICE void step(const Job& job) {
     const RowCut& cut = job.rows;
-    place += by_run ? cut.group_rest : cut.group;
-    if constexpr (!by_run) return;
+    unit += cut.group;
+    if constexpr (!steps) return;
     run += cut.group_runs;
-    if (place < units_per_run(job)) return;
-    place -= units_per_run(job);
+    of_run += cut.group_rest;
+    if (of_run < static_cast<Index>(cut.units_per_run)) return;
+    of_run -= static_cast<Index>(cut.units_per_run);
     ++run;
   }
   /// Has what is known of units from here on found again: to keep it from their reading to their use takes registers.
   NORMKIT_DEVICE void forget() {
-    if constexpr (by_run) place = forgotten(place);
+    if constexpr (steps) of_run = forgotten(of_run);
   }
   /// Where it begins, of a row at `at`, and how many values there are.
   template <class S>
   NORMKIT_DEVICE int find(const Job& job, Place& at) const {
-    if constexpr (!by_run) return row_unit<S>(job, place, at);
+    if constexpr (!steps) return row_unit<S>(job, unit, at);
     at.reduced[0] = 0;
     at.reduced[1] = index_of(run);
-    at.reduced[2] = index_of(place * unit_size<S>);
+    at.reduced[2] = index_of(of_run * unit_size<S>);
     return unit_size<S>;
   }
-
- private:
-  static NORMKIT_DEVICE Index units_per_run(const Job& job) { return static_cast<Index>(job.rows.units_per_run); }
 };
 
 /// A unit that was found: its values, how many of them there are, and where.
@@ -120,7 +119,7 @@ struct Found {
 template <class S, int units, Form form, class Visit>
 NORMKIT_DEVICE void each_unit(const Job& job, const Row<form>& row, Cursor<form> next, const Visit& visit) {
   NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u, next.step(job)) {
-    if (next.unit(job) >= row.end) continue;
+    if (next.unit >= row.end) continue;
     Found<S, false> found;
     found.place(job, row, next);
     visit(u, found.at, found.n);
@@ -173,7 +172,7 @@ struct Streamed {
 
   NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) const {
     if (!job.adds) return;
-    for (Cursor<form> next(job, row.begin); next.unit(job) < row.end;) {
+    for (Cursor<form> next(job, row.begin); next.unit < row.end;) {
       Unit<S> x[units], dy[units];
       read_units<S, gradient>(job, row, next, true, x, dy);
       NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u) next.step(job);
@@ -193,14 +192,15 @@ struct Streamed {
   }
   template <bool again, bool beside = false, class Visit, class Close>
   NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) const {
-    for (Cursor<form> next(job, row.begin); next.unit(job) < row.end;) {
+    for (Cursor<form> next(job, row.begin); next.unit < row.end;) {
+      const auto first = next.unit;
       NORMKIT_ROLL_DEVICE for (int from = 0; from < row_batch; from += units) {
         Unit<S> x[units], dy[units], more[units];
         read_units<S, gradient>(job, row, next, false, x, dy);
         read_beside<S, gradient, beside>(job, row, next, more);
         next.forget();
         NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u, next.step(job)) {
-          if (next.unit(job) >= row.end) continue;
+          if (next.unit >= row.end) continue;
           Found<S, gradient> found;
           found.place(job, row, next);
           found.x = x[u];
@@ -209,7 +209,7 @@ struct Streamed {
           visit(found, from + u);
         }
       }
-      close(next.unit(job) - row_batch * job.rows.group, row_batch);
+      close(first, row_batch);
     }
   }
 };
@@ -239,9 +239,9 @@ struct Kept {
     // Where units are is no reason to keep registers from one walk to the next.
     Cursor<form> next(job, forgotten(row.begin));
     NORMKIT_UNROLL_DEVICE for (int b = 0; b < kept; b += batch) {
-      const auto first = next.unit(job);
+      const auto first = next.unit;
       NORMKIT_UNROLL_DEVICE for (int u = b; u < b + batch; ++u, next.step(job)) {
-        if (next.unit(job) >= row.end) continue;
+        if (next.unit >= row.end) continue;
         Found<S, gradient> unit = found(job, row, next, u);
         if (beside && has_beside<gradient>(job)) {  // one by one: registers are full
           unit.beside = unit_at<S, unit_size<S>>(job, operand_beside<gradient>, unit.at, unit.n);
@@ -274,7 +274,7 @@ struct Shared {
   NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) {
     if (job.adds) return make_sums(job, row);
     Unit<S>* to = kept;
-    for (Cursor<form> next(job, row.begin); next.unit(job) < row.end; next.step(job), to += apart) {
+    for (Cursor<form> next(job, row.begin); next.unit < row.end; next.step(job), to += apart) {
       Found<S, gradient> found;
       found.place(job, row, next);
       copies.add(to, operand<const S>(job, operand_x, found.at));
@@ -292,12 +292,12 @@ struct Shared {
   NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) {
     copies.template wait<0>();
     const Unit<S>* from = kept;
-    for (Cursor<form> next(job, row.begin); next.unit(job) < row.end; from += row_batch * apart) {
-      const auto first = next.unit(job);
+    for (Cursor<form> next(job, row.begin); next.unit < row.end; from += row_batch * apart) {
+      const auto first = next.unit;
       Unit<S> more[row_batch];
       read_beside<S, gradient, beside>(job, row, next, more);
       NORMKIT_UNROLL_DEVICE for (int u = 0; u < row_batch; ++u, next.step(job)) {
-        if (next.unit(job) >= row.end) continue;
+        if (next.unit >= row.end) continue;
         Found<S, gradient> at = found(job, row, next, from + u * apart);
         if constexpr (beside) at.beside = more[u];
         visit(at, u);
@@ -309,11 +309,11 @@ struct Shared {
  private:
   NORMKIT_DEVICE void make_sums(const Job& job, const Row<form>& row) const {
     Unit<S>* to = kept;
-    for (Cursor<form> next(job, row.begin); next.unit(job) < row.end; to += row_batch * apart) {
+    for (Cursor<form> next(job, row.begin); next.unit < row.end; to += row_batch * apart) {
       Unit<S> x[row_batch], dy[row_batch];
       read_units<S, gradient>(job, row, next, true, x, dy);
       NORMKIT_UNROLL_DEVICE for (int u = 0; u < row_batch; ++u, next.step(job)) {
-        if (next.unit(job) < row.end) to[u * apart] = x[u];
+        if (next.unit < row.end) to[u * apart] = x[u];
       }
     }
   }
