@@ -13,7 +13,8 @@ namespace {
 template <class S, class C, class Rule, class Tiles = TilesOf<S, C, Rule, NoMap>>
 NORMKIT_INLINE const JobKernels& moments_for(const Job& job) {
   using Narrow = Loops<S, C, Rule, NoMap, Kind::narrow>;
-  static constexpr JobKernels narrow{{Narrow::run, nullptr, Narrow::fold, Narrow::finish, nullptr}, Rule::terms};
+  static constexpr JobKernels narrow{{Narrow::run, nullptr, Narrow::fold, Finish<C, Rule>::slabs, nullptr},
+                                     Rule::terms};
   return job.side_by_side > 1 ? narrow : kernels_for<S, C, Rule, NoMap, Rule, Tiles>(job);
 }
 

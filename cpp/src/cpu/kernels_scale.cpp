@@ -4,7 +4,6 @@
     "-Wmaybe-uninitialized"  // GCC 12 does not see that as many lanes are read as are written
 #endif
 
-#include "cpu/range_rules.h"
 #include "cpu/scale.h"
 #include "cpu/task_kernels.h"
 
@@ -12,18 +11,15 @@ namespace normkit::detail {
 namespace {
 
 struct ScaleBy {
-  [[maybe_unused]] static constexpr bool lanes_given = true;
-  [[maybe_unused]] static constexpr bool adds = false;
   static constexpr bool splits = false;
   template <class C, class S, bool lanes_vary, bool>
   using Map = ScaleMap<C, S, lanes_vary>;
 };
 
-// The rule that loops must have is not used.
 template <class S, class C>
 void map_scaled(const Job& job, std::int64_t begin, std::int64_t end) noexcept {
-  if (job.geometry.schedule == Schedule::rows) return Loops<S, C, RangeRule, ScaleBy, Kind::rows>::map(job, begin, end);
-  Loops<S, C, RangeRule, ScaleBy, Kind::columns>::map(job, begin, end);
+  if (job.geometry.schedule == Schedule::rows) return Mapping<S, C, ScaleBy, true>::units(job, begin, end);
+  Mapping<S, C, ScaleBy, false>::units(job, begin, end);
 }
 
 template <class S, class C>

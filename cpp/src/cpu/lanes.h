@@ -49,6 +49,7 @@ struct Native<double> {
 };
 
 #define NORMKIT_INLINE __attribute__((always_inline)) inline
+#define NORMKIT_NOINLINE __attribute__((noinline))
 
 // Before loops over vectors that are to be registers, and before those whose steps could be taken in any order.
 #if defined(__clang__)

@@ -12,21 +12,11 @@
 
 #include "cpu/division.h"
 #include "cpu/folds.h"
+#include "cpu/parts.h"
 #include "math.h"
 
 namespace normkit::detail {
 namespace {
-
-// The terms of `width` statistics.
-template <int terms, int width>
-struct Parts {
-  double term[terms][width];
-};
-// The same somewhere else, all of them `width` or more statistics long.
-template <int terms>
-struct PartsView {
-  double* term[terms];
-};
 
 // The values of a slab's lanes, by name.
 template <class C>
@@ -145,26 +135,26 @@ struct VarianceRule {
   static void fold(const Block& block, const PartsView<terms>* so_far, Parts<terms, Block::width>& parts) {
     using C = typename Block::Work;
     C shift[Block::width];
-    const bool given = has_shifts(block, so_far);
+    C sums[terms][Block::width];
+    const bool given = has_shifts(so_far, block.in_use());
     if (given) {
       each_lane(block.computed(), [&](int l) { shift[l] = static_cast<C>(so_far->term[0][l]); });
     } else {
       find_shifts(block, so_far, shift);
     }
-    C sums[terms][Block::width];
     take(block, shift, sums, parts);
-    if (!given) take_again(block, shift, sums, parts);
+    const auto all = static_cast<double>(block.piece.count());
+    if (!given && any_poor(sums, parts, all, block.in_use())) take_again(block, shift, sums, parts);
     widen_where_needed<VarianceRule>(block, so_far, sums[1], parts);
   }
 
-  // By how many values a block has, if they all count.
+ private:
+  // Where all of a block's values count, and these are no float64, their number need not be divided by (division.h).
   template <class Block>
-  static NORMKIT_INLINE auto division_of(double all) {
-    return typename Choose < counts || Block::is_double, Division, WholeDivision > ::Type{all};
-  }
+  static constexpr bool divides = counts || Block::is_double;
 
   template <class Block, class C>
-  static void find_shifts(const Block& block, const PartsView<terms>* so_far, C (&shift)[Block::width]) {
+  static NORMKIT_INLINE void find_shifts(const Block& block, const PartsView<terms>* so_far, C (&shift)[Block::width]) {
     const Block head = block.head();
     C pilot[counts ? 2 : 1][Block::width];
     if constexpr (requires { head.template reduce_about_first<Sums>(shift, pilot); }) {
@@ -173,45 +163,19 @@ struct VarianceRule {
       block.first(shift);
       head.template reduce<Sums>(shift, pilot);
     }
-    const auto all = static_cast<double>(head.piece.count());
-    const auto share = division_of<Block>(all);
-    each_lane(block.computed(), [&](int l) {
-      if (counts && so_far != nullptr && so_far->term[count_at][l] > 0.0) {
-        shift[l] = static_cast<C>(so_far->term[0][l]);
-      } else if (!counts || pilot[counts ? 1 : 0][l] > C{0}) {
-        const auto sum = static_cast<double>(pilot[0][l]);
-        const double mean = counts ? sum / static_cast<double>(pilot[counts ? 1 : 0][l]) : share.of(sum);
-        shift[l] = static_cast<C>(shift[l] + mean);
-      }
-    });
+    means_of<divides<Block>>(so_far, pilot, static_cast<double>(head.piece.count()), block.computed(), shift);
   }
 
   template <class Block, class C>
-  static NORMKIT_INLINE void take(const Block& block, const C (&shift)[Block::width], C (&sums)[terms][Block::width],
-                                  Parts<terms, Block::width>& parts) {
-    const auto all = static_cast<double>(block.piece.count());
+  static void take(const Block& block, const C (&shift)[Block::width], C (&sums)[terms][Block::width],
+                   Parts<terms, Block::width>& parts) {
     const bool omits_nan = block.job->omits_nan;
     block.template reduce<Squares>(shift, sums);
     if constexpr (ranged && of != Of::present_with_range) {
       if (!omits_nan) find_nan(block, sums);
     }
-    const auto share = division_of<Block>(all);
-    each_lane(block.computed(), [&](int l) {
-      const double found = counts ? static_cast<double>(sums[counts ? 2 : 0][l]) : all;
-      const double n = counted<of>(found, all, omits_nan);
-      const auto known = [&](double value) {
-        return of == Of::present_with_range && found != n ? __builtin_nan("") : value;
-      };
-      const double s1 = known(sums[0][l]);
-      const Part part = moments_about(shift[l], s1, sums[1][l], counts ? s1 / (n == 0.0 ? 1.0 : n) : share.of(s1));
-      parts.term[0][l] = counts && n == 0.0 ? 0.0 : part.first;
-      parts.term[1][l] = part.second;
-      if constexpr (ranged) {
-        parts.term[2][l] = known(sums[3][l]);
-        parts.term[3][l] = known(sums[4][l]);
-      }
-      if constexpr (counts) parts.term[count_at][l] = n;
-    });
+    const auto all = static_cast<double>(block.piece.count());
+    parts_of<divides<Block>>(shift, sums, all, omits_nan, block.computed(), parts);
   }
 
   // A sum that is NaN may be one of infinities.
@@ -233,12 +197,9 @@ struct VarianceRule {
   // A shift that lies more than a standard deviation from the mean costs digits of the squares. In columns only the
   // lanes that need it take the second result: a neighbour must not change a statistic's bits.
   template <class Block, class C>
-  static NORMKIT_INLINE void take_again(const Block& block, C (&shift)[Block::width], C (&sums)[terms][Block::width],
-                                        Parts<terms, Block::width>& parts) {
+  static void take_again(const Block& block, C (&shift)[Block::width], C (&sums)[terms][Block::width],
+                         Parts<terms, Block::width>& parts) {
     const auto all = static_cast<double>(block.piece.count());
-    int any = 0;
-    each_lane(block.in_use(), [&](int l) { any |= is_poor(sums, parts, all, l); });
-    if (__builtin_expect(any == 0, 1)) return;
     const auto before = parts;
     C first[2][Block::width];
     for (int l = 0; l < block.in_use(); ++l) {
@@ -254,6 +215,62 @@ struct VarianceRule {
     }
   }
 
+  // What follows is the same for all blocks of a width: compiled once, whatever the storage type.
+
+  static bool has_shifts(const PartsView<terms>* so_far, int lanes) {
+    if (so_far == nullptr) return false;
+    if constexpr (counts) {
+      for (int l = 0; l < lanes; ++l) {
+        if (!(so_far->term[count_at][l] > 0.0)) return false;
+      }
+    }
+    return true;
+  }
+
+  // The means of what has been summed about `shift`, in its place.
+  template <bool divides, class C, int results, int width>
+  static void means_of(const PartsView<terms>* so_far, const C (&pilot)[results][width], double all, int lanes,
+                       C (&shift)[width]) {
+    const typename Choose<divides, Division, WholeDivision>::Type share{all};
+    each_lane(lanes, [&](int l) {
+      if (counts && so_far != nullptr && so_far->term[count_at][l] > 0.0) {
+        shift[l] = static_cast<C>(so_far->term[0][l]);
+      } else if (!counts || pilot[counts ? 1 : 0][l] > C{0}) {
+        const auto sum = static_cast<double>(pilot[0][l]);
+        const double mean = counts ? sum / static_cast<double>(pilot[counts ? 1 : 0][l]) : share.of(sum);
+        shift[l] = static_cast<C>(shift[l] + mean);
+      }
+    });
+  }
+
+  template <bool divides, class C, int width>
+  static void parts_of(const C (&shift)[width], const C (&sums)[terms][width], double all, bool omits_nan, int lanes,
+                       Parts<terms, width>& parts) {
+    const typename Choose<divides, Division, WholeDivision>::Type share{all};
+    each_lane(lanes, [&](int l) {
+      const double found = counts ? static_cast<double>(sums[counts ? 2 : 0][l]) : all;
+      const double n = counted<of>(found, all, omits_nan);
+      const auto known = [&](double value) {
+        return of == Of::present_with_range && found != n ? __builtin_nan("") : value;
+      };
+      const double s1 = known(sums[0][l]);
+      const Part part = moments_about(shift[l], s1, sums[1][l], counts ? s1 / (n == 0.0 ? 1.0 : n) : share.of(s1));
+      parts.term[0][l] = counts && n == 0.0 ? 0.0 : part.first;
+      parts.term[1][l] = part.second;
+      if constexpr (ranged) {
+        parts.term[2][l] = known(sums[3][l]);
+        parts.term[3][l] = known(sums[4][l]);
+      }
+      if constexpr (counts) parts.term[count_at][l] = n;
+    });
+  }
+
+  template <class C, int width>
+  static bool any_poor(const C (&sums)[terms][width], const Parts<terms, width>& parts, double all, int lanes) {
+    int any = 0;
+    each_lane(lanes, [&](int l) { any |= is_poor(sums, parts, all, l); });
+    return any != 0;
+  }
   template <class C, int results, int width>
   static NORMKIT_INLINE bool is_poor(const C (&sums)[results][width], const Parts<terms, width>& parts, double all,
                                      int l) {
@@ -262,17 +279,7 @@ struct VarianceRule {
     return s1 * s1 > n * parts.term[1][l];
   }
 
-  template <class Block>
-  static NORMKIT_INLINE bool has_shifts(const Block& block, const PartsView<terms>* so_far) {
-    if (so_far == nullptr) return false;
-    if constexpr (counts) {
-      for (int l = 0; l < block.in_use(); ++l) {
-        if (!(so_far->term[count_at][l] > 0.0)) return false;
-      }
-    }
-    return true;
-  }
-
+ public:
   static NORMKIT_INLINE void merge(double* a, const double* b, double weight, double cross) {
     const Part part = merge_moments({a[0], a[1]}, {b[0], b[1]}, weight, cross);
     a[0] = part.first;
@@ -330,33 +337,6 @@ struct MeanSquareRule {
     lanes.of[lane_scale][lane] = narrowed<C>(reciprocal_std(share.of(total[1]), ending.eps));
   }
 };
-
-// Merges the first `lanes` of b, of count_b values each, into those of a, of count_a. A rule that counts knows better.
-template <class Rule>
-NORMKIT_INLINE void merge_parts(const PartsView<Rule::terms>& a, double count_a, const PartsView<Rule::terms>& b,
-                                double count_b, int lanes) {
-  constexpr int terms = Rule::terms;
-  const double common_weight = count_b / (count_a + count_b);
-  const double common_cross = count_a * common_weight;
-  each_lane(lanes, [&](int l) {
-    double of_a[terms];
-    double of_b[terms];
-    double weight = common_weight;
-    double cross = common_cross;
-    NORMKIT_UNROLL for (int t = 0; t < terms; ++t) {
-      of_a[t] = a.term[t][l];
-      of_b[t] = b.term[t][l];
-    }
-    if constexpr (Rule::counts) {
-      const double count = of_a[terms - 1] + of_b[terms - 1];
-      weight = of_b[terms - 1] / (count > 0.0 ? count : 1.0);
-      cross = of_a[terms - 1] * weight;
-      of_a[terms - 1] = count;
-    }
-    Rule::merge(of_a, of_b, weight, cross);
-    NORMKIT_UNROLL for (int t = 0; t < terms; ++t) a.term[t][l] = of_a[t];
-  });
-}
 
 }  // namespace
 }  // namespace normkit::detail

@@ -45,9 +45,10 @@ template <class S, class C, class Rule, class Then, class RowsRule = Rule, class
 NORMKIT_INLINE const JobKernels& kernels_for(const Job& job) {
   using Rows = Loops<S, C, RowsRule, Then, Kind::rows>;
   using Columns = Loops<S, C, Rule, Then, Kind::columns>;
-  static constexpr JobKernels rows{{Rows::run, Tiles::run, Rows::fold, Rows::finish, Rows::map}, Rule::terms};
-  static constexpr JobKernels columns{{Columns::run, nullptr, Columns::fold, Columns::finish, Columns::map},
-                                      Rule::terms};
+  static constexpr JobKernels rows{
+      {Rows::run, Tiles::run, Rows::fold, Finish<C, RowsRule>::slabs, Mapping<S, C, Then, true>::units}, Rule::terms};
+  static constexpr JobKernels columns{
+      {Columns::run, nullptr, Columns::fold, Finish<C, Rule>::slabs, Mapping<S, C, Then, false>::units}, Rule::terms};
   return job.geometry.schedule == Schedule::rows ? rows : columns;
 }
 

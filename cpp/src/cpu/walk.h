@@ -87,6 +87,32 @@ struct Slab {
   int lanes;
 };
 
+inline std::int64_t slabs_along(const Job& job) { return divide(job.slabs, job.geometry.kept[0].extent).quotient; }
+
+inline Slab slab_at(const Job& job, std::int64_t k0, std::int64_t index) {
+  const std::int64_t lane = index * job.slab_lanes;
+  return {k0, lane, static_cast<int>(smaller(job.slab_lanes, job.geometry.kept[1].extent - lane))};
+}
+
+struct Unit {
+  std::int64_t k0, chunk, index;
+};
+
+inline Unit unit_at(const Job& job, const Grid& grid, std::int64_t unit) {
+  const auto [rest, index] = divide(unit, slabs_along(job));
+  const auto [k0, chunk] = divide(rest, grid.chunks);
+  return {k0, chunk, index};
+}
+
+struct BlockRange {
+  std::int64_t begin, end;
+};
+
+inline BlockRange blocks_of(const Grid& grid, std::int64_t chunk) {
+  const std::int64_t begin = chunk * grid.blocks_per_chunk;
+  return {begin, smaller(begin + grid.blocks_per_chunk, grid.blocks)};
+}
+
 // Where runs begin: a position on the kept axes, and for rows one along the unit-stride axis.
 struct Start {
   std::int64_t k0, lane;
