@@ -50,13 +50,15 @@ struct Rescale {
   using Map = RescaleMap<C, S, lanes_vary>;
 };
 
-// `count` runs of `length` elements, the first at `index` on the outer axes. `lane_step`: from one to the next.
-template <class Map, int lane_step, class Lanes>
-NORMKIT_INLINE void map_runs(const Job& job, const Start& start, const Lanes& lanes, const OuterIndex& index,
-                             std::int64_t length, std::int64_t count, const Axis& axis, std::int64_t next) {
+// `count` runs of `length` elements, the first at `index` on the outer axes. `lane_step`: from one to the next, 0 or 1.
+// One piece of code for both: it is most of a map's.
+template <class Map, class Lanes>
+NORMKIT_NOINLINE void map_runs(const Job& job, const Start& start, const Lanes& lanes, const OuterIndex& index,
+                               std::int64_t length, std::int64_t count, const Axis& axis, int lane_step,
+                               std::int64_t next) {
   Map map(job, start, index, lanes);
-  if constexpr (Map::side_by_side && lane_step == 0) {
-    if (axis.param_stride == 0) {
+  if constexpr (Map::side_by_side) {
+    if (lane_step == 0 && axis.param_stride == 0) {
       Axis shared = axis;
       shared.param_stride = 0;  // as the compiler now knows
       const auto take = [&] {
@@ -85,13 +87,13 @@ void map_piece(const Job& job, const Slab& slab, const Piece& where, const Lanes
     OuterIndex index;
     outer_index(job, where.outer_begin, index);
     const Start start{slab.k0, slab.lane, 0, where.begin};
-    map_runs<Map, 1>(job, start, lanes, index, where.length, slab.lanes, job.geometry.kept[1], next);
+    map_runs<Map>(job, start, lanes, index, where.length, slab.lanes, job.geometry.kept[1], 1, next);
     return;
   }
   for (int r = 0; r < (rows ? slab.lanes : 1); ++r) {
     const Start start{slab.k0, slab.lane + r, r, where.begin};
     for_spans(job, where.outer_begin, where.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
-      map_runs<Map, 0>(job, start, lanes, index, rows ? where.length : slab.lanes, runs, job.outer[2], next);
+      map_runs<Map>(job, start, lanes, index, rows ? where.length : slab.lanes, runs, job.outer[2], 0, next);
     });
   }
 }
@@ -103,7 +105,7 @@ struct Mapping {
 
   template <bool split>
   static NORMKIT_NOINLINE void blocks(const Job& job, const Slab& slab, std::int64_t number, const LanesView<C>& lanes,
-                     std::int64_t next) {
+                                      std::int64_t next) {
     using Map = typename Then::template Map<C, S, !rows, split>;
     const Grid& grid = job.map_grid;
     const auto [begin, end] = blocks_of(grid, number);
