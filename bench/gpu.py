@@ -195,6 +195,38 @@ def row_of(r: dict) -> str:
             f"{r['share']:6.2f} {r['target']:6.2f}{theirs}{flag}")  # fmt: skip
 
 
+def failure(name: str, error: Exception) -> dict:
+    """Return what is to be kept of a case that fails, having printed it. The others are still worth their time."""
+    print(f"{name:58} FAILED: {(str(error) or repr(error)).splitlines()[0]}", flush=True)
+    return {"case": name, "failed": repr(error)}
+
+
+def result_of(case: Case, quick: bool) -> dict:
+    """Return what is to be kept of a case, having printed it."""
+    rounds, repeats = (3, 5) if quick else (15, 10)
+    try:
+        check(case)
+        result = measure(case, rounds, repeats, torch.cuda.get_device_properties(0).L2_cache_size)
+        if case.torch is not None and not quick:
+            result["torch_kernels"] = kernels_of(case.torch)
+        print(row_of(result), flush=True)
+        return result
+    except Exception as error:
+        return failure(case.name, error)
+
+
+def results_of(groups: list[Callable[[], Iterator[Case]]], only: str, quick: bool) -> Iterator[dict]:
+    """Yield those of all groups."""
+    for make in groups:
+        try:
+            for case in make():
+                if only in case.name:
+                    yield result_of(case, quick)
+            torch.cuda.empty_cache()
+        except Exception as error:
+            yield failure("what a group of cases begins with", error)
+
+
 SHAPES = [(32768, 4096), (4096, 16384), (8192, 65536), (16384, 8192), (1 << 20, 256), (32768, 256), (131072, 1000)]
 PICTURES = [((256, 256, 56, 56), 32), ((256, 64, 56, 56), 32), ((8, 256, 128, 128), 32), ((256, 2048, 7, 7), 32),
             ((64, 512, 28, 28), 32)]  # fmt: skip
@@ -216,29 +248,16 @@ def main() -> None:
     groups += [lambda: rows(16384, 4096, F32)]
     groups += [lambda p=p, last=last: images(*p, last) for p in PICTURES for last in (False, True)]
     groups += [lambda last=last: images((64, 64, 56, 56), 32, last, F32) for last in (False, True)]
-    rounds, repeats = (3, 5) if arguments.quick else (15, 10)
-    results = []
     print(
         f"{'case':58} {'ms least':>9} {'median':>8} {'TB/s':>6} {'share':>6} {'target':>6} "
         f"{'x torch':>8} {'x liger':>8}"
     )
-    for make in groups:
-        for case in make():
-            if arguments.only not in case.name:
-                continue
-            try:
-                check(case)
-                results.append(measure(case, rounds, repeats, gpu.L2_cache_size))
-                if case.torch is not None and not arguments.quick:
-                    results[-1]["torch_kernels"] = kernels_of(case.torch)
-                print(row_of(results[-1]), flush=True)
-            except (AssertionError, RuntimeError) as error:  # the others are still worth their time
-                print(f"{case.name:58} FAILED: {str(error).splitlines()[0]}", flush=True)
-                results.append({"case": case.name, "failed": str(error)})
-        torch.cuda.empty_cache()
-    if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump({"machine": machine, "results": results}, file, indent=1)
+    results: list[dict] = []
+    for result in results_of(groups, arguments.only, arguments.quick):
+        results.append(result)
+        if arguments.json:  # at once: what ends this run need not end it well
+            with open(arguments.json, "w") as file:
+                json.dump({"machine": machine, "results": results}, file, indent=1)
     if any("failed" in r for r in results):
         raise SystemExit(1)
 

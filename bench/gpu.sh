@@ -2,19 +2,22 @@
 # Everything that wants a GPU, in one call on a machine that has one with nvcc, Python and a PyTorch with CUDA: builds,
 # tests, sanitizers, timings. `bench/gpu.sh [FOLDER]` leaves logs and gpu.json in FOLDER (build/gpu); whatever fails, the
 # rest runs, and the last lines say what failed. STEPS="build test" runs some of it. An installed normkit is used where
-# "build" is left out.
+# "build" is left out. LIMIT=540 ends it after so many seconds, whatever has not been done by then. Where no package index
+# can be reached, what normkit is built with has to be there: scikit-build-core, nanobind, CMake, Ninja, NumPy, pytest.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-build/gpu}
 mkdir -p "$out"
-steps=" ${STEPS:-build test sanitize bench} "
+steps=" ${STEPS:-build test bench sanitize} "
 failed=()
 architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
 
 step() {  # NAME SECONDS COMMAND...
-  local name=$1 limit=$2
+  local name=$1 limit=$2 begin=$SECONDS
   shift 2
-  local begin=$SECONDS
+  local left=$((${LIMIT:-3600} - SECONDS))
+  ((left > 0)) || { failed+=("$name: no time was left"); return; }
+  ((limit <= left)) || limit=$left
   timeout "$limit" "$@" >"$out/$name.log" 2>&1 || failed+=("$name")
   echo "==== $name, $((SECONDS - begin)) s"
   tail -n "$([[ $name = bench ]] && echo 140 || echo 25)" "$out/$name.log"
@@ -40,12 +43,17 @@ sanitize() {  # all three at once
   done
   return $result
 }
-export -f sanitize
-export few out
+build() {
+  local as_it_is=()
+  python -c 'import scikit_build_core, nanobind, numpy, pytest' && as_it_is=(--no-deps --no-build-isolation)
+  python -m pip install --quiet "${as_it_is[@]}" -C cmake.define.NORMKIT_CUDA=ON -C cmake.define.NORMKIT_ISAS=avx2 \
+    -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$architecture-real" '.[test]'
+}
+export -f sanitize build
+export few out architecture
 
-runs build && step build 500 python -m pip install --quiet -C cmake.define.NORMKIT_CUDA=ON \
-  -C cmake.define.NORMKIT_ISAS=avx2 -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$architecture-real" '.[test]'
+runs build && step build 500 bash -c build
 runs test && step test 300 python -m pytest -q tests/test_cuda.py
-runs sanitize && step sanitize 320 bash -c sanitize
 runs bench && step bench 500 python bench/gpu.py --json "$out/gpu.json" ${QUICK:+--quick}
+runs sanitize && step sanitize 320 bash -c sanitize
 [[ ${#failed[@]} -eq 0 ]] || { echo "failed: ${failed[*]}"; exit 1; }

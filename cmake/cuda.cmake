@@ -4,12 +4,17 @@ set(oldest_cuda 12.4)
 include(CheckLanguage)
 check_language(CUDA)
 if(CMAKE_CUDA_COMPILER)
-  # The last of them also as what later ones can translate. `native` would want a GPU on the machine that builds.
+  set(default_architectures OFF)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
-    set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100-real 120)
+    set(default_architectures ON)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90)  # what all compilers know, until it is known which one this is
   endif()
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)  # which finds out only when it is used that there is no driver
   enable_language(CUDA)
+  # The last of them also as what later ones can translate. `native` would want a GPU on the machine that builds.
+  if(default_architectures AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100-real 120)
+  endif()
   find_package(CUDAToolkit REQUIRED)
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL oldest_cuda)
     set(with_cuda ON)

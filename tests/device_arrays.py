@@ -6,6 +6,7 @@ JAX: neither, but it takes memory of others for arrays.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import types
 
@@ -107,7 +108,7 @@ class Library(types.SimpleNamespace):
     """What both have in common: a namespace of functions, and a list of the streams that exports were asked for."""
 
     def __init__(self):
-        super().__init__(asked=[], float32=np.float32, float64=np.float64, float16=np.float16, bfloat16=BFLOAT16)
+        super().__init__(asked=[])
 
     def put(self, host, index=0):
         return Array(self, np.array(host, order="K"), index)
@@ -120,7 +121,19 @@ class Streams(Library):
         super().__init__()
         self.current = 0
         self.stream = 0
-        self.cuda = types.SimpleNamespace(get_current_stream=lambda: types.SimpleNamespace(ptr=self.stream))
+        self.cuda = types.SimpleNamespace(get_current_stream=self.get_current_stream, Device=self.on_device)
+
+    def get_current_stream(self, device_id=-1):
+        assert device_id in (-1, 0, 1)
+        return types.SimpleNamespace(ptr=self.stream)
+
+    @contextlib.contextmanager
+    def on_device(self, index):
+        before, self.current = self.current, index
+        try:
+            yield
+        finally:
+            self.current = before
 
     def asarray(self, host):
         return self.put(host, self.current)

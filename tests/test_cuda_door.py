@@ -6,7 +6,6 @@ is about what goes in and comes out.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import pickle
 
@@ -16,7 +15,7 @@ import pytest
 import cases
 import normkit
 from calls import CALLS, WITH_STATS, V, X, state_of
-from device_arrays import Array, emulated_gpu, frozen, streams
+from device_arrays import Array, Streams, emulated_gpu, frozen, streams
 from normkit import _core
 
 gpu = emulated_gpu()
@@ -244,10 +243,34 @@ def test_update_on_the_gpu(library):
     assert_same_averages(device, host)
 
 
+def test_views_of_a_state_outlive_its_time_on_the_gpu():
+    """What has been given out as a view of the state's memory is one again when the state is back."""
+    host, device = state_of(), state_of()
+    mean, var = device.running_mean, device.running_var
+    for state, x in ((host, X), (device, streams.put(X))):
+        normkit.batch_norm(x, state, training=True)
+    device.load_state_dict(host.state_dict())
+    for view, name in ((mean, "running_mean"), (var, "running_var")):
+        np.testing.assert_array_equal(view, getattr(host, name))
+        assert np.shares_memory(view, getattr(device, name))
+    normkit.batch_norm(streams.put(X), device, training=True)
+    normkit.batch_norm(X, device, training=True)
+    np.testing.assert_array_equal(mean, device.running_mean)
+
+
+def test_averages_of_the_callers_are_the_hosts():
+    expected, given = ((np.zeros(6, np.float32), np.ones(6, np.float32)) for _ in range(2))
+    y = _core.batch_norm_with_averages(X, *expected, V, V, training=True, momentum=0.1, eps=1e-5)
+    ours = _core.batch_norm_with_averages(
+        streams.put(X), *given, streams.put(V), streams.put(V), training=True, momentum=0.1, eps=1e-5
+    )
+    assert_close(ours, y, streams)
+    np.testing.assert_allclose(given, expected, rtol=1e-6)
+
+
 def test_state_of_another_gpu(library):
     host, device = trained_states(library)
-    with on_gpu_1():
-        assert_close(normkit.batch_norm(library.put(X, 1), device), normkit.batch_norm(X, host), library, index=1)
+    assert_close(normkit.batch_norm(library.put(X, 1), device), normkit.batch_norm(X, host), library, index=1)
     assert gpu.device == 1
     assert_same_averages(device, host)
 
@@ -280,13 +303,6 @@ def test_sync(library):
 
 
 # ------------------------------------------------------------------------------------------------------ where it goes
-
-
-@contextlib.contextmanager
-def on_gpu_1():
-    streams.current = 1
-    yield
-    streams.current = 0
 
 
 @each("name", CALLS)
@@ -338,6 +354,10 @@ def test_arrays_of_two_libraries():
         out = streams.empty_like(streams.put(X))
         assert normkit.layer_norm(frozen.put(X), frozen.put(V[:5]), out=out) is out
         assert_close(out, expected, streams)
+        other = Streams()
+        other.stream, out, waits = 0x4560, other.empty_like(other.put(X)), gpu.waits_for_stream
+        assert normkit.layer_norm(streams.put(X), streams.put(V[:5]), out=out) is out
+        assert (gpu.stream, gpu.waits_for_stream) == (0x1230, waits + 2)  # for its own work, and for ours
     finally:
         streams.stream = 0
 
@@ -363,10 +383,9 @@ def test_results_go_in_again(library):
 
 
 def test_another_gpu_than_the_current_one(library):
-    with on_gpu_1():
-        results = normkit.layer_norm(library.put(X, 1), return_stats=True)
-        masked = normkit.batch_norm(library.put(X, 1), None, training=True, lengths=LENGTHS)
-    assert gpu.device == 1
+    results = normkit.layer_norm(library.put(X, 1), return_stats=True)
+    masked = normkit.batch_norm(library.put(X, 1), None, training=True, lengths=LENGTHS)
+    assert gpu.device == 1 and streams.current == 0
     assert_close(results, normkit.layer_norm(X, return_stats=True), library, index=1)
     assert_close(masked, normkit.batch_norm(X, None, training=True, lengths=LENGTHS), library, index=1)
     normkit.layer_norm(library.put(X))

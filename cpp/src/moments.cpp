@@ -99,9 +99,16 @@ void RunningStats::move_to(Device device, int index) {
   if (device != Device::cpu) move_from_host(device, index);
 }
 
+// Into the memory that there is: somebody may hold a view of it.
 void RunningStats::move_to_host() {
   if (on_device_ == nullptr) return;
-  *this = RunningStats(*this);
+  const detail::BackendOf device(device_, device_index_);
+  const detail::Backend& backend = device;
+  counts_ = read_counts();  // having waited
+  backend.download(averages_.data(), static_cast<std::byte*>(on_device_) + sizeof(Counts), averages_.size());
+  backend.drop(std::exchange(on_device_, nullptr));
+  device_ = Device::cpu;
+  device_index_ = 0;
 }
 
 void RunningStats::move_from_host(Device device, int index) {

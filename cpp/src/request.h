@@ -38,8 +38,14 @@ class BackendOf {
   operator const Backend&() const noexcept { return backend_; }
 
  private:
-  // It was the current one before: going back to it cannot fail.
-  void leave() noexcept { backend_.enter(before_); }
+  // It was the current one before: what fails here is what has been queued, and the next call will say so.
+  void leave() noexcept {
+    try {
+      backend_.enter(before_);
+    } catch (...) {
+      return;
+    }
+  }
 
   const Backend& backend_;
   int before_ = -1;

@@ -268,7 +268,10 @@ nb::object numpy_to_device(nb::handle array, nb::handle like) {
     return nb::module_::import_("torch").attr("tensor")(array, nb::arg("device") = like.attr("device"));
   }
   const nb::object library = namespace_of(like);
-  if (names_stream(library)) return library.attr("asarray")(array);
+  if (names_stream(library)) {
+    const Entered current(library.attr("cuda").attr("Device")(like.attr("__dlpack_device__")()[1]));
+    return library.attr("asarray")(array);
+  }
   return library.attr("asarray")(array, nb::arg("device") = like.attr("device"));
 }
 
@@ -310,7 +313,10 @@ Output Output::like(const char* operation, const Input& x, const TensorView& x_v
   if (x.device == Device::cuda) {
     const nb::object library = namespace_of(x.array);
     Queue own;
-    if (names_stream(library)) return given(result, library.attr("empty_like")(x.array), view, own);
+    if (names_stream(library)) {
+      const Entered current(library.attr("cuda").attr("Device")(x.device_index));
+      return given(result, library.attr("empty_like")(x.array), view, own);
+    }
   }
   return dense(operation, x, x_view.dtype, {x_view.shape, static_cast<std::size_t>(x_view.rank)}, view);
 }
@@ -332,7 +338,8 @@ Output Output::dense(const char* operation, const Input& x, DType dtype, std::sp
   if (x.device == Device::cuda && names_stream(library)) {
     nb::list extents;
     for (const std::int64_t extent : shape) extents.append(extent);
-    nb::object array = library.attr("empty")(nb::tuple(extents), nb::arg("dtype") = library.attr(name(dtype)));
+    const Entered current(library.attr("cuda").attr("Device")(x.device_index));
+    nb::object array = library.attr("empty")(nb::tuple(extents), nb::arg("dtype") = numpy_dtype(dtype));
     Queue own;
     return given({operation, "the result"}, array, view, own);
   }

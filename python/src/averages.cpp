@@ -74,6 +74,7 @@ nb::object batch_norm_with_averages(nb::handle x, nb::handle running_mean, nb::h
   nb::object result = batch_norm(x, &state, weight, bias, training, /*axis=*/1, eps, {{}, residual, activation},
                                  /*update_state=*/true, nb::none(), out, return_stats);
   if (training) {
+    state.stats.move_to(Device::cpu);  // from where x is
     mean.copy_from(state.stats.running_mean());
     var.copy_from(state.stats.running_var());
   }

@@ -40,6 +40,15 @@ void compute(const TensorView& x, const Queue& queue, Work&& work) {
   wait_for_gpu(x.device_index);
 }
 
+/// The same of work whose results are on the host at its end: it waits for them itself.
+template <class Work>
+void compute_and_wait(const TensorView& x, const Queue& queue, Work&& work) {
+  if (x.device != Device::cuda) return compute(x, std::forward<Work>(work));
+  const CudaStream stream(queue.stream);
+  const nb::gil_scoped_release released;
+  work();
+}
+
 /// What `make` makes, and its refusals in the name of the function that the user called.
 template <class Make>
 Normalizer make_for(const char* operation, Make&& make) {

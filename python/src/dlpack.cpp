@@ -222,6 +222,10 @@ nb::object view_any(Argument argument, nb::handle array, TensorView& view, Queue
   if (is_gpu(device)) stream = queue.join(array, index);
   nb::object capsule;
   try {
+    std::optional<Entered> current;  // PyTorch exports from the current GPU only
+    if (stream && torch_of(array) != nullptr) {
+      current.emplace(nb::module_::import_("torch").attr("cuda").attr("device")(index));
+    }
     capsule = export_capsule(array, stream);
   } catch (nb::python_error& error) {
     refuse_export(error);

@@ -42,6 +42,17 @@ nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, 
 nb::object view_exported_mask(Argument argument, nb::handle array, TensorView& view, Queue& queue);
 /// Whether an array of any library lies on a GPU.
 bool is_on_gpu(nb::handle array);
+/// A Python context manager, entered for as long as this lives: one that makes a GPU the current one.
+class Entered {
+ public:
+  explicit Entered(nb::object manager);
+  Entered(const Entered&) = delete;
+  Entered& operator=(const Entered&) = delete;
+  ~Entered();
+
+ private:
+  nb::object manager_;
+};
 /// Whether a library other than PyTorch says on which stream it queues its work now, as CuPy does.
 bool names_stream(nb::handle library);
 /// The library of an array, as the array API standard has it.

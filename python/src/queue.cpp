@@ -2,6 +2,7 @@
 #include <normkit/cuda.h>
 
 #include <optional>
+#include <utility>
 
 #include "dlpack.h"
 
@@ -30,20 +31,31 @@ std::optional<void*> stream_of(nb::handle array, int device_index) {
   }
   const nb::object module = namespace_of(array);
   if (!names_stream(module)) return std::nullopt;
-  return as_pointer(module.attr("cuda").attr("get_current_stream")().attr("ptr"));
+  return as_pointer(module.attr("cuda").attr("get_current_stream")(device_index).attr("ptr"));
 }
 
 }  // namespace
+
+Entered::Entered(nb::object manager) : manager_(std::move(manager)) { manager_.attr("__enter__")(); }
+Entered::~Entered() {
+  try {
+    manager_.attr("__exit__")(nb::none(), nb::none(), nb::none());
+  } catch (nb::python_error& error) {
+    error.discard_as_unraisable("leaving a GPU");
+  }
+}
 
 std::intptr_t Queue::join(nb::handle array, int device_index) {
   const std::optional<void*> own = stream_of(array, device_index);
   if (!is_known) {
     *this = {.is_known = true, .stream = own.value_or(nullptr), .waits = !own};
-  } else if (!own) {
+  } else if (!own || *own != stream) {
     waits = true;  // before the library may have the memory back
-  } else if (*own != stream) {
-    const CudaStream other(*own);
-    wait_for_gpu(device_index);
+    if (own) {
+      const CudaStream other(*own);
+      const nb::gil_scoped_release released;
+      wait_for_gpu(device_index);
+    }
   }
   constexpr std::intptr_t ready = -1;
   constexpr std::intptr_t default_stream = 1;

@@ -60,14 +60,21 @@ std::unique_ptr<BatchNormState> from_convention(std::string_view name, std::int6
          "must be 'torch', 'keras', 'flax' or 'onnx'", name);
 }
 
+/// What `read` makes of the state, while nobody changes it. On a GPU it waits, and others need not.
+template <class Read>
+auto read_from(const BatchNormState& state, Read&& read) {
+  const nb::gil_scoped_release released;
+  const std::shared_lock lock(state.mutex);
+  return read(state.stats);
+}
+
 /// A view; of averages on a GPU a copy, which is not to be written.
 nb::object average_of(nb::handle self, bool mean) {
   auto& state = nb::cast<BatchNormState&>(self);
   if (state.stats.device() == Device::cpu) {
     return numpy_view(mean ? state.stats.running_mean() : state.stats.running_var(), self, /*writeable=*/true);
   }
-  const std::shared_lock lock(state.mutex);
-  auto copy = std::make_unique<RunningStats>(state.stats);
+  auto copy = read_from(state, [](const RunningStats& stats) { return std::make_unique<RunningStats>(stats); });
   const TensorView view = mean ? copy->running_mean() : copy->running_var();
   const nb::capsule owner(copy.release(), [](void* stats) noexcept { delete static_cast<RunningStats*>(stats); });
   return numpy_view(view, owner, /*writeable=*/false);
@@ -79,6 +86,7 @@ void update(BatchNormState& self, const MomentsArray& moments) {
     refuse(PyExc_ValueError, {"BatchNormState.update", "moments"}, "must have shape " + shape_text(expected),
            shape_text(moments.shape));
   }
+  const nb::gil_scoped_release released;
   const std::unique_lock lock(self.mutex);
   self.stats.update(moments.values);
 }
@@ -147,6 +155,7 @@ void load_state_dict(BatchNormState& self, nb::handle state_dict) {
            std::to_string(num_batches_tracked));
   }
 
+  const nb::gil_scoped_release released;
   const std::unique_lock lock(self.mutex);  // nothing fails from here on
   self.stats.move_to(Device::cpu);
   self.stats.set_num_batches_tracked(num_batches_tracked);
@@ -156,8 +165,7 @@ void load_state_dict(BatchNormState& self, nb::handle state_dict) {
 }
 
 nb::dict state_dict(BatchNormState& self) {
-  const std::shared_lock lock(self.mutex);
-  RunningStats stats(self.stats);  // in the host's memory
+  RunningStats stats = read_from(self, [](const RunningStats& all) { return all; });  // in the host's memory
   nb::dict result;
   const auto put = [&](const char* key, const TensorView& from) {
     TensorView to;
@@ -180,7 +188,7 @@ nb::dict get_state(BatchNormState& self) {
   state["unbiased"] = options.unbiased;
   state["dtype"] = name(options.dtype);
   state["on_nonfinite"] = policies[static_cast<int>(options.on_nonfinite)];
-  state["skipped"] = self.stats.skipped();
+  state["skipped"] = read_from(self, [](const RunningStats& stats) { return stats.skipped(); });
   return state;
 }
 
@@ -227,10 +235,17 @@ void bind_state(nb::module_& module) {
           "running_var", [](nb::handle self) { return average_of(self, false); }, docs::state_running_var,
           nb::sig("def running_var(self) -> numpy.typing.NDArray[numpy.floating]"))
       .def_prop_ro(
-          "num_batches_tracked", [](const BatchNormState& self) { return self.stats.num_batches_tracked(); },
+          "num_batches_tracked",
+          [](const BatchNormState& self) {
+            return read_from(self, [](const RunningStats& stats) { return stats.num_batches_tracked(); });
+          },
           "How many batches the averages are made of.")
       .def_prop_ro(
-          "skipped", [](const BatchNormState& self) { return self.stats.skipped(); }, docs::state_skipped)
+          "skipped",
+          [](const BatchNormState& self) {
+            return read_from(self, [](const RunningStats& stats) { return stats.skipped(); });
+          },
+          docs::state_skipped)
       .def_prop_ro(
           "num_features", [](const BatchNormState& self) { return self.stats.num_features(); },
           "The number of channels.")

@@ -37,7 +37,7 @@ struct BatchNormState {
   }
 
   RunningStats stats;
-  std::shared_mutex mutex;
+  mutable std::shared_mutex mutex;
 };
 
 void bind_moments(nb::module_& module);

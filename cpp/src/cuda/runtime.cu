@@ -77,7 +77,10 @@ void* allocate(std::size_t bytes) {
   return memory;
 }
 
-void release(void* memory) noexcept { (void)cudaFreeAsync(memory, stream()); }
+// An error that nobody was told of must not be taken for that of somebody's next launch.
+void release(void* memory) noexcept {
+  if (cudaFreeAsync(memory, stream()) != cudaSuccess) (void)cudaGetLastError();
+}
 
 void* keep(std::size_t bytes) {
   void* memory = nullptr;
@@ -85,15 +88,23 @@ void* keep(std::size_t bytes) {
   return memory;
 }
 
-void drop(void* memory) noexcept { (void)cudaFree(memory); }
+// At any time: also while another thread, or this one, captures a graph, which is none of this memory's business.
+void drop(void* memory) noexcept {
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  const bool exchanged = cudaThreadExchangeStreamCaptureMode(&mode) == cudaSuccess;
+  if (cudaFree(memory) != cudaSuccess || !exchanged) (void)cudaGetLastError();
+  if (exchanged) (void)cudaThreadExchangeStreamCaptureMode(&mode);
+}
 
 void clear(void* memory, std::size_t bytes) {
+  if (bytes == 0) return;  // which may have no address
   check(cudaMemsetAsync(memory, 0, bytes, stream()), "clearing GPU memory");
 }
 
-// Pageable memory is staged by the driver before the call returns.
+// Waits, so that `from` may go, and that what other streams do next finds it there.
 void upload(void* to, const void* from, std::size_t bytes) {
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()), "copying to the GPU");
+  synchronize_stream();
 }
 
 void download(void* to, const void* from, std::size_t bytes) {
