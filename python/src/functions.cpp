@@ -156,7 +156,8 @@ MomentsArray take_moments(const char* operation, Statistic statistic, nb::handle
   for (const std::int64_t extent : result.shape) size *= static_cast<std::size_t>(extent);
   result.values.resize(size);
   const Nan treatment = nan == "omit" ? Nan::omit : Nan::propagate;
-  compute_and_wait(view, queue, [&] { normkit::moments(norm, view, result.values, valid.view, treatment, weighed.view); });
+  compute_and_wait(view, queue,
+                   [&] { normkit::moments(norm, view, result.values, valid.view, treatment, weighed.view); });
   return result;
 }
 

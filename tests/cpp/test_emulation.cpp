@@ -62,6 +62,23 @@ struct Unlike {
 };
 void run_unlike(Barrier first, Barrier second) { cuda::launch(Unlike{first, second}, {1, threads, 0, 1}); }
 
+// Steps of a cluster's barrier, and reading what others share.
+struct Steps {
+  static constexpr int most_threads = threads;
+  const char* steps;
+
+  template <class Block>
+  void operator()(const Block& block) const {
+    for (const char* step = steps; *step != 0; ++step) {
+      if (*step == 'a') block.arrive_cluster();
+      if (*step == 'w') block.wait_cluster();
+      if (*step == 's') block.sync_cluster();
+      if (*step == 'r') (void)block.shared_of(block.shared(), 1);
+    }
+  }
+};
+void run_steps(const char* steps) { cuda::launch(Steps{steps}, {2, threads, 8, 2}); }
+
 }  // namespace
 
 TEST_CASE("a barrier that lacks gives wrong numbers") {
@@ -84,4 +101,12 @@ TEST_CASE("threads that wait for different things are an error") {
   CHECK_THROWS_WITH_AS(run_unlike(of_block, of_cluster), "threads wait for different things", std::logic_error);
   CHECK_THROWS_WITH_AS(run_unlike(of_block, none), "a thread ended before a barrier of others", std::logic_error);
   CHECK_THROWS_WITH_AS(run_unlike(none, of_block), "a thread waits for others that have ended", std::logic_error);
+}
+
+TEST_CASE("a barrier in two steps is waited for once, and nothing of others is read between") {
+  run_steps("srawsraw");
+  CHECK_THROWS_WITH_AS(run_steps("a"), "a thread ends that has arrived and not waited", std::logic_error);
+  CHECK_THROWS_WITH_AS(run_steps("w"), "a thread waits that has not arrived", std::logic_error);
+  CHECK_THROWS_WITH_AS(run_steps("as"), "a thread arrives twice", std::logic_error);
+  CHECK_THROWS_WITH_AS(run_steps("sarw"), "a thread reads what others need not keep", std::logic_error);
 }

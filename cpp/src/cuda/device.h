@@ -8,6 +8,8 @@
 //   shared()                 memory of all its threads, as much as the launch asked for,
 //   ranks()                  how many blocks its cluster has,
 //   sync_cluster()           a barrier for all threads of these,
+//   arrive_cluster()         the same in two steps: what this thread reads of other blocks it has read,
+//   wait_cluster()           and so have all others,
 //   shared_of(memory, rank)  what that is in another block of the cluster, which must not end before it has been read.
 // Every thread of a block goes through the same of these, in the same order. On a GPU a block is hardware (launch.h);
 // tests run the same kernels on the host (tests/cpp/emulation).

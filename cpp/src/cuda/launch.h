@@ -27,12 +27,16 @@ struct Block {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   NORMKIT_DEVICE int ranks() const { return static_cast<int>(cooperative_groups::cluster_group::num_blocks()); }
   NORMKIT_DEVICE void sync_cluster() const { cooperative_groups::cluster_group::sync(); }
+  NORMKIT_DEVICE void arrive_cluster() const { cooperative_groups::cluster_group::barrier_arrive(); }
+  NORMKIT_DEVICE void wait_cluster() const { cooperative_groups::cluster_group::barrier_wait(); }
   NORMKIT_DEVICE const double* shared_of(double* memory, int rank) const {
     return cooperative_groups::cluster_group::map_shared_rank(memory, rank);
   }
 #else  // which are given none
   NORMKIT_DEVICE int ranks() const { return 1; }
   NORMKIT_DEVICE void sync_cluster() const {}
+  NORMKIT_DEVICE void arrive_cluster() const {}
+  NORMKIT_DEVICE void wait_cluster() const {}
   NORMKIT_DEVICE const double* shared_of(double* memory, int) const { return memory; }
 #endif
 };

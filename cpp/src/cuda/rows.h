@@ -55,8 +55,10 @@ struct RunRows {
     } else {
       part = RowMoments<S, form>::of(block, here, row, walk);
     }
+    // A block ends no sooner than all have read what it shares; they need not have mapped their rows.
+    if (block.ranks() > 1) block.arrive_cluster();
     if (row.exists) finish_row<S, Sums>(job, row, given, walk, part);
-    if (block.ranks() > 1) block.sync_cluster();  // others may be reading what is shared
+    if (block.ranks() > 1) block.wait_cluster();
   }
 };
 
@@ -89,8 +91,9 @@ struct RunLongRows {
     } else {
       part = RowMoments<S, form>::of(block, here, row, walk);
     }
+    if (block.ranks() > 1) block.arrive_cluster();  // likewise
     finish_row<S, Sums>(job, row, given, walk, part);
-    if (block.ranks() > 1) block.sync_cluster();  // likewise
+    if (block.ranks() > 1) block.wait_cluster();
   }
 };
 

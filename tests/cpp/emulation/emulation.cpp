@@ -60,6 +60,7 @@ EmulatedBlock::EmulatedBlock(std::int64_t first_index, int ranks, int threads, i
       shared_(static_cast<std::size_t>(ranks * shared_of_block_), no_number()),
       parity_(static_cast<std::size_t>(threads_)),
       waits_for_(static_cast<std::size_t>(threads_)),
+      arrived_(static_cast<std::size_t>(threads_)),
       fibers_(static_cast<std::size_t>(threads_)),
       jumps_(static_cast<std::size_t>(threads_)) {
   if (threads % warp_size != 0) throw std::logic_error("a warp that lacks threads");
@@ -69,7 +70,9 @@ EmulatedBlock::EmulatedBlock(std::int64_t first_index, int ranks, int threads, i
 void EmulatedBlock::enter(unsigned low, unsigned high) {
   auto* block = reinterpret_cast<EmulatedBlock*>(static_cast<std::uintptr_t>(high) << 32 | low);
   (*block->body_)();
-  block->waits_for_[static_cast<std::size_t>(block->running_)] = ended;
+  const auto self = static_cast<std::size_t>(block->running_);
+  block->waits_for_[self] = ended;
+  if (block->arrived_[self]) block->fault_ = "a thread ends that has arrived and not waited";
 #if !defined(__SANITIZE_ADDRESS__)
   longjmp(block->back_.to, 1);
 #endif
@@ -121,6 +124,7 @@ EmulatedBlock::Wait EmulatedBlock::turns(int first, int members, const std::func
   Wait all = none;
   for (int i = 0; i < members; ++i) {
     const Wait one = turn(first + (backwards ? members - 1 - i : i));
+    if (fault_ != nullptr) throw std::logic_error(fault_);
     if (i > 0 && one != all) {
       if (one == ended) throw std::logic_error("a thread ended before a barrier of others");
       if (all == ended) throw std::logic_error("a thread waits for others that have ended");

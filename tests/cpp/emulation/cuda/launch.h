@@ -32,8 +32,23 @@ class EmulatedBlock {
   [[nodiscard]] std::int64_t index() const { return first_index_ + rank(); }
   [[nodiscard]] int ranks() const { return ranks_; }
   void sync() const { wait(barrier); }
-  void sync_cluster() const { wait(cluster_barrier); }
-  const double* shared_of(double* memory, int rank) const { return memory - shared() + shared_of(rank); }
+  void sync_cluster() const {
+    arrive_cluster();
+    wait_cluster();
+  }
+  void arrive_cluster() const {
+    if (arrived_[static_cast<std::size_t>(running_)]) fault_ = "a thread arrives twice";
+    arrived_[static_cast<std::size_t>(running_)] = true;
+  }
+  void wait_cluster() const {
+    if (!arrived_[static_cast<std::size_t>(running_)]) fault_ = "a thread waits that has not arrived";
+    arrived_[static_cast<std::size_t>(running_)] = false;
+    wait(cluster_barrier);
+  }
+  const double* shared_of(double* memory, int rank) const {
+    if (arrived_[static_cast<std::size_t>(running_)]) fault_ = "a thread reads what others need not keep";
+    return memory - shared() + shared_of(rank);
+  }
   template <class T>
   T from_lane(T value, int lane) const {
     static_assert(sizeof(T) <= sizeof(std::uint64_t));
@@ -73,6 +88,8 @@ class EmulatedBlock {
   mutable std::vector<std::uint64_t> slots_[2];
   mutable std::vector<unsigned> parity_;
   mutable std::vector<Wait> waits_for_;
+  mutable std::vector<bool> arrived_;
+  mutable const char* fault_ = nullptr;  // of a thread, to be thrown by who gives it its turn
   mutable int running_ = 0;
   // Fibers begin as contexts, and go on by jumps, which spare a system call; under AddressSanitizer, which has to know
   // of changes of stacks, as contexts too.
