@@ -129,7 +129,8 @@ void Mask::from_lengths(const char* operation, nb::handle given, nb::handle x_ar
   const std::int64_t positions[] = {batch, extent};
   view = normkit::view(bytes_.data(), DType::boolean, positions);
   if (x.device == Device::cuda) {
-    owner_ = view_mask(argument, numpy_to_device(numpy_view(view, nb::none(), false), x_array), view, queue);
+    const nb::object host = numpy_view(view, nb::none(), false).attr("copy")();  // read for as long as that may take
+    owner_ = view_mask(argument, numpy_to_device(host, x_array), view, queue);
   }
   insert_axis(view, channel, x.shape[channel]);
 }

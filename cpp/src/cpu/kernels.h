@@ -41,12 +41,6 @@ struct Loops {
   // Of a slab's lanes.
   struct Totals : Parts<terms, width> {
     double count;
-
-    PartsView<terms> view() {
-      PartsView<terms> view;
-      for (int t = 0; t < terms; ++t) view.term[t] = this->term[t];
-      return view;
-    }
   };
   struct OwnLanes {
     C values[3][width];
@@ -68,9 +62,7 @@ struct Loops {
       const PartsView<terms> so_far = totals.view();
       Parts<terms, width> parts;
       Rule::fold(block, &so_far, parts);
-      PartsView<terms> next;
-      for (int t = 0; t < terms; ++t) next.term[t] = parts.term[t];
-      merge_parts<Rule>(so_far, totals.count, next, count, block.computed());
+      merge_parts<Rule>(so_far, totals.count, parts.view(), count, block.computed());
     }
     totals.count += count;
   }

@@ -6,12 +6,7 @@
 namespace normkit::detail {
 namespace {
 
-// The terms of `width` statistics.
-template <int terms, int width>
-struct Parts {
-  double term[terms][width];
-};
-// The same somewhere else, all of them `width` or more statistics long.
+// The terms of statistics somewhere, each term's side by side.
 template <int terms>
 struct PartsView {
   double* term[terms];
@@ -19,6 +14,17 @@ struct PartsView {
   PartsView from(int lane) const {
     PartsView view;
     for (int t = 0; t < terms; ++t) view.term[t] = term[t] + lane;
+    return view;
+  }
+};
+// The same, of `width` statistics, here.
+template <int terms, int width>
+struct Parts {
+  double term[terms][width];
+
+  PartsView<terms> view() {
+    PartsView<terms> view;
+    for (int t = 0; t < terms; ++t) view.term[t] = term[t];
     return view;
   }
 };
