@@ -128,7 +128,8 @@ int most_shared_bytes() { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOpt
 namespace {
 __global__ void stand_in() {}
 
-// Whether the largest cluster of such blocks fits, which part of a GPU may be too small for.
+// Whether the largest cluster of such blocks fits, which part of a GPU may be too small for. Kernels have more
+// registers than the one that is asked about: the memory must leave a multiprocessor no room for a second block.
 bool fits_cluster(int threads, int shared_bytes) {
   if (shared_bytes > most_shared_bytes()) return false;
   check(cudaFuncSetAttribute(stand_in, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
@@ -155,7 +156,7 @@ Clusters find_clusters() {
   if (compiled.ptxVersion < 90) return Clusters::none;  // launch.h: its blocks would not know of each other
   if (fits_cluster(long_row_threads, static_cast<int>(most_block_units * 16) + parts_bytes(long_row_threads)))
     return Clusters::of_memory;
-  return fits_cluster(block_threads, granted_shared_bytes) ? Clusters::of_registers : Clusters::none;
+  return fits_cluster(block_threads, most_shared_bytes()) ? Clusters::of_registers : Clusters::none;
 }
 }  // namespace
 
