@@ -29,24 +29,15 @@ void compute(const TensorView& x, Work&& work) {
     work();
   }
 }
-/// The same where memory may be a GPU's: `work` is queued.
+/// The same where memory may be a GPU's: `work` is queued. `waits`: it waits for the GPU itself.
 template <class Work>
-void compute(const TensorView& x, const Queue& queue, Work&& work) {
+void compute(const TensorView& x, const Queue& queue, Work&& work, bool waits = false) {
   if (x.device != Device::cuda) return compute(x, std::forward<Work>(work));
   const CudaStream stream(queue.stream);
-  work();
-  if (!queue.waits) return;
-  nb::gil_scoped_release released;
-  wait_for_gpu(x.device_index);
-}
-
-/// The same of work whose results are on the host at its end: it waits for them itself.
-template <class Work>
-void compute_and_wait(const TensorView& x, const Queue& queue, Work&& work) {
-  if (x.device != Device::cuda) return compute(x, std::forward<Work>(work));
-  const CudaStream stream(queue.stream);
+  if (!waits && !queue.waits) return work();
   const nb::gil_scoped_release released;
   work();
+  if (queue.waits) wait_for_gpu(x.device_index);
 }
 
 /// What `make` makes, and its refusals in the name of the function that the user called.

@@ -156,8 +156,8 @@ MomentsArray take_moments(const char* operation, Statistic statistic, nb::handle
   for (const std::int64_t extent : result.shape) size *= static_cast<std::size_t>(extent);
   result.values.resize(size);
   const Nan treatment = nan == "omit" ? Nan::omit : Nan::propagate;
-  compute_and_wait(view, queue,
-                   [&] { normkit::moments(norm, view, result.values, valid.view, treatment, weighed.view); });
+  const auto take = [&] { normkit::moments(norm, view, result.values, valid.view, treatment, weighed.view); };
+  compute(view, queue, take, /*waits=*/true);
   return result;
 }
 
@@ -295,7 +295,7 @@ nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb
     });
   } else if (state != nullptr && update_state) {
     arguments.running = &state->stats;
-    compute(arguments.x, call.queue, [&] {
+    const auto update = [&] {
       std::unique_lock lock(state->mutex, std::defer_lock);
       if (join) {  // which may wait for others, and for the GIL
         arguments.sync = [&](std::span<Moments> own) {
@@ -306,10 +306,11 @@ nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb
         lock.lock();
       }
       forward(norm, arguments);
-    });
+    };
+    compute(arguments.x, call.queue, update, static_cast<bool>(join));
   } else {
     arguments.sync = join;
-    compute(arguments.x, call.queue, [&] { forward(norm, arguments); });
+    compute(arguments.x, call.queue, [&] { forward(norm, arguments); }, static_cast<bool>(join));
   }
   return call.finish();
 }
