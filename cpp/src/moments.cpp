@@ -62,11 +62,7 @@ RunningStats::RunningStats(std::int64_t num_features, const Options& options)
 
 RunningStats::RunningStats(const RunningStats& other)
     : num_features_(other.num_features_), options_(other.options_), averages_(other.averages_), counts_(other.counts_) {
-  if (other.on_device_ == nullptr) return;
-  const detail::BackendOf device(other.device_, other.device_index_);
-  const detail::Backend& backend = device;
-  counts_ = other.read_counts();  // having waited
-  backend.download(averages_.data(), static_cast<std::byte*>(other.on_device_) + sizeof(Counts), averages_.size());
+  other.read_into(*this);
 }
 
 RunningStats::RunningStats(RunningStats&& other) noexcept
@@ -102,11 +98,8 @@ void RunningStats::move_to(Device device, int index) {
 // Into the memory that there is: somebody may hold a view of it.
 void RunningStats::move_to_host() {
   if (on_device_ == nullptr) return;
-  const detail::BackendOf device(device_, device_index_);
-  const detail::Backend& backend = device;
-  counts_ = read_counts();  // having waited
-  backend.download(averages_.data(), static_cast<std::byte*>(on_device_) + sizeof(Counts), averages_.size());
-  backend.drop(std::exchange(on_device_, nullptr));
+  read_into(*this);
+  static_cast<const detail::Backend&>(detail::cuda_backend()).drop(std::exchange(on_device_, nullptr));
   device_ = Device::cpu;
   device_index_ = 0;
 }
@@ -125,6 +118,14 @@ void RunningStats::move_from_host(Device device, int index) {
   on_device_ = memory;
   device_ = device;
   device_index_ = index;
+}
+
+void RunningStats::read_into(RunningStats& host) const {
+  if (on_device_ == nullptr) return;
+  const detail::BackendOf device(device_, device_index_);
+  host.counts_ = read_counts();  // having waited
+  static_cast<const detail::Backend&>(device).download(
+      host.averages_.data(), static_cast<std::byte*>(on_device_) + sizeof(Counts), averages_.size());
 }
 
 RunningStats::Counts RunningStats::read_counts() const {

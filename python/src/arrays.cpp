@@ -269,7 +269,7 @@ nb::object numpy_to_device(nb::handle array, nb::handle like) {
   }
   const nb::object library = namespace_of(like);
   if (names_stream(library)) {
-    const Entered current(library.attr("cuda").attr("Device")(like.attr("__dlpack_device__")()[1]));
+    const Entered current = on_gpu(library, nb::cast<int>(nb::int_(like.attr("__dlpack_device__")()[1])));
     return library.attr("asarray")(array);
   }
   return library.attr("asarray")(array, nb::arg("device") = like.attr("device"));
@@ -314,7 +314,7 @@ Output Output::like(const char* operation, const Input& x, const TensorView& x_v
     const nb::object library = namespace_of(x.array);
     Queue own;
     if (names_stream(library)) {
-      const Entered current(library.attr("cuda").attr("Device")(x.device_index));
+      const Entered current = on_gpu(library, x.device_index);
       return given(result, library.attr("empty_like")(x.array), view, own);
     }
   }
@@ -338,7 +338,7 @@ Output Output::dense(const char* operation, const Input& x, DType dtype, std::sp
   if (x.device == Device::cuda && names_stream(library)) {
     nb::list extents;
     for (const std::int64_t extent : shape) extents.append(extent);
-    const Entered current(library.attr("cuda").attr("Device")(x.device_index));
+    const Entered current = on_gpu(library, x.device_index);
     nb::object array = library.attr("empty")(nb::tuple(extents), nb::arg("dtype") = numpy_dtype(dtype));
     Queue own;
     return given({operation, "the result"}, array, view, own);

@@ -53,6 +53,8 @@ class Entered {
  private:
   nb::object manager_;
 };
+/// With a GPU of a library that names its stream the current one.
+Entered on_gpu(nb::handle library, int index);
 /// Whether a library other than PyTorch says on which stream it queues its work now, as CuPy does.
 bool names_stream(nb::handle library);
 /// The library of an array, as the array API standard has it.

@@ -45,6 +45,8 @@ Entered::~Entered() {
   }
 }
 
+Entered on_gpu(nb::handle library, int index) { return Entered(library.attr("cuda").attr("Device")(index)); }
+
 std::intptr_t Queue::join(nb::handle array, int device_index) {
   const std::optional<void*> own = stream_of(array, device_index);
   if (!is_known) {

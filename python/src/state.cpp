@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -65,7 +66,7 @@ template <class Read>
 auto read_from(const BatchNormState& state, Read&& read) {
   const nb::gil_scoped_release released;
   const std::shared_lock lock(state.mutex);
-  return read(state.stats);
+  return std::invoke(read, state.stats);
 }
 
 /// A view; of averages on a GPU a copy, which is not to be written.
@@ -188,7 +189,7 @@ nb::dict get_state(BatchNormState& self) {
   state["unbiased"] = options.unbiased;
   state["dtype"] = name(options.dtype);
   state["on_nonfinite"] = policies[static_cast<int>(options.on_nonfinite)];
-  state["skipped"] = read_from(self, [](const RunningStats& stats) { return stats.skipped(); });
+  state["skipped"] = read_from(self, &RunningStats::skipped);
   return state;
 }
 
@@ -236,15 +237,10 @@ void bind_state(nb::module_& module) {
           nb::sig("def running_var(self) -> numpy.typing.NDArray[numpy.floating]"))
       .def_prop_ro(
           "num_batches_tracked",
-          [](const BatchNormState& self) {
-            return read_from(self, [](const RunningStats& stats) { return stats.num_batches_tracked(); });
-          },
+          [](const BatchNormState& self) { return read_from(self, &RunningStats::num_batches_tracked); },
           "How many batches the averages are made of.")
       .def_prop_ro(
-          "skipped",
-          [](const BatchNormState& self) {
-            return read_from(self, [](const RunningStats& stats) { return stats.skipped(); });
-          },
+          "skipped", [](const BatchNormState& self) { return read_from(self, &RunningStats::skipped); },
           docs::state_skipped)
       .def_prop_ro(
           "num_features", [](const BatchNormState& self) { return self.stats.num_features(); },

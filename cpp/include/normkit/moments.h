@@ -95,6 +95,7 @@ class RunningStats {
   };
   TensorView average(int which) noexcept;
   [[nodiscard]] Counts read_counts() const;
+  void read_into(RunningStats& host) const;  // from a GPU
   void write_counts(const Counts& counts);
   void move_to_host();
   void move_from_host(Device device, int index);
