@@ -7,10 +7,10 @@
 //   from_lane(value, other)  what the thread `other` of the same warp passed,
 //   shared()                 memory of all its threads, as much as the launch asked for,
 //   ranks()                  how many blocks its cluster has,
-//   sync_cluster()           a barrier for all threads of these,
-//   arrive_cluster()         the same in two steps: what this thread reads of other blocks it has read,
-//   wait_cluster()           and so have all others,
-//   shared_of(memory, rank)  what that is in another block of the cluster, which must not end before it has been read.
+//   open_cluster()           where there are several: once, before anything is sent,
+//   exchange(numbers)        a block's numbers, which each of its threads knows, to all blocks of the cluster: the place
+//                            where those of each are found, by rank, met_numbers apart, until this block's next
+//                            barrier. There is one before it exchanges again.
 // Every thread of a block goes through the same of these, in the same order. On a GPU a block is hardware (launch.h);
 // tests run the same kernels on the host (tests/cpp/emulation).
 #pragma once

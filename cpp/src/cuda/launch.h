@@ -1,7 +1,6 @@
 // How kernels get to the device. Tests have a header of the same name that runs them on the host.
 #pragma once
 
-#include <cooperative_groups.h>
 #include <cuda_runtime.h>
 
 #include "cuda/device.h"
@@ -10,8 +9,82 @@
 
 namespace normkit::detail::cuda {
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+/// What blocks of a cluster send each other: numbers that come by themselves, counted by a barrier of the receiver's
+/// (PTX: st.async, mbarrier). A barrier of the whole cluster for each exchange would have every thread wait until all
+/// that it wrote anywhere is there, and drop the cache.
+class Mail {
+ public:
+  NORMKIT_DEVICE static void open() {
+    if (threadIdx.x == 0) {
+      for (int turn = 0; turn < 2; ++turn) {
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address(&box()[turn].arrivals)) : "memory");
+      }
+      asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    asm volatile("barrier.cluster.arrive.relaxed;" ::: "memory");
+  }
+  NORMKIT_DEVICE static void wait_for_open() { asm volatile("barrier.cluster.wait;" ::: "memory"); }
+
+  template <class T, int count>
+  NORMKIT_DEVICE static const double* exchange(const T (&number)[count], int ranks, int rank, int turn) {
+    static_assert(count <= met_numbers && sizeof(T) <= sizeof(double));
+    Box& mine = box()[turn % 2];
+    if (threadIdx.x == 0) {
+      asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(&mine.arrivals)),
+                   "r"(ranks * count * static_cast<int>(sizeof(double)))
+                   : "memory");
+    }
+    if (static_cast<int>(threadIdx.x) < ranks) {
+      const unsigned arrivals = address_in(&mine.arrivals, threadIdx.x);
+      NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) {
+        unsigned long long bits = 0;
+        memcpy(&bits, &number[t], sizeof(T));
+        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(
+                         address_in(&mine.numbers[rank * met_numbers + t], threadIdx.x)),
+                     "l"(bits), "r"(arrivals)
+                     : "memory");
+      }
+    }
+    wait(address(&mine.arrivals), turn / 2 % 2);
+    return mine.numbers;
+  }
+
+ private:
+  struct Box {
+    unsigned long long arrivals;
+    double numbers[most_cluster * met_numbers];
+  };
+  NORMKIT_DEVICE static Box* box() {
+    __shared__ Box boxes[2];  // one may still be read while the next is filled
+    return boxes;
+  }
+  NORMKIT_DEVICE static unsigned address(const void* shared) {
+    return static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  }
+  NORMKIT_DEVICE static unsigned address_in(const void* shared, unsigned rank) {
+    unsigned there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address(shared)), "r"(rank));
+    return there;
+  }
+  NORMKIT_DEVICE static void wait(unsigned arrivals, int parity) {
+    unsigned done = 0;
+    while (done == 0) {
+      asm volatile(
+          "{\n.reg .pred all;\n"
+          "mbarrier.try_wait.parity.shared::cta.b64 all, [%1], %2;\n"
+          "selp.u32 %0, 1, 0, all;\n}"
+          : "=r"(done)
+          : "r"(arrivals), "r"(parity)
+          : "memory");
+    }
+  }
+};
+#endif
+
 /// A block as the hardware has it (device.h).
-struct Block {
+class Block {
+ public:
   NORMKIT_DEVICE int thread() const { return static_cast<int>(threadIdx.x); }
   NORMKIT_DEVICE int threads() const { return static_cast<int>(blockDim.x); }
   NORMKIT_DEVICE std::int64_t index() const { return blockIdx.x; }
@@ -25,19 +98,29 @@ struct Block {
     return memory;
   }
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  NORMKIT_DEVICE int ranks() const { return static_cast<int>(cooperative_groups::cluster_group::num_blocks()); }
-  NORMKIT_DEVICE void sync_cluster() const { cooperative_groups::cluster_group::sync(); }
-  NORMKIT_DEVICE void arrive_cluster() const { cooperative_groups::cluster_group::barrier_arrive(); }
-  NORMKIT_DEVICE void wait_cluster() const { cooperative_groups::cluster_group::barrier_wait(); }
-  NORMKIT_DEVICE const double* shared_of(double* memory, int rank) const {
-    return cooperative_groups::cluster_group::map_shared_rank(memory, rank);
+  NORMKIT_DEVICE int ranks() const {
+    unsigned count;
+    asm("mov.u32 %0, %%cluster_nctarank;" : "=r"(count));
+    return static_cast<int>(count);
   }
+  NORMKIT_DEVICE void open_cluster() const { Mail::open(); }
+  template <class T, int count>
+  NORMKIT_DEVICE const double* exchange(const T (&number)[count]) const {
+    if (turns_ == 0) Mail::wait_for_open();
+    unsigned rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return Mail::exchange(number, ranks(), static_cast<int>(rank), turns_++);
+  }
+
+ private:
+  mutable int turns_ = 0;
 #else  // which are given none
   NORMKIT_DEVICE int ranks() const { return 1; }
-  NORMKIT_DEVICE void sync_cluster() const {}
-  NORMKIT_DEVICE void arrive_cluster() const {}
-  NORMKIT_DEVICE void wait_cluster() const {}
-  NORMKIT_DEVICE const double* shared_of(double* memory, int) const { return memory; }
+  NORMKIT_DEVICE void open_cluster() const {}
+  template <class T, int count>
+  NORMKIT_DEVICE const double* exchange(const T (&)[count]) const {
+    return shared();
+  }
 #endif
 };
 

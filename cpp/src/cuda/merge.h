@@ -26,13 +26,61 @@ NORMKIT_DEVICE void put_place(double* place, T value) {
 template <class T>
 NORMKIT_DEVICE T at_place(const double* place) {
   T value;
-  // Of another block's memory nvcc knows no alignment, and would read it byte by byte.
-  memcpy(&value, __builtin_assume_aligned(place, sizeof(double)), sizeof value);
+  memcpy(&value, place, sizeof value);
   return value;
 }
 
+/// Deviations of so many values from a number near their mean.
+struct CountedDeviations {
+  double count;
+  Deviations from;
+};
+
+/// Those of `parts` parts, a power of 2 and no more than a warp has threads, `met_numbers` apart in memory: as
+/// deviations from what the first part with values has for its mean, so that it takes no division.
+template <class Block>
+NORMKIT_DEVICE CountedDeviations merged(const Block& block, const double* numbers, int parts) {
+  int first = 0;
+  while (first + 1 < parts && numbers[first * met_numbers] == 0.0) ++first;
+  const double about = numbers[first * met_numbers + 1];
+  const double* own = numbers + (block.thread() % warp_size & (parts - 1)) * met_numbers;
+  double sums[3] = {own[0], 0.0, 0.0};
+  if (sums[0] != 0.0) {
+    const double d = own[1] - about;
+    sums[1] = fma(sums[0], d, own[2]);
+    sums[2] = fma(d, fma(sums[0], d, 2.0 * own[2]), own[3]);
+  }
+  meet_lanes<Adding>(block, sums, 1, parts);
+  return {sums[0], {about, sums[1], sums[2]}};
+}
+
+/// Those of a group, from deviations that each warp has of its own, or each group of fewer threads: of those of one
+/// warp all are from the same number, of which there are `count`.
+template <class Block>
+NORMKIT_DEVICE CountedDeviations meet_deviations(const Block& block, double count, const Deviations& own, int group,
+                                                 double* shared) {
+  double sums[2] = {own.sum, own.squares};
+  meet_lanes<Adding>(block, sums, 1, group < warp_size ? group : warp_size);
+  if (group <= warp_size) return {count, {own.about, sums[0], sums[1]}};
+  const int warp = block.thread() / warp_size;
+  const int ranks = block.ranks();
+  const int warps = (ranks == 1 ? group : block.threads()) / warp_size;
+  if (block.thread() % warp_size == 0) {
+    double* to = shared + warp * met_numbers;
+    to[0] = count;
+    to[1] = own.about;
+    to[2] = sums[0];
+    to[3] = sums[1];
+  }
+  block.sync();
+  const CountedDeviations all = merged(block, shared + (warp & -warps) * met_numbers, warps);
+  if (ranks == 1) return all;
+  const double sent[4] = {all.count, all.from.about, all.from.sum, all.from.squares};
+  return merged(block, block.exchange(sent), ranks);
+}
+
 /// Those of a group, a power of 2 that may be more than a warp, and of a whole cluster's threads more than a block.
-/// `shared` is read by others until the next barrier, of blocks of a cluster until the next of these.
+/// `shared` is read by others until the next barrier.
 template <class Op, int count, class T, class Block>
 NORMKIT_DEVICE void meet(const Block& block, T (&value)[count], int group, double* shared) {
   meet_lanes<Op>(block, value, 1, group < warp_size ? group : warp_size);
@@ -52,15 +100,10 @@ NORMKIT_DEVICE void meet(const Block& block, T (&value)[count], int group, doubl
     }
   }
   if (ranks == 1) return;
-  double* together = shared + warps * met_numbers;
-  if (block.thread() == 0) {
-    NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) put_place(together + t, value[t]);
-  }
-  block.sync_cluster();
+  const double* const sent = block.exchange(value);
   for (int r = 0; r < ranks; ++r) {
-    const double* other = block.shared_of(together, r);
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) {
-      const T its = at_place<T>(other + t);
+      const T its = at_place<T>(sent + r * met_numbers + t);
       value[t] = r == 0 ? its : Op::of(t, value[t], its);
     }
   }

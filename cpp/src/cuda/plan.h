@@ -43,7 +43,7 @@ struct Launch {
 inline constexpr int granted_shared_bytes = 48 << 10;  // what a block can have of it without being asked
 /// What a block's sums meet in.
 constexpr int parts_bytes(int threads) {
-  return (threads / warp_size + 1) * met_numbers * static_cast<int>(sizeof(double));
+  return threads / warp_size * met_numbers * static_cast<int>(sizeof(double));
 }
 /// What a row takes of the shared memory of each of its blocks, beside what its parts meet in.
 std::int64_t kept_bytes(const RowCut& cut, int kept);

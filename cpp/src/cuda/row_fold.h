@@ -50,10 +50,11 @@ NORMKIT_DEVICE C sum_by_halves(C (&value)[size]) {
   return value[0];
 }
 
-/// Moments of rows that stay at hand: the deviations from a number near the mean, which is that of each thread's first
-/// unit, and then what they say of the mean. Of one value in eight it may be, of rows in a block's memory of one in 26:
-/// the mean of m of n values is no farther from the mean of all than sqrt(sum of squared deviations / m), which costs
-/// three bits at the worst, or five. Where values may be missing from these it is that of all.
+/// Moments of rows that stay at hand: the deviations from a number near the mean, which each warp has for itself, that
+/// of its threads' first units, and then what they say of the mean. Of one value in eight it may be, of rows in a
+/// block's memory of one in 26: the mean of m of n values is no farther from the mean of all than sqrt(sum of squared
+/// deviations / m), which costs three bits at the worst, or five. Where values may be missing from these it is that of
+/// all.
 template <class S, Form form>
 struct RowMoments {
   using C = Work<S>;
@@ -64,23 +65,33 @@ struct RowMoments {
   static NORMKIT_DEVICE Part<3> of(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
     const bool centred = job.statistic != Statistic::mean_square;
     walk.begin(job, row);
-    double values = static_cast<double>(job.geometry.count);
-    if constexpr (form == Form::general) values = count(block, job, row, walk);
+    double count = form == Form::general ? counted(block, job, row, walk) : units_of_warp(job, row) * size;
     C about{0};
     if (centred) about = near_mean(block, job, row, walk);
     const Deviations own = deviations(job, row, walk, about);
-    double second[2] = {own.sum, own.squares};
-    meet<Adding>(block, second, job.rows.group, block.shared() + 2);
-    return part_about(values, {static_cast<double>(about), second[0], second[1]}, centred);
+    const CountedDeviations all = meet_deviations(block, count, own, job.rows.group, block.shared());
+    return part_about(form == Form::general ? all.count : static_cast<double>(job.geometry.count), all.from, centred);
   }
 
  private:
+  static NORMKIT_DEVICE int lanes(const Job& job) { return job.rows.group < warp_size ? job.rows.group : warp_size; }
+  /// Units of the row that the threads of a warp begin with; and all that they have.
+  static NORMKIT_DEVICE int first_units(const Job& job, const Row<form>& row, std::int64_t units) {
+    const std::int64_t left = units - (row.member & -lanes(job));
+    return left <= 0 ? 0 : left < lanes(job) ? static_cast<int>(left) : lanes(job);
+  }
+  static NORMKIT_DEVICE double units_of_warp(const Job& job, const Row<form>& row) {
+    const auto units = static_cast<int>(job.rows.units);
+    return (units >> job.rows.group_bits) * lanes(job) + first_units(job, row, units & (job.rows.group - 1));
+  }
+
   // Scaled before values meet, so that nothing overflows then.
   template <class Block, class Walk>
   static NORMKIT_DEVICE C near_mean(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
     const bool of_all = form == Form::general && (job.operands[operand_mask] != nullptr || job.omits_nan);
-    const std::int64_t units = of_all || job.rows.units < job.rows.group ? job.rows.units : job.rows.group;
-    const auto whole = static_cast<C>(units * size);
+    const std::int64_t rounds = of_all ? (job.rows.units + job.rows.group - 1) / job.rows.group : 1;
+    const int units = first_units(job, row, job.rows.units);
+    const auto whole = static_cast<C>((units == 0 ? 1 : units) * rounds * size);
     const C share = C{1} / whole;
     C met[2] = {C{0}, C{0}};
     const auto visit = [&](const auto& found) {
@@ -95,7 +106,7 @@ struct RowMoments {
     if constexpr (form != Form::general) {
       walk.first(job, row, visit);
       C mean[1] = {met[0]};
-      meet<Adding>(block, mean, job.rows.group, block.shared());
+      meet_lanes<Adding>(block, mean, 1, lanes(job));
       return mean[0];
     }
     if (of_all) {
@@ -103,7 +114,7 @@ struct RowMoments {
     } else {
       walk.first(job, row, visit);
     }
-    meet<Adding>(block, met, job.rows.group, block.shared());
+    meet_lanes<Adding>(block, met, 1, lanes(job));
     if (met[1] == whole) return met[0];
     return met[1] == C{0} ? C{0} : met[0] * (whole / met[1]);
   }
@@ -115,14 +126,13 @@ struct RowMoments {
     }
     return static_cast<C>(sum * static_cast<double>(share));
   }
+  // Of a warp.
   template <class Block, class Walk>
-  static NORMKIT_DEVICE double count(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
-    float valid[1] = {0.0F};
+  static NORMKIT_DEVICE double counted(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
+    int valid[1] = {0};
     walk.template each<false>(
-        job, row,
-        [&](const auto& found, int) { valid[0] += static_cast<float>(__builtin_popcount(valid_of(job, found))); },
-        Nothing{});
-    meet<Adding>(block, valid, job.rows.group, block.shared() + 4);
+        job, row, [&](const auto& found, int) { valid[0] += __builtin_popcount(valid_of(job, found)); }, Nothing{});
+    meet_lanes<Adding>(block, valid, 1, lanes(job));
     return valid[0];
   }
   template <class Walk>
@@ -249,13 +259,16 @@ NORMKIT_DEVICE Part<Sums::terms> fold_row(const Block& block, const Job& job, co
   return meet_sums(block, sums, count, job.rows.group, block.shared());
 }
 
-/// What a map may have beside x and its statistic, of which a walk need ask only once.
-enum class Beside : std::uint8_t { anything, weight, weight_and_bias, weight_and_bias_of_work };
+/// What a map may have beside x and its statistic, of which a walk need ask only once: weight and bias as they vary.
+enum class Beside : std::uint8_t { anything, weight, weight_and_bias, weight_and_bias_of_work, of_row, of_unit };
 
 template <class S>
 NORMKIT_DEVICE Beside beside(const Job& job) {
   const bool residual = !job.adds && job.operands[operand_second] != nullptr;
   if (residual || job.activation != Activation::none || job.weight.offset != 0.0) return Beside::anything;
+  if (job.weight.along <= Along::row && job.bias.along <= Along::row) {
+    return job.weight.along == Along::row && job.bias.along == Along::row ? Beside::of_row : Beside::of_unit;
+  }
   if (job.weight.along == Along::storage) {
     if (job.bias.data == nullptr) return Beside::weight;
     if (job.bias.along == Along::storage) return Beside::weight_and_bias;
@@ -264,13 +277,18 @@ NORMKIT_DEVICE Beside beside(const Job& job) {
   return work ? Beside::weight_and_bias_of_work : Beside::anything;
 }
 /// The job that has no more than that, likewise as constants.
-template <Along along, bool biased>
+template <Along along>
 NORMKIT_DEVICE Job with_no_more(Job job) {
   job.activation = Activation::none;
   job.adds = false;
   job.operands[operand_second] = nullptr;
-  job.weight.along = along;
+  job.weight.along = job.bias.along = along;
   job.weight.offset = job.bias.offset = 0.0;
+  return job;
+}
+template <Along along, bool biased>
+NORMKIT_DEVICE Job with_no_more_along(Job job) {
+  job = with_no_more<along>(job);
   job.bias.along = biased ? along : Along::row;
   job.bias.absent = 0.0;
   if constexpr (!biased) job.bias.data = nullptr;
@@ -296,13 +314,21 @@ template <class S, Task task, Form form, class Walk>
 NORMKIT_DEVICE void map_row(const Job& job, const Row<form>& row, Walk& walk, const UnitLanes<S, true>& lane) {
   if constexpr (form == Form::lines && task == Task::normalize) {
     switch (beside<S>(job)) {
-      case Beside::weight: return map_units<S, task>(with_no_more<Along::storage, false>(job), row, walk, lane);
-      case Beside::weight_and_bias: return map_units<S, task>(with_no_more<Along::storage, true>(job), row, walk, lane);
+      case Beside::weight: return map_units<S, task>(with_no_more_along<Along::storage, false>(job), row, walk, lane);
+      case Beside::weight_and_bias:
+        return map_units<S, task>(with_no_more_along<Along::storage, true>(job), row, walk, lane);
       case Beside::weight_and_bias_of_work:
         if constexpr (sizeof(S) == 2) {
-          return map_units<S, task>(with_no_more<Along::work, true>(job), row, walk, lane);
+          return map_units<S, task>(with_no_more_along<Along::work, true>(job), row, walk, lane);
         }
         break;
+      default: break;
+    }
+  }
+  if constexpr (form == Form::plain && task == Task::normalize) {
+    switch (beside<S>(job)) {
+      case Beside::of_row: return map_units<S, task>(with_no_more<Along::row>(job), row, walk, lane);
+      case Beside::of_unit: return map_units<S, task>(with_no_more<Along::shared>(job), row, walk, lane);
       default: break;
     }
   }

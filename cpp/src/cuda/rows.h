@@ -44,6 +44,7 @@ struct RunRows {
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
     const Job& job = known<S, form, true, gradient>(launched);
+    if (block.ranks() > 1) block.open_cluster();
     const Row<form> row = row_of<form>(job, block.index(), block.thread());
     const Job& here = settled<S, form, true>(job, row.at);
     Walk walk;
@@ -55,10 +56,7 @@ struct RunRows {
     } else {
       part = RowMoments<S, form>::of(block, here, row, walk);
     }
-    // A block ends no sooner than all have read what it shares; they need not have mapped their rows.
-    if (block.ranks() > 1) block.arrive_cluster();
     if (row.exists) finish_row<S, Sums>(job, row, given, walk, part);
-    if (block.ranks() > 1) block.wait_cluster();
   }
 };
 
@@ -77,6 +75,7 @@ struct RunLongRows {
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
     const Job& job = known<S, form, true, gradient>(launched);
+    if (block.ranks() > 1) block.open_cluster();
     const Row<form> row = row_of<form>(job, block.index(), block.thread());
     const Job& here = settled<S, form, true>(job, row.at);
     Walk walk;
@@ -91,9 +90,7 @@ struct RunLongRows {
     } else {
       part = RowMoments<S, form>::of(block, here, row, walk);
     }
-    if (block.ranks() > 1) block.arrive_cluster();  // likewise
     finish_row<S, Sums>(job, row, given, walk, part);
-    if (block.ranks() > 1) block.wait_cluster();
   }
 };
 

@@ -35,6 +35,7 @@ struct RunSlabs {
 
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
+    if (block.ranks() > 1) block.open_cluster();
     const Job job = slab_job<S, form>(launched);
     C dweight[values] = {};
     C dbias[values] = {};
@@ -57,8 +58,6 @@ struct RunSlabs {
       row = next_row;
       given = next_given;
     }
-    // What is shared is written over now, and soon gone, so that nobody may still be reading it.
-    if (block.ranks() > 1) block.sync_cluster();
     leave(block, job, dweight, 0);
     leave(block, job, dbias, 1);
   }
@@ -104,7 +103,7 @@ struct RunSlabs {
                               C (&dbias)[values]) const {
     const Job& here = settled<S, form, true>(job, row.at);
     // Where the sums of the row before may still be read from, those of this one are not to be. Those two rows before
-    // have been read: all threads, and blocks of a cluster, went through the barriers of the row between since.
+    // have been read: all threads went through the barrier of the row between since.
     double* shared = block.shared() + (odd ? met_numbers / 2 : 0);
     Part<4> part = row_gradients<S>(block, here, row, given, walk, shared, [&](const auto& found, int u, auto& around) {
       around.params = weights_at(here, found, u, weights);
@@ -174,12 +173,23 @@ struct FinishSlabs {
     const int warp = block.thread() / warp_size;
     const std::int64_t column = block.index() * warp_size + lane;
     double* shared = block.shared();
-    for (int which = 0; which < 2; ++which) {
-      double sum = 0.0;
-      for (std::int64_t slab = warp; column < columns && slab < slabs; slab += warps) {
-        sum += static_cast<double>(slab_sums[(slab * 2 + which) * columns + column]);
+    double sums[2] = {0.0, 0.0};
+    constexpr int batch = 8;  // whose reads are waited for together
+    for (std::int64_t slab = warp; column < columns && slab < slabs; slab += batch * warps) {
+      C read[batch][2] = {};
+      NORMKIT_UNROLL_DEVICE for (int b = 0; b < batch; ++b) {
+        if (slab + b * warps >= slabs) continue;
+        const C* from = slab_sums + (slab + b * warps) * 2 * columns + column;
+        read[b][0] = from[0];
+        read[b][1] = from[columns];
       }
-      shared[(which * warps + warp) * warp_size + lane] = sum;
+      NORMKIT_UNROLL_DEVICE for (int b = 0; b < batch; ++b) {
+        sums[0] += static_cast<double>(read[b][0]);
+        sums[1] += static_cast<double>(read[b][1]);
+      }
+    }
+    NORMKIT_UNROLL_DEVICE for (int which = 0; which < 2; ++which) {
+      shared[(which * warps + warp) * warp_size + lane] = sums[which];
     }
     block.sync();
     if (warp >= 2 || column >= columns) return;

@@ -60,11 +60,12 @@ EmulatedBlock::EmulatedBlock(std::int64_t first_index, int ranks, int threads, i
       shared_(static_cast<std::size_t>(ranks * shared_of_block_), no_number()),
       parity_(static_cast<std::size_t>(threads_)),
       waits_for_(static_cast<std::size_t>(threads_)),
-      arrived_(static_cast<std::size_t>(threads_)),
+      mail_(static_cast<std::size_t>(threads_)),
       fibers_(static_cast<std::size_t>(threads_)),
       jumps_(static_cast<std::size_t>(threads_)) {
   if (threads % warp_size != 0) throw std::logic_error("a warp that lacks threads");
   for (auto& slots : slots_) slots.resize(static_cast<std::size_t>(threads_));
+  for (auto& boxes : boxes_) boxes.resize(static_cast<std::size_t>(ranks) * most_cluster * met_numbers, no_number());
 }
 
 void EmulatedBlock::enter(unsigned low, unsigned high) {
@@ -72,7 +73,6 @@ void EmulatedBlock::enter(unsigned low, unsigned high) {
   (*block->body_)();
   const auto self = static_cast<std::size_t>(block->running_);
   block->waits_for_[self] = ended;
-  if (block->arrived_[self]) block->fault_ = "a thread ends that has arrived and not waited";
 #if !defined(__SANITIZE_ADDRESS__)
   longjmp(block->back_.to, 1);
 #endif
@@ -152,15 +152,13 @@ EmulatedBlock::Wait EmulatedBlock::run_block(int rank) const {
   do {
     all = turns(rank * warps, warps, [&](int warp) { return run_warp(warp * warp_size); });
   } while (all == barrier);
-  // Blocks of its cluster that still read its memory are to show that.
-  if (all == ended) std::fill_n(shared_of(rank), shared_of_block_, no_number());
   return all;
 }
 
 void EmulatedBlock::run(const std::function<void()>& body) {
   body_ = &body;
   for (int t = 0; t < threads_; ++t) begin(t);
-  while (turns(0, ranks_, [&](int rank) { return run_block(rank); }) == cluster_barrier) continue;
+  while (turns(0, ranks_, [&](int rank) { return run_block(rank); }) == letters) continue;
 }
 
 int enter(int device) { return std::exchange(current_device, device); }

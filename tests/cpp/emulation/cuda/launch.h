@@ -20,9 +20,9 @@
 namespace normkit::detail::cuda {
 
 /// A block, or a cluster of blocks, whose threads run in turn, each as far as it can: a thread to the next shuffle of
-/// its warp, a warp to the next barrier of its block, a block to the next barrier of its cluster. So a barrier that
-/// lacks has one read what another is yet to write, or has written already: first come first, or in every other cluster
-/// last first. All go through the same barriers.
+/// its warp, a warp to the next barrier of its block, a block to where it waits for the others' numbers. So a barrier
+/// that lacks has one read what another is yet to write, or has written already: first come first, or in every other
+/// cluster last first. All go through the same barriers.
 class EmulatedBlock {
  public:
   EmulatedBlock(std::int64_t first_index, int ranks, int threads, int shared_bytes);
@@ -31,23 +31,29 @@ class EmulatedBlock {
   [[nodiscard]] int threads() const { return threads_of_block_; }
   [[nodiscard]] std::int64_t index() const { return first_index_ + rank(); }
   [[nodiscard]] int ranks() const { return ranks_; }
-  void sync() const { wait(barrier); }
-  void sync_cluster() const {
-    arrive_cluster();
-    wait_cluster();
+  void sync() const {
+    mail_of_thread().has_read = true;
+    wait(barrier);
   }
-  void arrive_cluster() const {
-    if (arrived_[static_cast<std::size_t>(running_)]) fault_ = "a thread arrives twice";
-    arrived_[static_cast<std::size_t>(running_)] = true;
+  void open_cluster() const {
+    if (mail_of_thread().is_open) fault_ = "a thread opens its cluster twice";
+    mail_of_thread().is_open = true;
   }
-  void wait_cluster() const {
-    if (!arrived_[static_cast<std::size_t>(running_)]) fault_ = "a thread waits that has not arrived";
-    arrived_[static_cast<std::size_t>(running_)] = false;
-    wait(cluster_barrier);
-  }
-  const double* shared_of(double* memory, int rank) const {
-    if (arrived_[static_cast<std::size_t>(running_)]) fault_ = "a thread reads what others need not keep";
-    return memory - shared() + shared_of(rank);
+  template <class T, int count>
+  const double* exchange(const T (&number)[count]) const {
+    static_assert(count <= met_numbers && sizeof(T) <= sizeof(double));
+    OfThread& own = mail_of_thread();
+    if (!own.is_open) fault_ = "a thread sends before its cluster is open";
+    if (!own.has_read) fault_ = "a thread sends while others of its block may still read what came before";
+    own.has_read = false;
+    auto& boxes = boxes_[own.turns++ % 2];
+    constexpr std::size_t of_block = std::size_t{most_cluster} * met_numbers;
+    if (thread() < ranks_) {
+      double* to = boxes.data() + static_cast<std::size_t>(thread()) * of_block + rank() * met_numbers;
+      for (int t = 0; t < count; ++t) std::memcpy(to + t, &number[t], sizeof(T));
+    }
+    wait(letters);
+    return boxes.data() + static_cast<std::size_t>(rank()) * of_block;
   }
   template <class T>
   T from_lane(T value, int lane) const {
@@ -66,7 +72,13 @@ class EmulatedBlock {
   void run(const std::function<void()>& body);
 
  private:
-  enum Wait : int { none, shuffle, barrier, cluster_barrier, ended };
+  enum Wait : int { none, shuffle, barrier, letters, ended };
+  struct OfThread {
+    unsigned turns = 0;
+    bool is_open = false;
+    bool has_read = true;
+  };
+  [[nodiscard]] OfThread& mail_of_thread() const { return mail_[static_cast<std::size_t>(running_)]; }
   // What returns twice is not to be part of what has variables of its own.
   [[gnu::noinline]] void begin(int thread);
   [[gnu::noinline]] void wait(Wait kind) const;
@@ -88,7 +100,8 @@ class EmulatedBlock {
   mutable std::vector<std::uint64_t> slots_[2];
   mutable std::vector<unsigned> parity_;
   mutable std::vector<Wait> waits_for_;
-  mutable std::vector<bool> arrived_;
+  mutable std::vector<OfThread> mail_;
+  mutable std::vector<double> boxes_[2];  // of each block what each sent it
   mutable const char* fault_ = nullptr;  // of a thread, to be thrown by who gives it its turn
   mutable int running_ = 0;
   // Fibers begin as contexts, and go on by jumps, which spare a system call; under AddressSanitizer, which has to know
