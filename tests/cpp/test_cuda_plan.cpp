@@ -57,7 +57,7 @@ bool same(const RowCut& a, const RowCut& b) {
 
 TEST_CASE("rows are covered once, by blocks that a device has room for, whatever their number") {
   std::int64_t wrong = 0;
-  std::int64_t of_clusters[4] = {};
+  std::int64_t of_clusters[5] = {};
   const auto check = [&](DType dtype, int kept, Clusters clusters, std::int64_t runs, std::int64_t n) {
     const Geometry g = rows_of(3, runs, n);
     const RowCut cut = cuda::cut_rows(g, dtype, kept, clusters);
@@ -65,10 +65,11 @@ TEST_CASE("rows are covered once, by blocks that a device has room for, whatever
     const std::int64_t unit = 16 / item_size(dtype);
     bool good = cut.units == runs * ((n + unit - 1) / unit) && std::has_single_bit(static_cast<unsigned>(cut.group));
     good = good && launch.threads == cut.block_threads && launch.threads % cuda::warp_size == 0;
-    good = good && launch.cluster == 1 << cut.cluster_bits && launch.cluster <= cuda::most_cluster;
+    good = good && launch.cluster == 1 << cut.cluster_bits &&
+           launch.cluster <= (clusters == Clusters::of_most ? cuda::most_cluster : cuda::common_cluster);
     good = good && launch.threads <= cuda::long_row_threads;
     good = good && (launch.cluster == 1 ? cut.group <= launch.threads : cut.group == launch.cluster * launch.threads);
-    good = good && (launch.cluster == 1 || clusters == Clusters::of_memory ||
+    good = good && (launch.cluster == 1 || clusters >= Clusters::of_memory ||
                     (clusters == Clusters::of_registers && cut.kept_units > 0));
     good = good && cut.chunks * cut.units_per_chunk >= cut.units;
     good = good && (cut.chunks - 1) * cut.units_per_chunk < cut.units;
@@ -81,7 +82,7 @@ TEST_CASE("rows are covered once, by blocks that a device has room for, whatever
     }
     if (cut.by_block) {
       const std::int64_t kept_bytes = cuda::kept_bytes(cut, kept);
-      good = good && cut.chunks == 1 && launch.shared_bytes + kept_bytes <= shared_of_sm_90;
+      good = good && cut.chunks == 1 && launch.shared_bytes + kept_bytes + cuda::mail_bytes <= shared_of_sm_90;
       good = good && kept_bytes * launch.cluster >= cut.units * kept * 16;
       ++of_clusters[cut.cluster_bits];
     }
@@ -92,7 +93,7 @@ TEST_CASE("rows are covered once, by blocks that a device has room for, whatever
   };
   for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
     for (const int kept : {0, 1, 2}) {
-      for (const Clusters clusters : {Clusters::none, Clusters::of_registers, Clusters::of_memory}) {
+      for (const Clusters clusters : {Clusters::none, Clusters::of_registers, Clusters::of_memory, Clusters::of_most}) {
         for (const std::int64_t n : lengths()) {
           check(dtype, kept, clusters, 1, n);
           check(dtype, kept, clusters, 7, n);
@@ -112,7 +113,7 @@ TEST_CASE("rows are covered once by slabs, which are as few as leaves little to 
     const RowCut cut = cuda::cut_slab_rows(g, dtype, clusters);
     // dx is to have the bits that it has without dweight and dbias.
     const RowCut alone = cuda::cut_rows(g, dtype, 2, clusters);
-    const int cluster = clusters == Clusters::none ? 1 : cuda::most_cluster;
+    const int cluster = clusters == Clusters::none ? 1 : cuda::common_cluster;
     bool good = cut.group == alone.group && cut.kept_units == alone.kept_units && cut.units == alone.units &&
                 cut.cluster_bits == alone.cluster_bits && cut.by_block == alone.by_block;
     good = good && (cut.kept_units > 0) == (cut.units <= std::int64_t{4 * cuda::block_threads} * cluster);

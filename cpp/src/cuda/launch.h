@@ -57,6 +57,7 @@ class Mail {
   };
   NORMKIT_DEVICE static Box* box() {
     __shared__ Box boxes[2];  // one may still be read while the next is filled
+    static_assert(sizeof boxes == mail_bytes);
     return boxes;
   }
   NORMKIT_DEVICE static unsigned address(const void* shared) {
@@ -138,6 +139,9 @@ void launch(const Kernel& kernel, const Launch& shape) {
     // As much as there is, always: what one thread asks for must not take from another that is about to launch.
     check_launch(
         cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes()));
+  }
+  if (shape.cluster > common_cluster) {
+    check_launch(cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
   }
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(shape.blocks));

@@ -30,6 +30,25 @@ NORMKIT_DEVICE T at_place(const double* place) {
   return value;
 }
 
+/// A block that shares nothing with others, whatever cluster it could be in.
+template <class Block>
+struct Alone {
+  const Block& block;
+  [[nodiscard]] NORMKIT_DEVICE int thread() const { return block.thread(); }
+  [[nodiscard]] NORMKIT_DEVICE int threads() const { return block.threads(); }
+  [[nodiscard]] NORMKIT_DEVICE double* shared() const { return block.shared(); }
+  NORMKIT_DEVICE void sync() const { block.sync(); }
+  template <class T>
+  NORMKIT_DEVICE T from_lane(T value, int lane) const {
+    return block.from_lane(value, lane);
+  }
+  static constexpr int ranks() { return 1; }
+  template <class T, int count>
+  NORMKIT_DEVICE const double* exchange(const T (&)[count]) const {
+    return nullptr;
+  }
+};
+
 /// Deviations of so many values from a number near their mean.
 struct CountedDeviations {
   double count;

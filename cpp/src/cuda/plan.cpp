@@ -67,11 +67,13 @@ RowCut cut_rows(const Geometry& g, DType dtype, int kept, Clusters clusters) {
   const std::int64_t of_block = std::int64_t{block_threads} * most_kept;
   // Of several runs each unit has to be found, which a second walk costs less than.
   if (kept > 0 && clusters != Clusters::none && cut.units == cut.units_per_run &&
-      cut.units <= of_block * most_cluster) {
+      cut.units <= of_block * common_cluster) {
     cut.kept_units = most_kept;
     return shared_by(cut, ceil_div(cut.units, of_block));
   }
-  const std::int64_t blocks = clusters == Clusters::of_memory ? most_cluster : 1;
+  const std::int64_t blocks = clusters == Clusters::of_most     ? most_cluster
+                              : clusters == Clusters::of_memory ? common_cluster
+                                                                : 1;
   if (kept > 0 && cut.units * kept <= most_block_units * blocks) {
     cut.by_block = true;
     // A multiprocessor has room for two blocks of half as much, of which one reads while the other works.
@@ -103,7 +105,7 @@ ColumnCut cut_columns(const Geometry& g, DType dtype) {
   cut.by_inner = Divisor(g.reduced[2].extent);
   cut.by_middle = Divisor(g.reduced[1].extent);
   const std::int64_t step = std::int64_t{block_threads / cut.across} * column_batch;
-  const std::int64_t steps = std::clamp<std::int64_t>(ceil_div(cut.positions, most_chunks * step), 4, most_steps);
+  const std::int64_t steps = std::clamp<std::int64_t>(ceil_div(cut.positions, most_chunks * step), 8, most_steps);
   cut.positions_per_chunk = steps * step;
   cut.chunks = ceil_div(cut.positions, cut.positions_per_chunk);
   return cut;
@@ -119,7 +121,7 @@ SlabCut cut_slabs(const Geometry& g, const RowCut& cut) {
   // Enough blocks for any device: a slab has as many as a row. Fewer steps would have their sums, of which each column
   // of a slab has two however many blocks share it, be more than what a second walk would read, and more steps add no
   // more than one part in a hundred to what sums and rows are together.
-  const std::int64_t wanted = 512 >> cut.cluster_bits;
+  const std::int64_t wanted = (cut.group > slab_threads ? 128 : 256) >> cut.cluster_bits;
   constexpr std::int64_t least_steps = 4;
   const std::int64_t tiles = ceil_div(g.kept_count(), std::int64_t{1} << cut.rows_bits);
   SlabCut slabs;

@@ -12,13 +12,16 @@ inline constexpr std::int64_t most_chunks = 1024;  // unless they would have mor
 inline constexpr std::int64_t most_steps = 32;
 inline constexpr std::int64_t most_block_units = 13 << 10;  // of a row, in a block's shared memory: 208 KB
 
-inline constexpr int most_cluster = 8;  // blocks, on any device that has clusters
+inline constexpr int common_cluster = 8;  // blocks, on any device that has clusters
+inline constexpr int most_cluster = 16;   // on some
+/// What blocks of a cluster send each other lies in, beside what a launch asks for (launch.h).
+inline constexpr int mail_bytes = 2 * (1 + most_cluster * met_numbers) * static_cast<int>(sizeof(double));
 
 /// `kept`: operands that are kept on the chip; 0 where rows are folded or mapped alone.
-RowCut cut_rows(const Geometry& geometry, DType dtype, int kept, Clusters clusters = Clusters::of_memory);
+RowCut cut_rows(const Geometry& geometry, DType dtype, int kept, Clusters clusters = Clusters::of_most);
 ColumnCut cut_columns(const Geometry& geometry, DType dtype);
 /// Rows for slabs: of x and dy, by blocks of few threads.
-RowCut cut_slab_rows(const Geometry& geometry, DType dtype, Clusters clusters = Clusters::of_memory);
+RowCut cut_slab_rows(const Geometry& geometry, DType dtype, Clusters clusters = Clusters::of_most);
 SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
 
 /// Short planes of channels, which begin at no multiples of 16 bytes, as columns of their values: each sample is a

@@ -116,9 +116,9 @@ struct FoldRows {
     Streamed<S, gradient, form> walk;
     Part<Sums::terms> part;
     if constexpr (gradient) {
-      part = row_gradients<S, column>(block, here, row, given_of<Work<S>>(job, row), walk);
+      part = row_gradients<S, column>(Alone<Block>{block}, here, row, given_of<Work<S>>(job, row), walk);
     } else {
-      part = fold_row<S, Sums>(block, here, row, walk);
+      part = fold_row<S, Sums>(Alone<Block>{block}, here, row, walk);
     }
     if (!row.exists || row.member != 0) return;
     double* to = job.partials + (std::int64_t{row.lane} * job.rows.chunks + row.chunk) * Sums::terms;

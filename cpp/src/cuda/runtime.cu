@@ -123,22 +123,29 @@ int attribute(cudaDeviceAttr which, const char* what) {
 }
 }  // namespace
 
-int most_shared_bytes() { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, "asking for shared memory"); }
+int most_shared_bytes() {
+  return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, "asking for shared memory") - mail_bytes;
+}
 
 namespace {
 __global__ void stand_in() {}
 
-// Whether the largest cluster of such blocks fits, which part of a GPU may be too small for. Kernels have more
-// registers than the one that is asked about: the memory must leave a multiprocessor no room for a second block.
-bool fits_cluster(int threads, int shared_bytes) {
+// Whether a cluster of so many such blocks fits, which part of a GPU may be too small for. Kernels have more registers
+// than the one that is asked about: the memory must leave a multiprocessor no room for a second block.
+bool fits_cluster(int blocks, int threads, int shared_bytes) {
   if (shared_bytes > most_shared_bytes()) return false;
   check(cudaFuncSetAttribute(stand_in, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
         "asking for clusters");
+  if (blocks > common_cluster &&
+      cudaFuncSetAttribute(stand_in, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return false;
+  }
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {most_cluster, 1, 1};
+  cluster.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(most_cluster);
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
   config.attrs = &cluster;
@@ -154,9 +161,10 @@ Clusters find_clusters() {
   cudaFuncAttributes compiled{};
   check(cudaFuncGetAttributes(&compiled, stand_in), "asking for clusters");
   if (compiled.ptxVersion < 90) return Clusters::none;  // launch.h: its blocks would not know of each other
-  if (fits_cluster(long_row_threads, static_cast<int>(most_block_units * 16) + parts_bytes(long_row_threads)))
-    return Clusters::of_memory;
-  return fits_cluster(block_threads, most_shared_bytes()) ? Clusters::of_registers : Clusters::none;
+  constexpr int of_rows = static_cast<int>(most_block_units * 16) + parts_bytes(long_row_threads);
+  if (fits_cluster(most_cluster, long_row_threads, of_rows)) return Clusters::of_most;
+  if (fits_cluster(common_cluster, long_row_threads, of_rows)) return Clusters::of_memory;
+  return fits_cluster(common_cluster, block_threads, most_shared_bytes()) ? Clusters::of_registers : Clusters::none;
 }
 }  // namespace
 

@@ -22,7 +22,7 @@ struct Record {
   std::int64_t waits_for_stream = 0, waits_for_device = 0;
 };
 Record record;
-detail::cuda::Clusters clusters = detail::cuda::Clusters::of_memory;
+detail::cuda::Clusters clusters = detail::cuda::Clusters::of_most;
 
 }  // namespace
 
@@ -183,7 +183,7 @@ void download(void* to, const void* from, std::size_t bytes) { std::memcpy(to, f
 void synchronize_stream() { ++record.waits_for_stream; }
 void synchronize_device() { ++record.waits_for_device; }
 // Of those that have none, less than some rows want.
-int most_shared_bytes() { return normkit::clusters == Clusters::of_memory ? 227 << 10 : 100 << 10; }
+int most_shared_bytes() { return (normkit::clusters >= Clusters::of_memory ? 227 << 10 : 100 << 10) - mail_bytes; }
 Clusters clusters() { return normkit::clusters; }
 void emulate_clusters(Clusters that) noexcept { normkit::clusters = that; }
 void check_blocks(std::int64_t blocks) {
