@@ -8,9 +8,9 @@
 //   shared()                 memory of all its threads, as much as the launch asked for,
 //   ranks()                  how many blocks its cluster has,
 //   open_cluster()           where there are several: once, before anything is sent,
-//   exchange(numbers)        a block's numbers, which each of its threads knows, to all blocks of the cluster: the place
-//                            where those of each are found, by rank, met_numbers apart, until this block's next
-//                            barrier. There is one before it exchanges again.
+//   exchange(numbers)        a block's numbers, which each of its threads knows, to all blocks of its cluster: where
+//                            those of each are found, by rank, met_numbers apart, until this block's next barrier.
+//                            There is one before it exchanges again.
 // Every thread of a block goes through the same of these, in the same order. On a GPU a block is hardware (launch.h);
 // tests run the same kernels on the host (tests/cpp/emulation).
 #pragma once

@@ -113,7 +113,16 @@ struct FinishSlots {
   }
   template <class Block, class Visit>
   NORMKIT_DEVICE void each(const Block& block, const double* from, std::int64_t count, const Visit& visit) const {
-    for (std::int64_t k = block.thread() % threads; k < count; k += threads) visit(from + k * terms);
+    std::int64_t k = block.thread() % threads;
+    constexpr int batch = 4;  // which are waited for together
+    for (; k + std::int64_t{batch - 1} * threads < count; k += std::int64_t{batch} * threads) {
+      double parts[batch][terms];
+      NORMKIT_UNROLL_DEVICE for (int b = 0; b < batch; ++b) {
+        NORMKIT_UNROLL_DEVICE for (int t = 0; t < terms; ++t) parts[b][t] = from[(k + b * threads) * terms + t];
+      }
+      NORMKIT_UNROLL_DEVICE for (int b = 0; b < batch; ++b) visit(parts[b]);
+    }
+    NORMKIT_ROLL_DEVICE for (; k < count; k += threads) visit(from + k * terms);
   }
 };
 

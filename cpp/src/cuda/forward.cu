@@ -44,7 +44,7 @@ void update_running(const RunningUpdate& running, const double* totals) {
                                 totals,           running.features,
                                 running.momentum, running.ddof,
                                 largest,          running.propagates};
-  launch(kernel, {1, block_threads, 2 * block_threads * static_cast<int>(sizeof(double))});
+  launch(kernel, {1, block_threads, parts_bytes(block_threads)});
 }
 
 void take_into_running(const RunningUpdate& running, const double* totals) {

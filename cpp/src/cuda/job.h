@@ -75,7 +75,7 @@ enum class Clusters : std::uint8_t {
   none,
   of_registers,  // which keep them there
   of_memory,     // or in as much shared memory as a block can have (most_block_units),
-  of_most,       // and twice as many blocks of it
+  of_most,       // and twice as many blocks, of half as much
 };
 
 /// How rows are cut. A pure function of a row's length, and of what clusters the device has: never of how many rows

@@ -70,7 +70,7 @@ void map_rows(Job& job, DType dtype) {
 }
 template <class S, Task task>
 void map_columns(Job& job, DType dtype) {
-  job.columns = cut_columns(job.geometry, dtype);
+  job.columns = cut_columns(job.geometry, dtype, false);
   const Launch shape = launch_columns(job.geometry, job.columns);
   visit_form(job, dtype, [&](auto form) { launch(MapColumns<S, task, column_form(form)>{job, shape.blocks}, shape); });
 }
@@ -172,12 +172,16 @@ template <class S>
 void run_slabs(Job job, DType dtype, const Launch& shape) {
   visit_form(job, dtype, [&](auto of) {
     constexpr Form form = of == Form::lines ? Form::lines : Form::general;
-    if (job.rows.group > slab_threads) return launch(RunSlabs<S, 4, block_threads, form>{job}, shape);
-    switch (job.rows.kept_units) {
-      case 1: return launch(RunSlabs<S, 1, slab_threads, form>{job}, shape);
-      case 2: return launch(RunSlabs<S, 2, slab_threads, form>{job}, shape);
-      default: return launch(RunSlabs<S, 4, slab_threads, form>{job}, shape);
+    if (job.rows.kept_units == 1) return launch(RunSlabs<S, 1, slab_threads, form, false>{job}, shape);
+    if (job.rows.kept_units == 2) return launch(RunSlabs<S, 2, slab_threads, form, false>{job}, shape);
+    const auto run = [&](auto full) {
+      if (job.rows.group > slab_threads) return launch(RunSlabs<S, 4, block_threads, form, full>{job}, shape);
+      launch(RunSlabs<S, 4, slab_threads, form, full>{job}, shape);
+    };
+    if constexpr (form == Form::lines) {
+      if (job.rows.units == std::int64_t{4} * job.rows.group) return run(std::true_type{});
     }
+    run(std::false_type{});
   });
   const std::int64_t columns = job.geometry.reduced[2].extent;
   launch(FinishSlabs<Work<S>>{static_cast<const Work<S>*>(job.slab_sums), job.slabs.slabs, columns, job.dweight,

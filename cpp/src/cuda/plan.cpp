@@ -71,14 +71,13 @@ RowCut cut_rows(const Geometry& g, DType dtype, int kept, Clusters clusters) {
     cut.kept_units = most_kept;
     return shared_by(cut, ceil_div(cut.units, of_block));
   }
-  const std::int64_t blocks = clusters == Clusters::of_most     ? most_cluster
-                              : clusters == Clusters::of_memory ? common_cluster
-                                                                : 1;
-  if (kept > 0 && cut.units * kept <= most_block_units * blocks) {
+  // A multiprocessor has room for two blocks of half as much, of which one reads while the other works.
+  constexpr std::int64_t half = most_block_units / 2;
+  const std::int64_t blocks = clusters >= Clusters::of_memory ? common_cluster : 1;
+  const std::int64_t halves = clusters == Clusters::of_most ? most_cluster : blocks;
+  if (kept > 0 && cut.units * kept <= std::max(most_block_units * blocks, half * halves)) {
     cut.by_block = true;
-    // A multiprocessor has room for two blocks of half as much, of which one reads while the other works.
-    constexpr std::int64_t half = most_block_units / 2;
-    if (cut.units * kept <= half * blocks) return shared_by(cut, ceil_div(cut.units * kept, half));
+    if (cut.units * kept <= half * halves) return shared_by(cut, ceil_div(cut.units * kept, half));
     cut.block_threads = long_row_threads;
     return shared_by(cut, ceil_div(cut.units * kept, most_block_units));
   }
@@ -95,7 +94,7 @@ std::int64_t kept_bytes(const RowCut& cut, int kept) {
   return ceil_div(cut.units, cut.group) * cut.block_threads * kept * 16;
 }
 
-ColumnCut cut_columns(const Geometry& g, DType dtype) {
+ColumnCut cut_columns(const Geometry& g, DType dtype, bool folds) {
   ColumnCut cut;
   const std::int64_t vectors = ceil_div(g.kept[1].extent, unit_of(dtype, Schedule::columns));
   cut.across = power_of_two(vectors, warp_size);
@@ -105,7 +104,10 @@ ColumnCut cut_columns(const Geometry& g, DType dtype) {
   cut.by_inner = Divisor(g.reduced[2].extent);
   cut.by_middle = Divisor(g.reduced[1].extent);
   const std::int64_t step = std::int64_t{block_threads / cut.across} * column_batch;
-  const std::int64_t steps = std::clamp<std::int64_t>(ceil_div(cut.positions, most_chunks * step), 8, most_steps);
+  // Where sums of all who go down a chunk meet, a chunk is to be worth that.
+  const std::int64_t least_steps = folds ? 8 : 4;
+  const std::int64_t steps =
+      std::clamp<std::int64_t>(ceil_div(cut.positions, most_chunks * step), least_steps, most_steps);
   cut.positions_per_chunk = steps * step;
   cut.chunks = ceil_div(cut.positions, cut.positions_per_chunk);
   return cut;

@@ -19,7 +19,8 @@ inline constexpr int mail_bytes = 2 * (1 + most_cluster * met_numbers) * static_
 
 /// `kept`: operands that are kept on the chip; 0 where rows are folded or mapped alone.
 RowCut cut_rows(const Geometry& geometry, DType dtype, int kept, Clusters clusters = Clusters::of_most);
-ColumnCut cut_columns(const Geometry& geometry, DType dtype);
+/// `folds`: or else they are mapped, which is done bit by bit.
+ColumnCut cut_columns(const Geometry& geometry, DType dtype, bool folds = true);
 /// Rows for slabs: of x and dy, by blocks of few threads.
 RowCut cut_slab_rows(const Geometry& geometry, DType dtype, Clusters clusters = Clusters::of_most);
 SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
@@ -45,9 +46,7 @@ struct Launch {
 
 inline constexpr int granted_shared_bytes = 48 << 10;  // what a block can have of it without being asked
 /// What a block's sums meet in.
-constexpr int parts_bytes(int threads) {
-  return threads / warp_size * met_numbers * static_cast<int>(sizeof(double));
-}
+constexpr int parts_bytes(int threads) { return threads / warp_size * met_numbers * static_cast<int>(sizeof(double)); }
 /// What a row takes of the shared memory of each of its blocks, beside what its parts meet in.
 std::int64_t kept_bytes(const RowCut& cut, int kept);
 /// Rows, chunk by chunk.

@@ -115,11 +115,11 @@ struct Found {
   }
 };
 
-/// Of a thread's next `units` units, visit(u, place, values) those that there are.
-template <class S, int units, Form form, class Visit>
+/// Of a thread's next `units` units, visit(u, place, values) those that there are; of a full row these are all.
+template <class S, int units, bool full, Form form, class Visit>
 NORMKIT_DEVICE void each_unit(const Job& job, const Row<form>& row, Cursor<form> next, const Visit& visit) {
   NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u, next.step(job)) {
-    if (next.unit >= row.end) continue;
+    if (!full && next.unit >= row.end) continue;
     Found<S, false> found;
     found.place(job, row, next);
     visit(u, found.at, found.n);
@@ -127,34 +127,34 @@ NORMKIT_DEVICE void each_unit(const Job& job, const Row<form>& row, Cursor<form>
 }
 /// Reads `units` units of an operand, all of them before the first is used. What lies beyond the row's end is left as
 /// it was.
-template <class S, int units, Form form>
+template <class S, int units, bool full = false, Form form>
 NORMKIT_DEVICE void take_units(const Job& job, const Row<form>& row, const Cursor<form>& first, int which,
                                Unit<S>* to) {
-  each_unit<S, units>(job, row, first,
-                      [&](int u, const Place& at, int n) { to[u] = unit_at<S, unit_size<S>>(job, which, at, n); });
+  each_unit<S, units, full>(
+      job, row, first, [&](int u, const Place& at, int n) { to[u] = unit_at<S, unit_size<S>>(job, which, at, n); });
 }
 /// Reads x, and for gradients dy. Where x is a sum (`adds`) it is made, some units at a time: more would take registers
 /// from all else.
-template <class S, bool gradient, int units, Form form>
+template <class S, bool gradient, bool full = false, int units, Form form>
 NORMKIT_DEVICE void read_units(const Job& job, const Row<form>& row, Cursor<form> first, bool adds, Unit<S> (&x)[units],
                                Unit<S> (&dy)[units]) {
   if constexpr (gradient) {
-    take_units<S, units>(job, row, first, operand_x, x);
-    take_units<S, units>(job, row, first, operand_second, dy);
+    take_units<S, units, full>(job, row, first, operand_x, x);
+    take_units<S, units, full>(job, row, first, operand_second, dy);
   } else if (adds) {
     constexpr int some = units < row_batch ? units : row_batch;
     NORMKIT_UNROLL_DEVICE for (int from = 0; from < units; from += some) {
       Unit<S> second[some];
-      take_units<S, some>(job, row, first, operand_second, second);
-      take_units<S, some>(job, row, first, operand_third, x + from);
-      each_unit<S, some>(job, row, first, [&](int u, const Place& at, int n) {
+      take_units<S, some, full>(job, row, first, operand_second, second);
+      take_units<S, some, full>(job, row, first, operand_third, x + from);
+      each_unit<S, some, full>(job, row, first, [&](int u, const Place& at, int n) {
         x[from + u] = sum_of(x[from + u], second[u]);
         store_unit(operand<S>(job, operand_x, at), n, job.aligned, x[from + u]);
       });
       NORMKIT_UNROLL_DEVICE for (int u = 0; u < some; ++u) first.step(job);
     }
   } else {
-    take_units<S, units>(job, row, first, operand_x, x);
+    take_units<S, units, full>(job, row, first, operand_x, x);
   }
 }
 
@@ -214,19 +214,22 @@ struct Streamed {
   }
 };
 
-/// In registers, `kept` units of a row.
-template <class S, bool gradient, Form form, int kept>
+/// In registers, `kept` units of a row. Of a full row every thread has as many: nothing is asked, and what is done with
+/// one unit need not wait for another.
+template <class S, bool gradient, Form form, int kept, bool full = false>
 struct Kept {
   static constexpr int batch = kept < row_batch ? kept : row_batch;
   Unit<S> x[kept];
   Unit<S> dy[kept];
 
   NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) {
-    read_units<S, gradient>(job, row, Cursor<form>(job, row.begin), job.adds, x, dy);
+    if (!full || row.exists) {
+      read_units<S, gradient, full>(job, row, Cursor<form>(job, row.begin), job.adds, x, dy);
+    }
   }
   template <class Visit>
   NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
-    if (row.begin < row.end) visit(found(job, row, Cursor<form>(job, row.begin), 0));
+    if (full || row.begin < row.end) visit(found(job, row, Cursor<form>(job, row.begin), 0));
   }
   template <bool again, bool beside = false, class Visit, class Close>
   NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) {
@@ -241,7 +244,7 @@ struct Kept {
     NORMKIT_UNROLL_DEVICE for (int b = 0; b < kept; b += batch) {
       const auto first = next.unit;
       NORMKIT_UNROLL_DEVICE for (int u = b; u < b + batch; ++u, next.step(job)) {
-        if (next.unit >= row.end) continue;
+        if (!full && next.unit >= row.end) continue;
         Found<S, gradient> unit = found(job, row, next, u);
         if (beside && has_beside<gradient>(job)) {  // one by one: registers are full
           unit.beside = unit_at<S, unit_size<S>>(job, operand_beside<gradient>, unit.at, unit.n);

@@ -100,12 +100,7 @@ struct FoldRows {
   static constexpr int most_threads = block_threads;
   static constexpr bool gradient = Sums::task == Task::gradient;
   static constexpr bool moments = Sums::task == Task::normalize && !Sums::may_weigh;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000  // code for these needs a few registers more
-  static constexpr int blocks_of_moments = 3;
-#else
-  static constexpr int blocks_of_moments = 4;
-#endif
-  static constexpr int least_blocks = form == Form::general ? (gradient ? 1 : 2) : (moments ? blocks_of_moments : 2);
+  static constexpr int least_blocks = form == Form::general ? (gradient ? 1 : 2) : (moments ? 3 : 2);
   Job launched;
 
   template <class Block>

@@ -1,7 +1,7 @@
 // The moving averages on the device.
 #pragma once
 
-#include "cuda/finish.h"
+#include "cuda/merge.h"
 
 namespace normkit::detail::cuda {
 
@@ -25,26 +25,19 @@ struct UpdateRunning {
 
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
-    double seen = 0.0;  // features with values, and those that are not fit for the averages
-    double unfit = 0.0;
+    float seen = 0.0F;  // whether a feature has values, and whether one is not fit for the averages
+    float unfit = 0.0F;
     for (std::int64_t f = block.thread(); f < features; f += block_threads) {
       const double* total = totals + 3 * f;
-      if (total[0] > 0.0) seen = 1.0;
+      if (total[0] > 0.0) seen = 1.0F;
       const bool good = total[0] > ddof && __builtin_fabs(total[1]) <= largest && variance(total) <= largest;
-      if (!good) unfit = 1.0;
-    }
-    double* shared = block.shared();
-    shared[2 * block.thread()] = seen;
-    shared[2 * block.thread() + 1] = unfit;
-    block.sync();
-    for (int t = 0; t < block_threads; ++t) {
-      seen += shared[2 * t];
-      unfit += shared[2 * t + 1];
+      if (!good) unfit = 1.0F;
     }
     const std::int64_t tracked = counts->tracked + 1;
-    block.sync();
-    if (seen == 0.0) return;
-    if (unfit != 0.0 && !propagates) {
+    float met[2] = {seen, unfit};
+    meet<Adding>(Alone<Block>{block}, met, block_threads, block.shared());
+    if (met[0] == 0.0F) return;
+    if (met[1] != 0.0F && !propagates) {
       if (block.thread() == 0) ++counts->skipped;
       return;
     }

@@ -21,15 +21,15 @@ NORMKIT_DEVICE Job slab_job(const Job& job) {
 }
 
 /// Slabs of rows of at most `kept` units to a thread: dx, and sums by parameter to `job.slab_sums`. Each row is read
-/// while the one before is worked on.
-template <class S, int kept, int threads, Form form>
+/// while the one before is worked on. `full`: of so many units.
+template <class S, int kept, int threads, Form form, bool full>
 struct RunSlabs {
   using C = Work<S>;
   static constexpr int most_threads = threads;
   static constexpr int least_blocks = threads > slab_threads ? 1 : 2;
   static constexpr int size = unit_size<S>;
   static constexpr int values = kept * size;
-  using Walk = Kept<S, true, form, kept>;
+  using Walk = Kept<S, true, form, kept, full>;
   using Weights = Params<C, size>[kept];
   Job launched;
 

@@ -102,7 +102,7 @@ class EmulatedBlock {
   mutable std::vector<Wait> waits_for_;
   mutable std::vector<OfThread> mail_;
   mutable std::vector<double> boxes_[2];  // of each block what each sent it
-  mutable const char* fault_ = nullptr;  // of a thread, to be thrown by who gives it its turn
+  mutable const char* fault_ = nullptr;   // of a thread, to be thrown by who gives it its turn
   mutable int running_ = 0;
   // Fibers begin as contexts, and go on by jumps, which spare a system call; under AddressSanitizer, which has to know
   // of changes of stacks, as contexts too.
