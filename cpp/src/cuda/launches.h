@@ -167,21 +167,31 @@ void run_given(Job job, DType dtype) {
   run_map<S, task>(job, dtype);
 }
 
+/// `centred`: slabs.h; short rows gain nothing by being of a kind of their own.
+template <class S, Form form, bool centred>
+void run_slabs_of(const Job& job, const Launch& shape) {
+  if (job.rows.kept_units == 1) return launch(RunSlabs<S, 1, slab_threads, form, false, true>{job}, shape);
+  if (job.rows.kept_units == 2) return launch(RunSlabs<S, 2, slab_threads, form, false, true>{job}, shape);
+  const auto run = [&](auto full) {
+    if (job.rows.group > slab_threads) return launch(RunSlabs<S, 4, block_threads, form, full, centred>{job}, shape);
+    launch(RunSlabs<S, 4, slab_threads, form, full, centred>{job}, shape);
+  };
+  if constexpr (form == Form::lines) {
+    if (job.rows.units == std::int64_t{4} * job.rows.group) return run(std::true_type{});
+  }
+  run(std::false_type{});
+}
 /// Rows of gradients with those of parameters, slab by slab.
 template <class S>
 void run_slabs(Job job, DType dtype, const Launch& shape) {
   visit_form(job, dtype, [&](auto of) {
     constexpr Form form = of == Form::lines ? Form::lines : Form::general;
-    if (job.rows.kept_units == 1) return launch(RunSlabs<S, 1, slab_threads, form, false>{job}, shape);
-    if (job.rows.kept_units == 2) return launch(RunSlabs<S, 2, slab_threads, form, false>{job}, shape);
-    const auto run = [&](auto full) {
-      if (job.rows.group > slab_threads) return launch(RunSlabs<S, 4, block_threads, form, full>{job}, shape);
-      launch(RunSlabs<S, 4, slab_threads, form, full>{job}, shape);
-    };
     if constexpr (form == Form::lines) {
-      if (job.rows.units == std::int64_t{4} * job.rows.group) return run(std::true_type{});
+      const bool centred =
+          job.statistic == Statistic::variance || job.given_mean.data != nullptr || job.dbias != nullptr;
+      if (!centred) return run_slabs_of<S, form, false>(job, shape);
     }
-    run(std::false_type{});
+    run_slabs_of<S, form, true>(job, shape);
   });
   const std::int64_t columns = job.geometry.reduced[2].extent;
   launch(FinishSlabs<Work<S>>{static_cast<const Work<S>*>(job.slab_sums), job.slabs.slabs, columns, job.dweight,

@@ -8,8 +8,9 @@
 
 namespace normkit::detail::cuda {
 
-/// The job of a slab: nothing but x, dy and weight is read, and dx and the sums are written (backward.cu).
-template <class S, Form form>
+/// The job of a slab: nothing but x, dy and weight is read, and dx and the sums are written (backward.cu). `centred`:
+/// or else there is neither a mean nor a bias, as in RMSNorm.
+template <class S, Form form, bool centred>
 NORMKIT_DEVICE Job slab_job(const Job& job) {
   Job slab = known<S, form, true, true>(job);
   slab.column = Column::statistics;
@@ -17,12 +18,16 @@ NORMKIT_DEVICE Job slab_job(const Job& job) {
   slab.adds = slab.given = false;
   slab.weighs = true;  // by 1 where there is no weight, which changes no bit and costs less than to ask
   for (const int absent : {operand_third, operand_mask, operand_extra, operand_weight}) slab.operands[absent] = nullptr;
+  if constexpr (!centred) {
+    slab.statistic = Statistic::mean_square;
+    slab.given_mean.data = nullptr;
+  }
   return slab;
 }
 
 /// Slabs of rows of at most `kept` units to a thread: dx, and sums by parameter to `job.slab_sums`. Each row is read
 /// while the one before is worked on. `full`: of so many units.
-template <class S, int kept, int threads, Form form, bool full>
+template <class S, int kept, int threads, Form form, bool full, bool centred>
 struct RunSlabs {
   using C = Work<S>;
   static constexpr int most_threads = threads;
@@ -36,7 +41,7 @@ struct RunSlabs {
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
     if (block.ranks() > 1) block.open_cluster();
-    const Job job = slab_job<S, form>(launched);
+    const Job job = slab_job<S, form, centred>(launched);
     C dweight[values] = {};
     C dbias[values] = {};
     Row<form> row = row_of_step(block, job, 0);
@@ -59,7 +64,7 @@ struct RunSlabs {
       given = next_given;
     }
     leave(block, job, dweight, 0);
-    leave(block, job, dbias, 1);
+    if constexpr (centred) leave(block, job, dbias, 1);
   }
 
  private:
@@ -128,7 +133,7 @@ struct RunSlabs {
       const C g = found.dy.value(i);
       const C unit = centre(found.x.value(i), lane.high, lane.low) * lane.rstd;
       dweight[i] = detail::fma(g, unit, dweight[i]);
-      dbias[i] += g;
+      if constexpr (centred) dbias[i] += g;
     }
   }
 
@@ -180,8 +185,8 @@ struct FinishSlabs {
       NORMKIT_UNROLL_DEVICE for (int b = 0; b < batch; ++b) {
         if (slab + b * warps >= slabs) continue;
         const C* from = slab_sums + (slab + b * warps) * 2 * columns + column;
-        read[b][0] = from[0];
-        read[b][1] = from[columns];
+        if (dweight != nullptr) read[b][0] = from[0];
+        if (dbias != nullptr) read[b][1] = from[columns];
       }
       NORMKIT_UNROLL_DEVICE for (int b = 0; b < batch; ++b) {
         sums[0] += static_cast<double>(read[b][0]);
