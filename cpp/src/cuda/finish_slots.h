@@ -120,7 +120,7 @@ struct FinishSlots {
       NORMKIT_UNROLL_DEVICE for (int b = 0; b < batch; ++b) {
         NORMKIT_UNROLL_DEVICE for (int t = 0; t < terms; ++t) parts[b][t] = from[(k + b * threads) * terms + t];
       }
-      NORMKIT_UNROLL_DEVICE for (int b = 0; b < batch; ++b) visit(parts[b]);
+      NORMKIT_UNROLL_DEVICE for (const auto& part : parts) visit(part);
     }
     NORMKIT_ROLL_DEVICE for (; k < count; k += threads) visit(from + k * terms);
   }

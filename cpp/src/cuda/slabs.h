@@ -188,9 +188,9 @@ struct FinishSlabs {
         if (dweight != nullptr) read[b][0] = from[0];
         if (dbias != nullptr) read[b][1] = from[columns];
       }
-      NORMKIT_UNROLL_DEVICE for (int b = 0; b < batch; ++b) {
-        sums[0] += static_cast<double>(read[b][0]);
-        sums[1] += static_cast<double>(read[b][1]);
+      NORMKIT_UNROLL_DEVICE for (const auto& of_slab : read) {
+        sums[0] += static_cast<double>(of_slab[0]);
+        sums[1] += static_cast<double>(of_slab[1]);
       }
     }
     NORMKIT_UNROLL_DEVICE for (int which = 0; which < 2; ++which) {
