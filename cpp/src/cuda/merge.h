@@ -65,9 +65,9 @@ NORMKIT_DEVICE CountedDeviations merged(const Block& block, const double* number
   const double* own = numbers + (block.thread() % warp_size & (parts - 1)) * met_numbers;
   double sums[3] = {own[0], 0.0, 0.0};
   if (sums[0] != 0.0) {
-    const double d = own[1] - about;
-    sums[1] = fma(sums[0], d, own[2]);
-    sums[2] = fma(d, fma(sums[0], d, 2.0 * own[2]), own[3]);
+    const Deviations here = moved(own[0], {own[1], own[2], own[3]}, about);
+    sums[1] = here.sum;
+    sums[2] = here.squares;
   }
   meet_lanes<Adding>(block, sums, 1, parts);
   return {sums[0], {about, sums[1], sums[2]}};

@@ -19,7 +19,7 @@ inline constexpr int mail_bytes = 2 * (1 + most_cluster * met_numbers) * static_
 
 /// `kept`: operands that are kept on the chip; 0 where rows are folded or mapped alone.
 RowCut cut_rows(const Geometry& geometry, DType dtype, int kept, Clusters clusters = Clusters::of_most);
-/// `folds`: or else they are mapped, which is done bit by bit.
+/// `folds`: or else they are mapped, of which the cut changes no bit.
 ColumnCut cut_columns(const Geometry& geometry, DType dtype, bool folds = true);
 /// Rows for slabs: of x and dy, by blocks of few threads.
 RowCut cut_slab_rows(const Geometry& geometry, DType dtype, Clusters clusters = Clusters::of_most);

@@ -116,7 +116,7 @@ struct Found {
 };
 
 /// Of a thread's next `units` units, visit(u, place, values) those that there are; of a full row these are all.
-template <class S, int units, bool full, Form form, class Visit>
+template <class S, int units, bool full = false, Form form, class Visit>
 NORMKIT_DEVICE void each_unit(const Job& job, const Row<form>& row, Cursor<form> next, const Visit& visit) {
   NORMKIT_UNROLL_DEVICE for (int u = 0; u < units; ++u, next.step(job)) {
     if (!full && next.unit >= row.end) continue;
@@ -134,7 +134,7 @@ NORMKIT_DEVICE void take_units(const Job& job, const Row<form>& row, const Curso
       job, row, first, [&](int u, const Place& at, int n) { to[u] = unit_at<S, unit_size<S>>(job, which, at, n); });
 }
 /// Reads x, and for gradients dy. Where x is a sum (`adds`) it is made, some units at a time: more would take registers
-/// from all else.
+/// from all else. `full`: gradients alone have that.
 template <class S, bool gradient, bool full = false, int units, Form form>
 NORMKIT_DEVICE void read_units(const Job& job, const Row<form>& row, Cursor<form> first, bool adds, Unit<S> (&x)[units],
                                Unit<S> (&dy)[units]) {
@@ -145,16 +145,16 @@ NORMKIT_DEVICE void read_units(const Job& job, const Row<form>& row, Cursor<form
     constexpr int some = units < row_batch ? units : row_batch;
     NORMKIT_UNROLL_DEVICE for (int from = 0; from < units; from += some) {
       Unit<S> second[some];
-      take_units<S, some, full>(job, row, first, operand_second, second);
-      take_units<S, some, full>(job, row, first, operand_third, x + from);
-      each_unit<S, some, full>(job, row, first, [&](int u, const Place& at, int n) {
+      take_units<S, some>(job, row, first, operand_second, second);
+      take_units<S, some>(job, row, first, operand_third, x + from);
+      each_unit<S, some>(job, row, first, [&](int u, const Place& at, int n) {
         x[from + u] = sum_of(x[from + u], second[u]);
         store_unit(operand<S>(job, operand_x, at), n, job.aligned, x[from + u]);
       });
       NORMKIT_UNROLL_DEVICE for (int u = 0; u < some; ++u) first.step(job);
     }
   } else {
-    take_units<S, units, full>(job, row, first, operand_x, x);
+    take_units<S, units>(job, row, first, operand_x, x);
   }
 }
 
@@ -229,7 +229,7 @@ struct Kept {
   }
   template <class Visit>
   NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
-    if (full || row.begin < row.end) visit(found(job, row, Cursor<form>(job, row.begin), 0));
+    if (row.begin < row.end) visit(found(job, row, Cursor<form>(job, row.begin), 0));
   }
   template <bool again, bool beside = false, class Visit, class Close>
   NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) {

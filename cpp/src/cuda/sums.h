@@ -74,6 +74,11 @@ struct Deviations {
     squares = fma(deviation, deviation, squares);
   }
 };
+/// Those of n values from another number.
+NORMKIT_DEVICE Deviations moved(double n, const Deviations& from, double about) {
+  const double d = from.about - about;
+  return {about, fma(n, d, from.sum), fma(d, fma(n, d, 2.0 * from.sum), from.squares)};
+}
 
 /// Terms of a part: count, mean, sum of squared deviations, and with a range min and max. Where a statistic is not
 /// centred, the deviations are those from 0, and so is the mean.
@@ -126,7 +131,7 @@ struct VarianceSums {
       recent.sum = recent.squares = 0.0;
       again(recent);
     }
-    move(static_cast<double>(count.recent), recent);
+    take_in(static_cast<double>(count.recent), recent);
     const C next = shift + static_cast<C>(s1) / static_cast<C>(count.value + count.recent);
     if (centred && is_finite(next)) about = next;  // the mean so far
     recent1 = recent2 = C{0};
@@ -138,8 +143,7 @@ struct VarianceSums {
   }
   NORMKIT_DEVICE Deviations deviations(double mean, const Count& count) const {
     if (count.value == 0.0) return {mean};
-    const double d = static_cast<double>(shift) - mean;
-    return {mean, fma(count.value, d, s1), fma(d, fma(count.value, d, 2.0 * s1), s2)};
+    return moved(count.value, {static_cast<double>(shift), s1, s2}, mean);
   }
 
  private:
@@ -152,12 +156,12 @@ struct VarianceSums {
   NORMKIT_DEVICE void take(double n, C middle, double r, double q, Count& count) {
     if (count.value == 0.0) shift = middle;
     count.value += n;
-    move(n, {static_cast<double>(middle), r, q});
+    take_in(n, {static_cast<double>(middle), r, q});
   }
-  NORMKIT_DEVICE void move(double n, const Deviations& from) {
-    const double d = from.about - static_cast<double>(shift);
-    s1 += fma(n, d, from.sum);
-    s2 += fma(d, fma(n, d, 2.0 * from.sum), from.squares);
+  NORMKIT_DEVICE void take_in(double n, const Deviations& from) {
+    const Deviations own = moved(n, from, static_cast<double>(shift));
+    s1 += own.sum;
+    s2 += own.squares;
   }
 };
 
