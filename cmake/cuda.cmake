@@ -38,6 +38,7 @@ function(normkit_add_cuda target)
     cpp/src/cuda/kernels_float32.cu
     cpp/src/cuda/kernels_float64.cu
     cpp/src/cuda/plan.cpp
+    cpp/src/cuda/plan_tiles.cpp
     cpp/src/cuda/runtime.cu)
   # Contraction would make bits depend on the compiler, as on the CPU. The preprocessor is the host's: quoted includes
   # only, here too.

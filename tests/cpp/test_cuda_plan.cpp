@@ -226,12 +226,12 @@ TEST_CASE("a job's form says what is true of it") {
   CHECK(form([](cuda::Job& job) { job.geometry.kept[1].extent = (std::int64_t{1} << 31) - 1; }) == cuda::Form::general);
 }
 
-TEST_CASE("short planes of channels are columns of their values where there are many samples") {
+TEST_CASE("planes of channels that begin anywhere are columns of their values where there are many samples") {
   const std::int64_t channels = 6;
   float memory[1] = {};
   void* operands[max_operands] = {};
   operands[operand_x] = operands[operand_out] = memory;
-  const auto columns = [&](std::int64_t samples, std::int64_t plane, DType dtype) {
+  const auto columns = [&](std::int64_t samples, std::int64_t plane, DType dtype, bool folds = true) {
     Geometry g = rows_of(channels, samples, plane);
     g.kept[1].stat_stride = g.kept[1].param_stride = 1;
     for (const int k : {operand_x, operand_out}) {
@@ -240,7 +240,7 @@ TEST_CASE("short planes of channels are columns of their values where there are 
       g.reduced[2].data_stride[k] = 1;
     }
     g.count = samples * plane;
-    return cuda::planes_as_columns(g, dtype, operands);
+    return cuda::planes_as_columns(g, dtype, operands, folds);
   };
   const auto found = columns(20, 49, DType::bfloat16);
   REQUIRE(found);
@@ -255,8 +255,11 @@ TEST_CASE("short planes of channels are columns of their values where there are 
   CHECK(columns(20, 49, DType::float32));
   CHECK_FALSE(columns(15, 49, DType::bfloat16));   // too few samples
   CHECK_FALSE(columns(20, 64, DType::bfloat16));   // planes that begin at multiples of 16 bytes
-  CHECK_FALSE(columns(20, 257, DType::bfloat16));  // long ones
-  operands[operand_mask] = memory;                 // the same for all channels
+  CHECK(columns(20, 1225, DType::bfloat16));
+  CHECK_FALSE(columns(20, 9999, DType::bfloat16));  // of many sums
+  CHECK(columns(4, 9999, DType::bfloat16, false));  // a map leaves none
+  CHECK_FALSE(columns(3, 49, DType::bfloat16, false));
+  operands[operand_mask] = memory;  // the same for all channels
   CHECK_FALSE(columns(20, 49, DType::bfloat16));
 }
 

@@ -62,7 +62,9 @@ std::optional<Geometry> weighed_lanes(const Request& request) {
   if (request.weight_is_constant || request.statistics_given || plan.loop_count > 0) return std::nullopt;
   if (g.schedule == Schedule::rows) {
     std::optional<Geometry> planes = planes_of(g);
-    return planes && planes->size() >= least_plane * planes->kept_count() ? planes : std::nullopt;
+    if (!planes || planes->size() >= least_plane * planes->kept_count()) return planes;
+    const std::optional<Geometry> lanes = planes_as_lanes(*planes, request.dtype, true);  // of which tiles leave as few sums
+    return lanes && cut_tiles(*lanes, request.dtype, 2, Layout::planes).lanes > 0 ? planes : std::nullopt;
   }
   return weighs_by_lane(g) ? std::optional(g) : std::nullopt;
 }
@@ -177,7 +179,7 @@ struct ByStatistics {
     const std::int64_t params = request.dweight ? request.dweight.size() : request.dbias.size();
     const ShareSums kernel{totals->as<double>(),  statistics,         params, request.dweight.data, request.dbias.data,
                            request.dweight.dtype, request.dbias.dtype};
-    launch(kernel, launch_each(params));
+    launch(kernel, launch_each(params * warp_size));
   }
 };
 

@@ -166,7 +166,7 @@ struct FoldColumns {
         if (by_statistics && needs_params(job)) around.params = params_at<S, false>(job, at, column.lanes);
         const unsigned valid = valid_bits<size>(job, at, false, column.lanes);
         Gradient<C> gradients[size];
-        gradients_of(job, x[r], dy[r], y[r], valid, around, gradients);
+        gradients_of(job, x[r], dy[r], y[r], valid, around, gradients, weighs_gradients(job));
         NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
           sums[i].add(gradients[i]);
           if (form == Form::general) counts.at(i).recent += is_set(valid, i) ? 1 : 0;

@@ -12,13 +12,13 @@
 
 namespace normkit::detail::cuda {
 
-/// A thread's copies of 16 bytes each, in groups: of what has been asked for since the group before.
+/// A thread's copies of 8 or 16 bytes each, in groups: of what has been asked for since the group before.
 class Copies {
  public:
 #if defined(__CUDACC__)
-  template <class S>
-  NORMKIT_DEVICE void add(Unit<S>* to, const S* from) {
-    static_assert(sizeof *to == 16);
+  template <class S, int size>
+  NORMKIT_DEVICE void add(Unit<S, size>* to, const S* from) {
+    static_assert(sizeof *to == 8 || sizeof *to == 16);
     __pipeline_memcpy_async(to, from, sizeof *to);
   }
   NORMKIT_DEVICE void close_group() { __pipeline_commit(); }
@@ -28,9 +28,9 @@ class Copies {
     __pipeline_wait_prior(left);
   }
 #else  // no sooner than somebody waits for them
-  template <class S>
-  void add(Unit<S>* to, const S* from) {
-    open_.push_back({to, from});
+  template <class S, int size>
+  void add(Unit<S, size>* to, const S* from) {
+    open_.push_back({to, from, sizeof *to});
   }
   void close_group() {
     groups_.push_back(open_);
@@ -39,7 +39,7 @@ class Copies {
   template <int left>
   void wait() {
     while (groups_.size() > left) {
-      for (const Copy& copy : groups_.front()) std::memcpy(copy.to, copy.from, 16);
+      for (const Copy& copy : groups_.front()) std::memcpy(copy.to, copy.from, copy.bytes);
       groups_.erase(groups_.begin());
     }
   }
@@ -48,6 +48,7 @@ class Copies {
   struct Copy {
     void* to;
     const void* from;
+    std::size_t bytes;
   };
   using Group = std::vector<Copy>;
   Group open_;

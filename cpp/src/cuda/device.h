@@ -11,6 +11,9 @@
 //   exchange(numbers)        a block's numbers, which each of its threads knows, to all blocks of its cluster: where
 //                            those of each are found, by rank, met_numbers apart, until this block's next barrier.
 //                            There is one before it exchanges again.
+//   gather(box, of_block, post)  likewise, of numbers that threads have each some of: `box` is memory of the block for
+//                            of_block numbers from each block, by rank, which all others know by the same place in
+//                            theirs; every thread calls post(send), and send(at, numbers) for what it has.
 // Every thread of a block goes through the same of these, in the same order. On a GPU a block is hardware (launch.h);
 // tests run the same kernels on the host (tests/cpp/emulation).
 #pragma once

@@ -155,7 +155,8 @@ struct TakeGiven {
   }
 };
 
-/// dweight and dbias where weight is constant over a statistic: the sums of all statistics that share one, in order.
+/// dweight and dbias where weight is constant over a statistic, a warp to each parameter: the sums of all statistics
+/// that share it.
 struct ShareSums {
   static constexpr int most_threads = block_threads;
   static constexpr int least_blocks = 1;
@@ -166,16 +167,17 @@ struct ShareSums {
 
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
-    const std::int64_t p = block.index() * block_threads + block.thread();
-    if (p >= params) return;
-    double gradient = 0.0;
-    double projection = 0.0;
-    for (std::int64_t s = p; s < statistics; s += params) {
-      gradient += totals[4 * s + 2];
-      projection += totals[4 * s + 3];
+    const std::int64_t p = (block.index() * block_threads + block.thread()) / warp_size;
+    double sums[2] = {};  // of gradients, and of their projections
+    for (std::int64_t s = p + params * (block.thread() % warp_size); p < params && s < statistics;
+         s += params * warp_size) {
+      sums[0] += totals[4 * s + 2];
+      sums[1] += totals[4 * s + 3];
     }
-    write_as(dbias, dbias_dtype, p, gradient);
-    write_as(dweight, dweight_dtype, p, projection);
+    meet_lanes<Adding>(block, sums, 1, warp_size);
+    if (p >= params || block.thread() % warp_size != 0) return;
+    write_as(dbias, dbias_dtype, p, sums[0]);
+    write_as(dweight, dweight_dtype, p, sums[1]);
   }
 };
 

@@ -106,6 +106,26 @@ struct ColumnCut {
   std::int64_t chunks = 1;
 };
 
+/// How lanes are cut into tiles that stay on the chip: some neighbouring lanes, with all their values, to a block or a
+/// cluster. Likewise a pure function, of what a tile has.
+struct TileCut {
+  bool planes = false;  // a lane's values lie side by side, and lanes follow each other
+  int lanes = 0;        // whole units, and all lanes of each statistic; 0 where there are no such tiles
+  int pools = 0;        // statistics
+  int across = 1;       // threads side by side, each with the lanes of a unit
+  int down = 1;         // rows of these, each with every so many-th position
+  int threads = 32;     // of a block: those, and some that have nothing
+  int cluster_bits = 0;
+  std::int64_t tiles = 1;      // for each index of the outer kept axis
+  int positions_of_block = 0;  // but the last of a cluster, which may have fewer
+  int sums_bits = 0;           // logarithm of the threads that add up the numbers of a lane's rows,
+  int sums_apart = 1;          // of which those of two rows lie so far apart,
+  int pool_bits = 0;           // and of those that add up what a statistic's lanes have
+  Divisor by_across;
+  // Where in a block's memory is what it knows of lanes and of statistics, what others send, and what it keeps.
+  int about_at = 0, lanes_at = 0, mail_at = 0, kept_at = 0;
+};
+
 /// How rows are cut where each leaves something to parameters: so many steps to a slab, each of a block's rows, or of
 /// the row that a cluster shares. A pure function of the number of rows and of their length.
 struct SlabCut {
@@ -156,6 +176,7 @@ struct Job {
 
   RowCut rows;
   ColumnCut columns;
+  TileCut tiles;
   SlabCut slabs;
   std::int64_t first_statistic = 0;  // of the geometry, where that is one of several (Plan::loops)
   std::int64_t slots = 1;            // statistics: lanes, but for pooled ones, which share a slot
@@ -168,5 +189,12 @@ struct Job {
   void *dweight = nullptr, *dbias = nullptr;  // gradients by parameters: out
   DType dweight_dtype = DType::float32, dbias_dtype = DType::float32;
 };
+
+inline void take_geometry(Job& job, const Geometry& geometry) {
+  job.geometry = geometry;
+  job.slots = geometry.statistics();
+  job.pools = geometry.kept[1].extent / geometry.pooled;
+  job.by_pooled = Divisor(geometry.pooled);
+}
 
 }  // namespace normkit::detail::cuda

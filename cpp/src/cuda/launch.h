@@ -30,24 +30,34 @@ class Mail {
   NORMKIT_DEVICE static const double* exchange(const T (&number)[count], int ranks, int rank, int turn) {
     static_assert(count <= met_numbers && sizeof(T) <= sizeof(double));
     Box& mine = box()[turn % 2];
-    if (threadIdx.x == 0) {
-      asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(&mine.arrivals)),
-                   "r"(ranks * count * static_cast<int>(sizeof(double)))
-                   : "memory");
-    }
+    expect(mine, ranks * count * static_cast<int>(sizeof(double)));
     if (static_cast<int>(threadIdx.x) < ranks) {
-      const unsigned arrivals = address_in(&mine.arrivals, threadIdx.x);
       NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) {
         unsigned long long bits = 0;
         memcpy(&bits, &number[t], sizeof(T));
-        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(
-                         address_in(&mine.numbers[rank * met_numbers + t], threadIdx.x)),
-                     "l"(bits), "r"(arrivals)
-                     : "memory");
+        send(bits, &mine.numbers[rank * met_numbers + t], mine, threadIdx.x);
       }
     }
     wait(address(&mine.arrivals), turn / 2 % 2);
     return mine.numbers;
+  }
+  template <class T, class Post>
+  NORMKIT_DEVICE static const T* gather(T* to, int of_block, int ranks, int rank, int turn, const Post& post) {
+    using Bits = std::conditional_t<sizeof(T) == 8, unsigned long long, unsigned>;
+    Box& mine = box()[turn % 2];
+    expect(mine, ranks * of_block * static_cast<int>(sizeof(T)));
+    post([&](int at, const auto& numbers) {
+      for (int r = 0; r < ranks; ++r) {
+        T* place = to + rank * of_block + at;
+        for (const T number : numbers) {
+          Bits bits;
+          memcpy(&bits, &number, sizeof bits);
+          send(bits, place++, mine, static_cast<unsigned>(r));
+        }
+      }
+    });
+    wait(address(&mine.arrivals), turn / 2 % 2);
+    return to;
   }
 
  private:
@@ -67,6 +77,25 @@ class Mail {
     unsigned there;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address(shared)), "r"(rank));
     return there;
+  }
+  // So many bytes.
+  NORMKIT_DEVICE static void expect(Box& mine, int bytes) {
+    if (threadIdx.x != 0) return;
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(&mine.arrivals)), "r"(bytes)
+                 : "memory");
+  }
+  // To what is `to` in this block, and counted by what is `mine`.
+  NORMKIT_DEVICE static void send(unsigned long long bits, const void* to, const Box& mine, unsigned rank) {
+    asm volatile(
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(address_in(to, rank)),
+        "l"(bits), "r"(address_in(&mine.arrivals, rank))
+        : "memory");
+  }
+  NORMKIT_DEVICE static void send(unsigned bits, const void* to, const Box& mine, unsigned rank) {
+    asm volatile(
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(address_in(to, rank)),
+        "r"(bits), "r"(address_in(&mine.arrivals, rank))
+        : "memory");
   }
   NORMKIT_DEVICE static void wait(unsigned arrivals, int parity) {
     unsigned done = 0;
@@ -112,6 +141,13 @@ class Block {
     asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
     return Mail::exchange(number, ranks(), static_cast<int>(rank), turns_++);
   }
+  template <class T, class Post>
+  NORMKIT_DEVICE const T* gather(T* box, int of_block, const Post& post) const {
+    if (turns_ == 0) Mail::wait_for_open();
+    unsigned rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return Mail::gather(box, of_block, ranks(), static_cast<int>(rank), turns_++, post);
+  }
 
  private:
   mutable int turns_ = 0;
@@ -121,6 +157,10 @@ class Block {
   template <class T, int count>
   NORMKIT_DEVICE const double* exchange(const T (&)[count]) const {
     return shared();
+  }
+  template <class T, class Post>
+  NORMKIT_DEVICE const T* gather(T* box, int, const Post&) const {
+    return box;
   }
 #endif
 };

@@ -14,6 +14,7 @@
 #include "cuda/launch.h"
 #include "cuda/rows.h"
 #include "cuda/slabs.h"
+#include "cuda/tiles.h"
 #include "visit.h"
 
 namespace normkit::detail::cuda {
@@ -113,10 +114,51 @@ void run_whole_rows(Job& job, DType dtype) {
   });
 }
 
+/// Lanes that are folded and mapped in one go, tile by tile; false where there are no tiles.
+template <class S, class Sums>
+bool run_tiles(Job job, DType dtype) {
+  constexpr int kept = Sums::task == Task::gradient ? 2 : 1;
+  if (job.column != Column::statistics) return false;
+  const bool planes = job.geometry.schedule == Schedule::rows;
+  const Layout layout = planes ? Layout::planes : Layout::columns;
+  if (planes) {
+    const std::optional<Geometry> lanes = planes_as_lanes(job.geometry, dtype, Sums::task == Task::gradient);
+    if (!lanes) return false;
+    take_geometry(job, *lanes);
+    job.aligned = are_dense_planes(job, dtype);
+  }
+  const Geometry& g = job.geometry;
+  job.tiles = cut_tiles(g, dtype, kept, layout);
+  if (job.tiles.cluster_bits > 0) job.tiles = cut_tiles(g, dtype, kept, layout, clusters());
+  if (job.tiles.lanes == 0) return false;
+  job.columns = cut_columns(g, dtype);
+  const int blocks = 1 << job.tiles.cluster_bits;
+  const Memory partials(job.sums_lanes ? static_cast<std::size_t>(g.kept_count() * blocks * 4) * sizeof(double) : 0);
+  job.partials = partials.as<double>();
+  const bool lines = form_of_tiles(job, dtype) == Form::lines;
+  Launch shape = launch_tiles(g, job.tiles, dtype, kept, lines);
+  const bool keeps = lines && shape.shared_bytes <= most_shared_bytes();
+  if (!keeps) {
+    shape = launch_tiles(g, job.tiles, dtype, kept, false);
+    launch(RunTiles<S, Sums, Form::general, Layout::columns>{job}, shape);  // of whatever layout
+  } else if (planes) {
+    launch(RunTiles<S, Sums, Form::lines, Layout::planes>{job}, shape);
+  } else {
+    launch(RunTiles<S, Sums, Form::lines, Layout::columns>{job}, shape);
+  }
+  if (job.sums_lanes && (job.dweight != nullptr || job.dbias != nullptr)) {
+    launch(ShareLanes{job, blocks}, launch_each(g.kept[1].extent * warp_size));
+  }
+  return true;
+}
+
 /// Folds, finishes and maps.
 template <class S, class Sums>
 void run_fold(Job job, DType dtype) {
   constexpr bool gradient = Sums::task == Task::gradient;
+  if constexpr (Sums::is_kept) {
+    if (run_tiles<S, Sums>(job, dtype)) return;
+  }
   const Geometry& g = job.geometry;
   const bool rows = g.schedule == Schedule::rows;
   if (rows) {

@@ -15,18 +15,23 @@ struct UnitLanes {
   NORMKIT_DEVICE const Lane<Work<S>>& at(int i) const { return of[rows ? 0 : i]; }
 };
 
-template <class S, int size>
-NORMKIT_DEVICE void put_unit(const Job& job, int which, const Place& at, int n, const Work<S> (&values)[size]) {
-  Unit<S, size> unit;
-  unit.set(values);
-  store_unit(operand<S>(job, which, at), n, job.aligned, unit);
-}
+/// Where results go: to the tensor.
+template <class S>
+struct ToTensor {
+  template <int size>
+  NORMKIT_DEVICE void operator()(const Job& job, int which, const Place& at, int n,
+                                 const Work<S> (&values)[size]) const {
+    Unit<S, size> unit;
+    unit.set(values);
+    store_unit(operand<S>(job, which, at), n, job.aligned, unit);
+  }
+};
 
 /// activation((x - mean) * scale * weight + bias + residual), 0 where the mask says so.
-template <class S, bool rows>
+template <class S, bool rows, class Put>
 NORMKIT_DEVICE void map_normalize(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x,
                                   const UnitOf<S, rows>& residual, const UnitLanes<S, rows>& lanes,
-                                  const Params<Work<S>, unit_size_of<S, rows>>& params) {
+                                  const Params<Work<S>, unit_size_of<S, rows>>& params, const Put& put) {
   using C = Work<S>;
   constexpr int size = unit_size_of<S, rows>;
   C y[size];
@@ -43,13 +48,13 @@ NORMKIT_DEVICE void map_normalize(const Job& job, const Place& at, int n, const 
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     if (!is_set(valid, i)) y[i] = C{0};
   }
-  put_unit<S>(job, operand_out, at, n, y);
+  put(job, operand_out, at, n, y);
 }
 
 /// (x - min) / range * (high - low) + low; the largest value gives exactly `high`, and nothing lies beyond it.
-template <class S, bool rows>
+template <class S, bool rows, class Put>
 NORMKIT_DEVICE void map_rescale(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x,
-                                const UnitLanes<S, rows>& lanes) {
+                                const UnitLanes<S, rows>& lanes, const Put& put) {
   using C = Work<S>;
   constexpr int size = unit_size_of<S, rows>;
   const auto low = static_cast<C>(job.low);
@@ -62,14 +67,14 @@ NORMKIT_DEVICE void map_rescale(const Job& job, const Place& at, int n, const Un
     const C mapped = detail::fma(share, high - low, low);
     y[i] = share == C{1} || mapped > high ? high : mapped;
   }
-  put_unit<S>(job, operand_out, at, n, y);
+  put(job, operand_out, at, n, y);
 }
 
 /// (g * w - u / n - unit * p / n) * scale, and the gradient of the residual.
-template <class S, bool rows>
+template <class S, bool rows, class Put>
 NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x,
                                  const UnitOf<S, rows>& dy, const UnitOf<S, rows>& y, const UnitLanes<S, rows>& lanes,
-                                 const Params<Work<S>, unit_size_of<S, rows>>& params) {
+                                 const Params<Work<S>, unit_size_of<S, rows>>& params, const Put& put) {
   using C = Work<S>;
   constexpr int size = unit_size_of<S, rows>;
   Around<C, size> around;
@@ -82,7 +87,7 @@ NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const U
   }
   const unsigned valid = valid_bits<size>(job, at, rows, n);
   Gradient<C> gradients[size];
-  gradients_of(job, x, dy, y, valid, around, gradients);
+  gradients_of(job, x, dy, y, valid, around, gradients, weighs_gradients(job));
   C dx[size], dresidual[size];
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     const Lane<C>& lane = lanes.at(i);
@@ -92,13 +97,13 @@ NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const U
     dx[i] = is_set(valid, i) ? v : C{0};
     dresidual[i] = gradients[i].g;
   }
-  if (job.operands[operand_out] != nullptr) put_unit<S>(job, operand_out, at, n, dx);
-  if (job.operands[operand_extra] != nullptr) put_unit<S>(job, operand_extra, at, n, dresidual);
+  if (job.operands[operand_out] != nullptr) put(job, operand_out, at, n, dx);
+  if (job.operands[operand_extra] != nullptr) put(job, operand_extra, at, n, dresidual);
 }
 
 /// x * scale + shift, or (x - shift) / scale, in double; no less than `low` and no more than `high`.
-template <class S, bool rows>
-NORMKIT_DEVICE void map_scale(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x) {
+template <class S, bool rows, class Put>
+NORMKIT_DEVICE void map_scale(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x, const Put& put) {
   using C = Work<S>;
   constexpr int size = unit_size_of<S, rows>;
   const auto low = static_cast<C>(job.low);
@@ -123,17 +128,17 @@ NORMKIT_DEVICE void map_scale(const Job& job, const Place& at, int n, const Unit
     mapped = mapped < low ? low : mapped;
     y[i] = mapped > high ? high : mapped;
   }
-  put_unit<S>(job, operand_out, at, n, y);
+  put(job, operand_out, at, n, y);
 }
 
-template <class S, bool rows, Task task>
+template <class S, bool rows, Task task, class Put = ToTensor<S>>
 NORMKIT_DEVICE void map_unit(const Job& job, const Place& at, int n, const UnitOf<S, rows>& x,
                              const UnitOf<S, rows>& dy, const UnitOf<S, rows>& beside, const UnitLanes<S, rows>& lanes,
-                             const Params<Work<S>, unit_size_of<S, rows>>& params) {
-  if constexpr (task == Task::normalize) map_normalize<S, rows>(job, at, n, x, beside, lanes, params);
-  if constexpr (task == Task::rescale) map_rescale<S, rows>(job, at, n, x, lanes);
-  if constexpr (task == Task::gradient) map_gradient<S, rows>(job, at, n, x, dy, beside, lanes, params);
-  if constexpr (task == Task::scale) map_scale<S, rows>(job, at, n, x);
+                             const Params<Work<S>, unit_size_of<S, rows>>& params, const Put& put = {}) {
+  if constexpr (task == Task::normalize) map_normalize<S, rows>(job, at, n, x, beside, lanes, params, put);
+  if constexpr (task == Task::rescale) map_rescale<S, rows>(job, at, n, x, lanes, put);
+  if constexpr (task == Task::gradient) map_gradient<S, rows>(job, at, n, x, dy, beside, lanes, params, put);
+  if constexpr (task == Task::scale) map_scale<S, rows>(job, at, n, x, put);
 }
 /// Whether the map reads weight and bias.
 template <Task task>

@@ -47,6 +47,10 @@ struct Alone {
   NORMKIT_DEVICE const double* exchange(const T (&)[count]) const {
     return nullptr;
   }
+  template <class T, class Post>
+  NORMKIT_DEVICE const T* gather(T*, int, const Post&) const {
+    return nullptr;
+  }
 };
 
 /// Deviations of so many values from a number near their mean.

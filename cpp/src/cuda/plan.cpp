@@ -132,14 +132,16 @@ SlabCut cut_slabs(const Geometry& g, const RowCut& cut) {
   return slabs;
 }
 
-std::optional<Geometry> planes_as_columns(const Geometry& rows, DType dtype, void* const (&operands)[max_operands]) {
-  constexpr std::int64_t least_samples = 16;  // or else most of those who go down a column would have no position
-  constexpr std::int64_t most_bytes = 512;    // of a plane: of more, what is read beside it is little
+std::optional<Geometry> planes_as_columns(const Geometry& rows, DType dtype, void* const (&operands)[max_operands],
+                                          bool folds) {
+  // Or else most of those who go down a column would have no position, or leave more sums than they have values.
+  const std::int64_t least_samples = folds ? 16 : 4;
+  constexpr std::int64_t most_values = 8192;  // of a plane: so many sums a warp has to add up
   const Axis& samples = rows.reduced[1];
   const Axis& plane = rows.reduced[2];
   const Axis& channels = rows.kept[1];
-  const std::int64_t bytes = plane.extent * item_size(dtype);
-  if (rows.schedule != Schedule::rows || bytes % 16 == 0 || bytes > most_bytes) return std::nullopt;
+  if (rows.schedule != Schedule::rows || plane.extent * item_size(dtype) % 16 == 0) return std::nullopt;
+  if (folds && plane.extent > most_values) return std::nullopt;
   if (rows.kept[0].extent != 1 || rows.reduced[0].extent != 1 || samples.extent < least_samples) return std::nullopt;
   if (samples.param_stride != 0 || plane.param_stride != 0 || channels.extent == 1) return std::nullopt;
   for (int k = 0; k < max_operands; ++k) {

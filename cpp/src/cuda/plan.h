@@ -25,10 +25,22 @@ ColumnCut cut_columns(const Geometry& geometry, DType dtype, bool folds = true);
 RowCut cut_slab_rows(const Geometry& geometry, DType dtype, Clusters clusters = Clusters::of_most);
 SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
 
-/// Short planes of channels, which begin at no multiples of 16 bytes, as columns of their values: each sample is a
-/// position, and so many neighbouring columns as a plane has values share a statistic, and weight and bias
-/// (Job::pools_params). None where rows are not such.
-std::optional<Geometry> planes_as_columns(const Geometry& rows, DType dtype, void* const (&operands)[max_operands]);
+/// What is known of a tile beside its size.
+enum class Layout : std::uint8_t { columns, planes };
+/// Tiles of lanes (of whose `schedule` nothing is asked), with `kept` operands. None where a tile is too large for the
+/// chip.
+TileCut cut_tiles(const Geometry& lanes, DType dtype, int kept, Layout layout, Clusters clusters = Clusters::of_most);
+/// Rows that begin at no multiples of 16 bytes, or the planes of GroupNorm's, as lanes: each position of one is a
+/// neighbour of the next. None where rows are not such, or of several runs that are no planes.
+std::optional<Geometry> planes_as_lanes(const Geometry& rows, DType dtype, bool gradient);
+/// Whether planes of lanes lie as a tile of them is copied: one after the other, from multiples of 16 bytes on.
+bool are_dense_planes(const Job& job, DType dtype);
+
+/// Planes of channels, which begin at no multiples of 16 bytes, as columns of their values: each sample is a position,
+/// and so many neighbouring columns as a plane has values share a statistic, and weight and bias (Job::pools_params).
+/// None where rows are not such, or have too few samples. `folds`: or else they are mapped.
+std::optional<Geometry> planes_as_columns(const Geometry& rows, DType dtype, void* const (&operands)[max_operands],
+                                          bool folds = true);
 
 /// Whether each unit of x, and of all that has its type, begins at a multiple of its size.
 bool is_aligned(const Geometry& geometry, DType dtype, void* const (&operands)[max_operands]);
@@ -36,6 +48,9 @@ bool is_aligned(const Geometry& geometry, DType dtype, void* const (&operands)[m
 /// What form a job has, of which is known whether its units are aligned. How a kernel of that form finds parameters and
 /// statistics is left with them (Numbers::along).
 Form form_of(Job& job, DType dtype);
+
+/// Likewise of tiles: a last unit of planes may lack lanes, unless these have parameters side by side.
+Form form_of_tiles(Job& job, DType dtype);
 
 struct Launch {
   std::int64_t blocks = 1;
@@ -57,6 +72,8 @@ Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype);
 Launch launch_finish_slabs(std::int64_t columns);
 /// Columns, tile by tile and chunk by chunk.
 Launch launch_columns(const Geometry& geometry, const ColumnCut& cut);
+/// Lanes, tile by tile. `keeps`: what is folded is kept on the chip, not read again.
+Launch launch_tiles(const Geometry& geometry, const TileCut& cut, DType dtype, int kept, bool keeps);
 /// A thread for each of `count`.
 Launch launch_each(std::int64_t count);
 /// How many threads merge so many parts.

@@ -97,11 +97,14 @@ NORMKIT_DEVICE Params<Work<S>, unit_size_of<S, rows>> params_at(const Job& job, 
   return params;
 }
 
+/// Whether gradients are weighed before they are summed.
+NORMKIT_DEVICE bool weighs_gradients(const Job& job) { return job.column == Column::statistics && job.weighs; }
+
 /// The gradients of a unit. What is masked, and what lies beyond the n values, is 0.
 template <class S, int size>
 NORMKIT_DEVICE void gradients_of(const Job& job, const Unit<S, size>& x, const Unit<S, size>& dy,
                                  const Unit<S, size>& y, unsigned valid, const Around<Work<S>, size>& around,
-                                 Gradient<Work<S>> (&to)[size]) {
+                                 Gradient<Work<S>> (&to)[size], bool weighs) {
   using C = Work<S>;
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     Gradient<C>& r = to[i];
@@ -118,7 +121,7 @@ NORMKIT_DEVICE void gradients_of(const Job& job, const Unit<S, size>& x, const U
       to[i].g *= silu_derivative(fma(to[i].unit, around.params.weight[i], around.params.bias[i]));
     }
   }
-  if (job.column == Column::statistics && job.weighs) {
+  if (weighs) {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i].weighed = to[i].g * around.params.weight[i];
   } else {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i].weighed = to[i].g;
@@ -129,9 +132,7 @@ NORMKIT_DEVICE void gradients_of(const Job& job, const Unit<S, size>& x, const U
 }
 
 /// Whether weight and bias are read for the gradient at all.
-NORMKIT_DEVICE bool needs_params(const Job& job) {
-  return job.activation == Activation::silu || (job.column == Column::statistics && job.weighs);
-}
+NORMKIT_DEVICE bool needs_params(const Job& job) { return job.activation == Activation::silu || weighs_gradients(job); }
 
 /// What is read beside x and dy: forward a residual, and for the gradient through relu y.
 template <bool gradient>

@@ -193,7 +193,7 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
         params(found, u, around);
         const unsigned valid = valid_bits<size>(job, found.at, true, found.n);
         Gradient<C> gradients[size];
-        gradients_of(job, found.x, found.dy, found.beside, valid, around, gradients);
+        gradients_of(job, found.x, found.dy, found.beside, valid, around, gradients, weighs_gradients(job));
         NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums.add(gradients[i]);
         count.recent += form == Form::general ? __builtin_popcount(valid) : size;
       },

@@ -33,13 +33,6 @@ class OnDevice {
   Numbers numbers_;
 };
 
-inline void take_geometry(Job& job, const Geometry& geometry) {
-  job.geometry = geometry;
-  job.slots = geometry.statistics();
-  job.pools = geometry.kept[1].extent / geometry.pooled;
-  job.by_pooled = Divisor(geometry.pooled);
-}
-
 inline Job job_for(const Request& request) {
   Job job;
   take_geometry(job, request.plan.geometry);
@@ -55,7 +48,8 @@ inline Job job_for(const Request& request) {
   job.high = request.high;
   job.inverse = request.inverse;
   if (job.column == Column::statistics) {
-    if (const auto columns = planes_as_columns(job.geometry, request.dtype, job.operands)) {
+    if (const auto columns =
+            planes_as_columns(job.geometry, request.dtype, job.operands, !request.given_variance)) {
       take_geometry(job, *columns);
       job.pools_params = true;
     }

@@ -61,6 +61,7 @@ EmulatedBlock::EmulatedBlock(std::int64_t first_index, int ranks, int threads, i
       parity_(static_cast<std::size_t>(threads_)),
       waits_for_(static_cast<std::size_t>(threads_)),
       mail_(static_cast<std::size_t>(threads_)),
+      received_(static_cast<std::size_t>(ranks)),
       fibers_(static_cast<std::size_t>(threads_)),
       jumps_(static_cast<std::size_t>(threads_)) {
   if (threads % warp_size != 0) throw std::logic_error("a warp that lacks threads");

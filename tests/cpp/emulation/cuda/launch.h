@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <stdexcept>
 #include <vector>
@@ -54,6 +55,26 @@ class EmulatedBlock {
     }
     wait(letters);
     return boxes.data() + static_cast<std::size_t>(rank()) * of_block;
+  }
+  template <class T, class Post>
+  const T* gather(T* box, int of_block, const Post& post) const {
+    OfThread& own = mail_of_thread();
+    if (!own.is_open) fault_ = "a thread sends before its cluster is open";
+    ++own.turns;
+    const std::ptrdiff_t at_byte = reinterpret_cast<char*>(box) - reinterpret_cast<char*>(shared());
+    post([&](int at, const auto& numbers) {
+      for (int r = 0; r < ranks_; ++r) {
+        T* to = reinterpret_cast<T*>(reinterpret_cast<char*>(shared_of(r)) + at_byte) + rank() * of_block + at;
+        for (const T number : numbers) *to++ = number;
+        received_[static_cast<std::size_t>(r)] += static_cast<int>(std::size(numbers));
+      }
+    });
+    wait(letters);
+    // On a GPU it would wait forever for what is not sent.
+    if (thread() == 0 && received_[static_cast<std::size_t>(rank())] != ranks_ * of_block) {
+      fault_ = "a block was sent more numbers than it expects, or fewer";
+    }
+    return box;
   }
   template <class T>
   T from_lane(T value, int lane) const {
@@ -102,6 +123,7 @@ class EmulatedBlock {
   mutable std::vector<Wait> waits_for_;
   mutable std::vector<OfThread> mail_;
   mutable std::vector<double> boxes_[2];  // of each block what each sent it
+  mutable std::vector<int> received_;     // how many numbers were gathered
   mutable const char* fault_ = nullptr;   // of a thread, to be thrown by who gives it its turn
   mutable int running_ = 0;
   // Fibers begin as contexts, and go on by jumps, which spare a system call; under AddressSanitizer, which has to know

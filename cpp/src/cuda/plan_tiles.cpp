@@ -1,0 +1,156 @@
+// How lanes are cut into tiles that stay on the chip.
+#include <algorithm>
+#include <bit>
+#include <numeric>
+
+#include "cuda/plan.h"
+#include "visit.h"
+
+namespace normkit::detail::cuda {
+namespace {
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+template <class Int>
+constexpr Int up_to_multiple(Int n, int of) {
+  return (n + of - 1) / of * of;
+}
+
+// Two blocks to a multiprocessor of 228 KB, of which the system takes 1 KB for each.
+constexpr int most_tile_bytes = (228 << 10) / 2 - (1 << 10) - mail_bytes;
+constexpr int wide_row = 256;              // bytes of a tile side by side, as memory likes them,
+constexpr int narrow_row = 128;            // and as it puts up with
+constexpr int most_plane_tile = 32 << 10;  // bytes, so that a multiprocessor has several
+constexpr int most_planes = 128;
+constexpr int least_rows_work = 16;  // positions to a thread, or else rows that meet are more work than they do
+
+int unit_of(DType dtype) { return static_cast<int>(std::min<std::int64_t>(4, 16 / item_size(dtype))); }
+
+// Logarithm of the least power of 2 that is not below n, up to 8.
+int parts_bits(std::int64_t n) {
+  return std::countr_zero(std::bit_ceil(static_cast<unsigned>(std::clamp<std::int64_t>(n, 1, 8))));
+}
+
+// How many of `all` parts a tile has, no more than `most`: as many as leave none over, unless these were few.
+std::int64_t side_by_side(std::int64_t all, std::int64_t most) {
+  if (all <= most) return all;
+  for (std::int64_t n = most; n > most / 2; --n) {
+    if (all % n == 0) return n;
+  }
+  return most;
+}
+
+// A cut of `lanes` lanes to a tile, by so many blocks; `number`: bytes of what rows add up.
+TileCut cut_lanes(const Geometry& g, DType dtype, int kept, std::int64_t lanes, int cluster_bits) {
+  const int unit = unit_of(dtype);
+  const auto work = static_cast<int>(item_size(work_dtype(dtype)));
+  const int number = kept == 1 ? static_cast<int>(sizeof(double)) : work;
+  const int ranks = 1 << cluster_bits;
+  TileCut cut;
+  cut.lanes = static_cast<int>(lanes);
+  cut.pools = static_cast<int>(lanes / g.pooled);
+  cut.across = cut.lanes / unit;
+  cut.by_across = Divisor(cut.across);
+  cut.tiles = ceil_div(g.kept[1].extent, lanes);
+  cut.cluster_bits = cluster_bits;
+  const std::int64_t positions = g.reduced[0].extent * g.reduced[1].extent * g.reduced[2].extent;
+  cut.positions_of_block = static_cast<int>(ceil_div(positions, ranks));
+  const auto rows = static_cast<int>(ceil_div(cut.positions_of_block, least_rows_work));
+  cut.down = std::clamp(rows, 1, std::max(1, block_threads / cut.across));
+  cut.threads = up_to_multiple(cut.across * cut.down, warp_size);
+  cut.sums_bits = parts_bits(cut.down);
+  cut.sums_apart = cut.lanes + (cut.sums_bits == 0 ? 0 : warp_size >> cut.sums_bits);  // which spares bank conflicts
+  cut.pool_bits = parts_bits(g.pooled);
+  // What rows add up, and then what is known of statistics.
+  const int met = std::max(cut.down * cut.sums_apart * number, cut.pools * 6 * work);
+  constexpr int terms = 4;
+  cut.about_at = up_to_multiple(met, 16);
+  cut.lanes_at = cut.about_at + up_to_multiple(kept == 1 ? cut.lanes * work : 0, 16);
+  cut.mail_at = cut.lanes_at + up_to_multiple(cut.lanes * (kept == 1 ? 3 : terms) * number, 16);
+  // Of a gradient's terms the count is sent by blocks alone that keep nothing.
+  cut.kept_at = cut.mail_at + up_to_multiple(ranks == 1 ? 0 : ranks * cut.pools * 3 * number, 16);
+  return cut;
+}
+
+std::int64_t kept_tile_bytes(const TileCut& cut, DType dtype, int kept) {
+  return std::int64_t{cut.positions_of_block} * cut.lanes * kept * item_size(dtype);
+}
+bool fits(const TileCut& cut, DType dtype, int kept) {
+  return cut.across <= block_threads && cut.kept_at + kept_tile_bytes(cut, dtype, kept) <= most_tile_bytes;
+}
+
+}  // namespace
+
+TileCut cut_tiles(const Geometry& g, DType dtype, int kept, Layout layout, Clusters clusters) {
+  const std::int64_t item = item_size(dtype);
+  const std::int64_t positions = g.reduced[0].extent * g.reduced[1].extent * g.reduced[2].extent;
+  // Lanes that are not to be parted.
+  std::int64_t whole = std::lcm(g.pooled, std::int64_t{unit_of(dtype)});
+  if (whole * item * kept > most_tile_bytes || positions > most_tile_bytes * common_cluster) return {};
+  if (layout == Layout::planes) {
+    const std::int64_t plane = positions * item;
+    whole = std::lcm(whole, 16 / std::gcd(std::int64_t{16}, plane));
+    const std::int64_t most =
+        std::min(most_plane_tile / std::max<std::int64_t>(1, whole * plane * kept), most_planes / whole);
+    TileCut cut = cut_lanes(g, dtype, kept, whole * std::max<std::int64_t>(1, most), 0);
+    cut.planes = true;
+    return fits(cut, dtype, kept) ? cut : TileCut{};
+  }
+  const std::int64_t all = ceil_div(g.kept[1].extent, whole);
+  const int most_bits = clusters >= Clusters::of_memory ? std::countr_zero(unsigned{common_cluster}) : 0;
+  for (const int row : {wide_row, narrow_row}) {
+    const std::int64_t lanes = whole * side_by_side(all, std::max<std::int64_t>(1, row / (whole * item)));
+    for (int bits = 0; bits <= (row == narrow_row ? most_bits : 0); ++bits) {
+      const TileCut cut = cut_lanes(g, dtype, kept, lanes, bits);
+      if (fits(cut, dtype, kept)) return cut;
+    }
+  }
+  return {};
+}
+
+std::optional<Geometry> planes_as_lanes(const Geometry& rows, DType dtype, bool gradient) {
+  if (rows.schedule != Schedule::rows || rows.reduced[2].extent * item_size(dtype) % 16 == 0) return std::nullopt;
+  Geometry lanes = rows;
+  if (rows.reduced[0].extent != 1 || rows.reduced[1].extent != 1) {  // of several channels, if they are planes
+    const std::optional<Geometry> planes = planes_of(rows);
+    if (!planes || planes->reduced[0].extent != 1 || planes->reduced[1].extent != 1) return std::nullopt;
+    lanes = *planes;
+  }
+  // Gradients of rows with a parameter for each place go with those of the parameters, by slabs.
+  if (gradient && !weighs_by_lane(lanes)) return std::nullopt;
+  lanes.schedule = Schedule::columns;
+  return lanes;
+}
+
+bool are_dense_planes(const Job& job, DType dtype) {
+  const Geometry& g = job.geometry;
+  const std::int64_t plane = g.reduced[2].extent;
+  const std::int64_t unit = 16 / item_size(dtype);
+  if (g.reduced[0].extent != 1 || g.reduced[1].extent != 1) return false;
+  for (const int k : {operand_x, operand_out, operand_second}) {
+    if (job.operands[k] == nullptr || (k == operand_second && !job.gradient)) continue;
+    if (reinterpret_cast<std::uintptr_t>(job.operands[k]) % 16 != 0) return false;
+    if (g.reduced[2].data_stride[k] != 1 && plane != 1) return false;
+    if (g.kept[1].data_stride[k] != plane && g.kept[1].extent != 1) return false;
+    if (g.kept[0].extent != 1 && g.kept[0].data_stride[k] % unit != 0) return false;
+  }
+  return true;
+}
+
+Form form_of_tiles(Job& job, DType dtype) {
+  Axis& lanes = job.geometry.kept[1];
+  const std::int64_t extent = lanes.extent;
+  if (job.tiles.planes && lanes.param_stride == 0) lanes.extent = up_to_multiple(extent, unit_of(dtype));
+  const Form form = form_of(job, dtype);
+  lanes.extent = extent;
+  return form;
+}
+
+Launch launch_tiles(const Geometry& g, const TileCut& cut, DType dtype, int kept, bool keeps) {
+  const int ranks = 1 << cut.cluster_bits;
+  // Of blocks that keep nothing a gradient's count is sent too.
+  const int sent = ranks * cut.pools * 4 * static_cast<int>(sizeof(double));
+  const std::int64_t bytes = keeps ? cut.kept_at + kept_tile_bytes(cut, dtype, kept) : cut.mail_at + sent;
+  return {g.kept[0].extent * cut.tiles * ranks, cut.threads, static_cast<int>(bytes), ranks};
+}
+
+}  // namespace normkit::detail::cuda

@@ -1,0 +1,223 @@
+// A tile's values, as a thread of its blocks goes through them: the lanes of its unit, at every so many-th of the
+// block's positions. They are at hand in one of three ways:
+//   begin(block, job, share)                  takes along what is kept
+//   load(job, share, which, position)         the unit of x, or of gradients dy, at a position
+//   put(job, which, at, n, values)            a result, whose place is that of the last load
+//   end(block, job, share)                    when all results are there
+#pragma once
+
+#include "cuda/copies.h"
+#include "cuda/map.h"
+
+namespace normkit::detail::cuda {
+
+/// What a thread has of a tile.
+struct TileShare {
+  int first;               // lane of the tile
+  int lanes;               // of its unit: none of a thread without work, or beyond the last lane of all
+  int row;                 // of threads
+  int rank;                // of the block in its cluster
+  int begin, end, step;    // positions
+  int of_block;            // the block's first one
+  std::int64_t outer;      // index of the outer kept axis
+  std::int64_t tile_lane;  // the tile's first lane
+  Place at;
+};
+
+template <class S>
+NORMKIT_DEVICE TileShare tile_share(const Job& job, std::int64_t block, int thread) {
+  constexpr int size = column_unit_size<S>;
+  const TileCut& cut = job.tiles;
+  const Geometry& g = job.geometry;
+  TileShare share;
+  share.rank = static_cast<int>(block) & ((1 << cut.cluster_bits) - 1);
+  block >>= cut.cluster_bits;
+  share.outer = cut.tiles == 1 ? block : divided(block, cut.tiles);
+  share.tile_lane = (block - share.outer * cut.tiles) * cut.lanes;
+  share.row = divided(thread, cut.by_across);
+  share.first = (thread - share.row * cut.across) * size;
+  share.at = Place{};
+  share.at.kept[0] = share.outer;
+  share.at.kept[1] = share.tile_lane + share.first;
+  const std::int64_t left = g.kept[1].extent - share.at.kept[1];
+  share.lanes = left >= size ? size : left > 0 ? static_cast<int>(left) : 0;
+  if (share.row >= cut.down) share.lanes = 0;
+  share.of_block = share.rank * cut.positions_of_block;
+  const auto positions = static_cast<int>(job.columns.positions);
+  share.end = share.of_block + cut.positions_of_block;
+  if (share.end > positions) share.end = positions;
+  share.step = cut.down;
+  share.begin = share.lanes == 0 ? share.end : share.of_block + share.row;
+  return share;
+}
+
+/// Elements of lanes that do not lie side by side.
+template <class S, int size>
+NORMKIT_DEVICE Unit<S, size> gathered(const S* from, std::int64_t apart, int n) {
+  Unit<S, size> unit{};
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    if (i < n) unit.put(i, from[i * apart]);
+  }
+  return unit;
+}
+template <class S, int size>
+NORMKIT_DEVICE void scatter(S* to, std::int64_t apart, int n, const Unit<S, size>& unit) {
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    if (i < n) to[i * apart] = unit.get(i);
+  }
+}
+
+/// From the tensor, each time, in whatever order lanes lie.
+template <class S, bool gradient>
+struct TensorTile {
+  static constexpr int size = column_unit_size<S>;
+
+  template <class Block>
+  NORMKIT_DEVICE void begin(const Block&, const Job& job, const TileShare& share) const {
+    if (!job.adds) return;
+    for (int position = share.begin; position < share.end; position += share.step) {
+      const Unit<S, size> x =
+          sum_of(load(job, share, operand_third, position), load(job, share, operand_second, position));
+      Place at = share.at;
+      column_position(job, std::int64_t{position}, at);
+      put_unit(job, operand_x, at, share.lanes, x);
+    }
+  }
+  static NORMKIT_DEVICE Unit<S, size> load(const Job& job, const TileShare& share, int which, int position) {
+    Place at = share.at;
+    column_position(job, std::int64_t{position}, at);
+    const std::int64_t apart = job.geometry.kept[1].data_stride[which];
+    if (apart == 1) return unit_at<S, size>(job, which, at, share.lanes);
+    return gathered<S, size>(operand<const S>(job, which, at), apart, share.lanes);
+  }
+  NORMKIT_DEVICE void put(const Job& job, const TileShare&, int which, const Place& at, int n,
+                          const Work<S> (&values)[size]) const {
+    Unit<S, size> unit;
+    unit.set(values);
+    put_unit(job, which, at, n, unit);
+  }
+  template <class Block>
+  NORMKIT_DEVICE void end(const Block&, const Job&, const TileShare&) const {}
+
+ private:
+  static NORMKIT_DEVICE void put_unit(const Job& job, int which, const Place& at, int n, const Unit<S, size>& unit) {
+    const std::int64_t apart = job.geometry.kept[1].data_stride[which];
+    if (apart == 1) return store_unit(operand<S>(job, which, at), n, job.aligned, unit);
+    scatter(operand<S>(job, which, at), apart, n, unit);
+  }
+};
+
+/// Columns in the block's memory, where each thread finds what it has left there.
+template <class S, bool gradient>
+struct ColumnTile : TensorTile<S, gradient> {
+  static constexpr int size = column_unit_size<S>;
+  Unit<S, size>* kept;
+  Copies copies;
+
+  template <class Block>
+  NORMKIT_DEVICE void begin(const Block&, const Job& job, const TileShare& share) {
+    for (int position = share.begin; position < share.end; position += share.step) {
+      Place at = share.at;
+      column_position(job, position, at);
+      copies.add(place(job, share, operand_x, position), operand<const S>(job, operand_x, at));
+      if constexpr (gradient) {
+        copies.add(place(job, share, operand_second, position), operand<const S>(job, operand_second, at));
+      }
+    }
+    copies.close_group();
+    copies.template wait<0>();
+  }
+  NORMKIT_DEVICE Unit<S, size> load(const Job& job, const TileShare& share, int which, int position) const {
+    if (which == operand_x || (gradient && which == operand_second)) return *place(job, share, which, position);
+    return TensorTile<S, gradient>::load(job, share, which, position);
+  }
+
+ private:
+  NORMKIT_DEVICE Unit<S, size>* place(const Job& job, const TileShare& share, int which, int position) const {
+    const TileCut& cut = job.tiles;
+    Unit<S, size>* at = kept + (position - share.of_block) * cut.across + share.first / size;
+    return gradient && which == operand_second ? at + cut.positions_of_block * cut.across : at;
+  }
+};
+
+/// Planes in the block's memory, as they lie in the tensor; so does what becomes of x, in its place.
+template <class S, bool gradient>
+struct PlaneTile : TensorTile<S, gradient> {
+  static constexpr int size = column_unit_size<S>;
+  S* kept;
+  Copies copies;
+
+  template <class Block>
+  NORMKIT_DEVICE void begin(const Block& block, const Job& job, const TileShare& share) {
+    const S* x = of_tensor<const S>(job, share, operand_x);
+    const S* dy = gradient ? of_tensor<const S>(job, share, operand_second) : nullptr;
+    S* const to = kept;
+    const int apart = tile_values(job);
+    each_unit(
+        block, job, share,
+        [&](int at) {
+          copies.add(reinterpret_cast<Unit<S>*>(to + at), x + at);
+          if constexpr (gradient) copies.add(reinterpret_cast<Unit<S>*>(to + apart + at), dy + at);
+        },
+        [&](int at) {
+          to[at] = x[at];
+          if constexpr (gradient) to[apart + at] = dy[at];
+        });
+    copies.close_group();
+    copies.template wait<0>();
+    block.sync();
+  }
+  NORMKIT_DEVICE Unit<S, size> load(const Job& job, const TileShare& share, int which, int position) const {
+    if (which == operand_x || (gradient && which == operand_second)) {
+      return gathered<S, size>(place(job, share, which, position), length(job), size);
+    }
+    return TensorTile<S, gradient>::load(job, share, which, position);
+  }
+  NORMKIT_DEVICE void put(const Job& job, const TileShare& share, int which, const Place& at, int n,
+                          const Work<S> (&values)[size]) const {
+    if (which != operand_out) return TensorTile<S, gradient>::put(job, share, which, at, n, values);
+    Unit<S, size> unit;
+    unit.set(values);
+    scatter(place(job, share, operand_x, static_cast<int>(at.reduced[2])), length(job), size, unit);
+  }
+  template <class Block>
+  NORMKIT_DEVICE void end(const Block& block, const Job& job, const TileShare& share) const {
+    if (job.operands[operand_out] == nullptr) return;
+    block.sync();
+    S* const out = of_tensor<S>(job, share, operand_out);
+    each_unit(
+        block, job, share,
+        [&](int at) {
+          store_unit(out + at, unit_size<S>, true, load_unit<unit_size<S>>(kept + at, unit_size<S>, true));
+        },
+        [&](int at) { out[at] = kept[at]; });
+  }
+
+ private:
+  static NORMKIT_DEVICE int length(const Job& job) { return static_cast<int>(job.columns.positions); }
+  static NORMKIT_DEVICE int tile_values(const Job& job) { return job.tiles.lanes * length(job); }
+  NORMKIT_DEVICE S* place(const Job& job, const TileShare& share, int which, int position) const {
+    S* at = kept + share.first * length(job) + position;
+    return gradient && which == operand_second ? at + tile_values(job) : at;
+  }
+  // The tile's first value, of operands whose pointers are at this thread's lanes.
+  template <class T>
+  static NORMKIT_DEVICE T* of_tensor(const Job& job, const TileShare& share, int which) {
+    return static_cast<T*>(job.operands[which]) - static_cast<std::int64_t>(share.first) * length(job);
+  }
+  // Of the tile's units of 16 bytes, every so many-th, whichever planes they belong to; and what the last tile has
+  // beyond them.
+  template <class Block, class Visit, class VisitOne>
+  static NORMKIT_DEVICE void each_unit(const Block& block, const Job& job, const TileShare& share, const Visit& visit,
+                                       const VisitOne& visit_one) {
+    const std::int64_t left = job.geometry.kept[1].extent - share.tile_lane;
+    const int lanes = left < job.tiles.lanes ? static_cast<int>(left) : job.tiles.lanes;
+    const int values = lanes * length(job);
+    const int whole = values & -unit_size<S>;
+    const int step = job.tiles.threads * unit_size<S>;
+    NORMKIT_ROLL_DEVICE for (int at = block.thread() * unit_size<S>; at < whole; at += step) visit(at);
+    if (whole + block.thread() < values) visit_one(whole + block.thread());
+  }
+};
+
+}  // namespace normkit::detail::cuda

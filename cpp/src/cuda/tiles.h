@@ -1,0 +1,323 @@
+// Tiles: neighbouring lanes with all their values, which a block or a cluster keeps on the chip, and whole statistics
+// of them. Folded and mapped in one go: x is read once. The order in which values meet depends on how many positions
+// and lanes there are, and on how many of these share a statistic.
+#pragma once
+
+#include "cuda/tile_merge.h"
+#include "cuda/tile_walk.h"
+
+namespace normkit::detail::cuda {
+
+/// The job as a kernel for tiles knows it: lanes of planes lie apart, and their positions side by side.
+template <class S, Form form, bool gradient, Layout layout>
+NORMKIT_DEVICE JobOf<form> known_tiles(const Job& job) {
+  if constexpr (form == Form::general || layout == Layout::columns) {
+    return known<S, form, false, gradient>(job);
+  } else {
+    Job planes = known<S, form, false, gradient>(job);
+    NORMKIT_UNROLL_DEVICE for (int k = 0; k < max_operands; ++k) {
+      planes.geometry.kept[1].data_stride[k] = job.geometry.kept[1].data_stride[k];
+      planes.geometry.reduced[2].data_stride[k] = 1;
+    }
+    return planes;
+  }
+}
+
+/// The moments of a thread's lanes.
+template <class S, Form form>
+struct TileMoments {
+  using C = Work<S>;
+  static constexpr int size = column_unit_size<S>;
+  static constexpr int batch = form == Form::general ? 1 : 4;  // loads at a time
+  static constexpr int recalled = 32;                          // values, before they are summed in float64
+  const Job& job;
+  const TileShare& share;
+
+  NORMKIT_DEVICE unsigned valid_at(const Unit<S, size>& x, int position) const {
+    if constexpr (form != Form::general) return (1u << size) - 1u;
+    Place at = share.at;
+    column_position(job, std::int64_t{position}, at);
+    unsigned bits = valid_bits<size>(job, at, false, share.lanes);
+    if (job.omits_nan) {
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+        if (x.value(i) != x.value(i)) bits &= ~(1u << i);
+      }
+    }
+    return bits;
+  }
+
+  /// Numbers near the means of this thread's values, and how many of these there are. Of equal values they are these.
+  template <class Tile>
+  NORMKIT_DEVICE void near_means(const Tile& tile, C (&about)[size], int (&count)[size]) const {
+    const auto values = static_cast<C>((share.end - share.begin + share.step - 1) / share.step);
+    const C part = C{1} / values;
+    C sum[size] = {};
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) about[i] = C{0}, count[i] = 0;
+    NORMKIT_ROLL_DEVICE for (int first = share.begin; first < share.end; first += batch * share.step) {
+      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+        const int position = first + r * share.step;
+        if (position >= share.end) continue;
+        const Unit<S, size> x = tile.load(job, share, operand_x, position);
+        const unsigned valid = valid_at(x, position);
+        NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+          if (!is_set(valid, i)) continue;
+          if (count[i]++ == 0) about[i] = x.value(i);
+          sum[i] = fma(x.value(i) - about[i], part, sum[i]);
+        }
+      }
+    }
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      if (count[i] == 0) continue;
+      const C scale = form == Form::general ? values / static_cast<C>(count[i]) : C{1};
+      const C mean = fma(sum[i], scale, about[i]);
+      about[i] = is_finite(mean) ? mean : mean_in_double(tile, i, count[i]);
+    }
+  }
+
+  /// The deviations from `about`, and how many there are.
+  template <class Tile>
+  NORMKIT_DEVICE void deviations(const Tile& tile, const C (&about)[size], Deviations (&all)[size],
+                                 int (&count)[size]) const {
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) all[i] = {static_cast<double>(about[i])}, count[i] = 0;
+    NORMKIT_ROLL_DEVICE for (int since = share.begin; since < share.end; since += recalled * share.step) {
+      C sum[size] = {}, squares[size] = {};
+      const int end = since + recalled * share.step < share.end ? since + recalled * share.step : share.end;
+      NORMKIT_ROLL_DEVICE for (int first = since; first < end; first += batch * share.step) {
+        NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+          const int position = first + r * share.step;
+          if (position >= end) continue;
+          const Unit<S, size> x = tile.load(job, share, operand_x, position);
+          const unsigned valid = valid_at(x, position);
+          NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+            if (!is_set(valid, i)) continue;
+            const C d = x.value(i) - about[i];
+            sum[i] += d;
+            squares[i] = fma(d, d, squares[i]);
+            if (form == Form::general) ++count[i];
+          }
+        }
+      }
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+        if (squares_are_good(squares[i])) {
+          all[i].sum += static_cast<double>(sum[i]);
+          all[i].squares += static_cast<double>(squares[i]);
+        } else {
+          each_of_lane(tile, i, since, end, [&](double value) { all[i].add(value); });
+        }
+      }
+    }
+  }
+
+ private:
+  template <class Tile, class Visit>
+  NORMKIT_DEVICE void each_of_lane(const Tile& tile, int i, int begin, int end, const Visit& visit) const {
+    NORMKIT_ROLL_DEVICE for (int position = begin; position < end; position += share.step) {
+      const Unit<S, size> x = tile.load(job, share, operand_x, position);
+      const unsigned valid = valid_at(x, position);
+      NORMKIT_UNROLL_DEVICE for (int k = 0; k < size; ++k) {
+        if (k == i && is_set(valid, k)) visit(static_cast<double>(x.value(k)));
+      }
+    }
+  }
+  template <class Tile>
+  NORMKIT_DEVICE C mean_in_double(const Tile& tile, int i, int count) const {
+    double sum = 0.0;
+    each_of_lane(tile, i, share.begin, share.end, [&](double value) { sum += value; });
+    return static_cast<C>(sum / count);
+  }
+};
+
+/// Sums for gradients of a thread's lanes, and how many values there were.
+template <class S, Form form, class Tile>
+NORMKIT_DEVICE void tile_gradients(const Job& job, const TileShare& share, const Tile& tile, bool params_stay,
+                                   GradientSums<Work<S>> (&sums)[column_unit_size<S>],
+                                   int (&count)[column_unit_size<S>]) {
+  constexpr int size = column_unit_size<S>;
+  constexpr int batch = column_batch / 2;
+  Around<Work<S>, size> around;
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) count[i] = 0;
+  if (share.lanes == 0) return;
+  read_statistics<S, false>(job, share.at, share.lanes, around);
+  if (params_stay && needs_params(job)) around.params = params_at<S, false>(job, share.at, share.lanes);
+  NORMKIT_ROLL_DEVICE for (int first = share.begin; first < share.end; first += batch * share.step) {
+    NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+      const int position = first + r * share.step;
+      if (position >= share.end) continue;
+      Place at = share.at;
+      column_position(job, std::int64_t{position}, at);
+      if (!params_stay && needs_params(job)) around.params = params_at<S, false>(job, at, share.lanes);
+      Unit<S, size> y;
+      if (has_beside<true>(job)) y = tile.load(job, share, operand_beside<true>, position);
+      const unsigned valid = valid_bits<size>(job, at, false, share.lanes);
+      Gradient<Work<S>> gradients[size];
+      gradients_of(job, tile.load(job, share, operand_x, position), tile.load(job, share, operand_second, position), y,
+                   valid, around, gradients, weighs_gradients(job) && !job.sums_lanes);
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+        sums[i].add(gradients[i]);
+        if (form == Form::general) count[i] += is_set(valid, i) ? 1 : 0;
+      }
+    }
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums[i].flush();
+  }
+}
+
+/// What becomes of a thread's values.
+template <class S, Task task, class Tile>
+NORMKIT_DEVICE void map_tile(const Job& job, const TileShare& share, Tile& tile, bool params_stay,
+                             const UnitLanes<S, false>& lanes) {
+  constexpr int size = column_unit_size<S>;
+  constexpr bool gradient = task == Task::gradient;
+  constexpr int batch = gradient || sizeof(S) > 2 ? 2 : 4;
+  Params<Work<S>, size> params;
+  if (share.lanes > 0 && params_stay && maps_params<task>(job)) {
+    params = params_at<S, false>(job, share.at, share.lanes);
+  }
+  const auto put = [&](const Job& of, int which, const Place& at, int n, const auto& values) {
+    tile.put(of, share, which, at, n, values);
+  };
+  NORMKIT_ROLL_DEVICE for (int first = share.begin; first < share.end; first += batch * share.step) {
+    Unit<S, size> more[batch];
+    NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+      const int position = first + r * share.step;
+      if (has_beside<gradient>(job) && position < share.end) {
+        more[r] = tile.load(job, share, operand_beside<gradient>, position);
+      }
+    }
+    NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+      const int position = first + r * share.step;
+      if (position >= share.end) continue;
+      Place at = share.at;
+      column_position(job, std::int64_t{position}, at);
+      if (!params_stay && maps_params<task>(job)) params = params_at<S, false>(job, at, share.lanes);
+      const Unit<S, size> x = tile.load(job, share, operand_x, position);
+      Unit<S, size> dy;
+      if constexpr (gradient) dy = tile.load(job, share, operand_second, position);
+      map_unit<S, false, task>(job, at, share.lanes, x, dy, more[r], lanes, params, put);
+    }
+  }
+}
+
+template <class S, class Sums, Form form, Layout layout>
+struct RunTiles {
+  static constexpr bool gradient = Sums::task == Task::gradient;
+  static constexpr bool general = form == Form::general;
+  static constexpr int most_threads = block_threads;
+  static constexpr bool light = !gradient && sizeof(S) < 8 && layout == Layout::columns;
+  static constexpr int least_blocks = general ? 1 : light ? 3 : 2;
+  static constexpr int size = column_unit_size<S>;
+  using C = Work<S>;
+  using Tile = std::conditional_t<
+      general, TensorTile<S, gradient>,
+      std::conditional_t<layout == Layout::columns, ColumnTile<S, gradient>, PlaneTile<S, gradient>>>;
+  Job launched;
+
+  template <class Block>
+  NORMKIT_DEVICE void operator()(const Block& block) const {
+    if constexpr (!general && layout == Layout::planes) {
+      run(Alone<Block>{block}, block.index());
+    } else {
+      if (block.ranks() > 1) block.open_cluster();
+      run(block, block.index());
+    }
+  }
+
+ private:
+  template <class Block>
+  NORMKIT_DEVICE void run(const Block& block, std::int64_t index) const {
+    const Job& job = known_tiles<S, form, gradient, layout>(launched);
+    const TileShare share = tile_share<S>(job, index, block.thread());
+    const Job& here = settled<S, form, false>(job, share.at);
+    const Axis* reduced = job.geometry.reduced;
+    const bool params_stay =
+        reduced[0].param_stride == 0 && reduced[1].param_stride == 0 && reduced[2].param_stride == 0;
+    const TileMemory<C, gradient> memory{block.shared(), job.tiles};
+    Tile tile;
+    if constexpr (!general) {
+      tile.kept = reinterpret_cast<decltype(tile.kept)>(reinterpret_cast<char*>(block.shared()) + job.tiles.kept_at);
+    }
+    tile.begin(block, here, share);
+    if constexpr (gradient) {
+      fold_gradients(block, here, share, tile, params_stay, memory);
+    } else {
+      fold_moments(block, here, share, tile, memory);
+    }
+    finish_tile<C, Sums, form>(block, job, share, memory);
+    if (!maps(job)) return;
+    UnitLanes<S, false> lanes;
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      const int lane = share.first + (i < share.lanes ? i : 0);
+      lanes.of[i] = memory.statistics()[pool_of(job, lane)];
+    }
+    map_tile<S, Sums::task>(here, share, tile, params_stay, lanes);
+    tile.end(block, here, share);
+  }
+  template <class Block>
+  static NORMKIT_DEVICE void fold_moments(const Block& block, const Job& job, const TileShare& share, const Tile& tile,
+                                          const TileMemory<C, gradient>& memory) {
+    const TileMoments<S, form> moments{job, share};
+    C about[size] = {};
+    int count[size];
+    if (job.statistic != Statistic::mean_square) {
+      // From one row of threads of 32 it costs five bits at the worst (row_fold.h).
+      const bool of_all =
+          job.tiles.down > warp_size || (general && (job.operands[operand_mask] != nullptr || job.omits_nan));
+      if (share.row == 0 || of_all) moments.near_means(tile, about, count);
+      if (of_all) {
+        meet_near_means(block, job, share, about, count, memory);
+      } else if (share.row == 0) {
+        NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) memory.about()[share.first + i] = about[i];
+      }
+      block.sync();
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) about[i] = memory.about()[share.first + i];
+    } else if (share.row == 0) {
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) memory.about()[share.first + i] = C{0};
+    }
+    Deviations all[size];
+    moments.deviations(tile, about, all, count);
+    double value[size];
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = all[i].sum;
+    meet_rows(block, job, share, value, 0, memory);
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = all[i].squares;
+    meet_rows(block, job, share, value, 1, memory);
+    if constexpr (general) {
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = count[i];
+      meet_rows(block, job, share, value, 2, memory);
+    }
+  }
+  // Where values may be missing from the rows of threads: those of all of them.
+  template <class Block>
+  static NORMKIT_DEVICE void meet_near_means(const Block& block, const Job& job, const TileShare& share,
+                                             const C (&about)[size], const int (&count)[size],
+                                             const TileMemory<C, gradient>& memory) {
+    double value[size];
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = count[i];
+    meet_rows(block, job, share, value, 2, memory);
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = count[i] * static_cast<double>(about[i]);
+    meet_rows(block, job, share, value, 0, memory);
+    if (share.row != 0) return;
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      const double n = memory.number(2, share.first + i);
+      memory.about()[share.first + i] = static_cast<C>(mean_of(n, memory.number(0, share.first + i)));
+    }
+  }
+
+  template <class Block>
+  static NORMKIT_DEVICE void fold_gradients(const Block& block, const Job& job, const TileShare& share,
+                                            const Tile& tile, bool params_stay, const TileMemory<C, gradient>& memory) {
+    GradientSums<C> sums[size];
+    int count[size];
+    tile_gradients<S, form>(job, share, tile, params_stay, sums, count);
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < 3; ++t) {
+      C value[size];
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = sums[i].total[t];
+      meet_rows(block, job, share, value, t, memory);
+    }
+    if constexpr (general) {
+      C value[size];
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = static_cast<C>(count[i]);
+      meet_rows(block, job, share, value, 3, memory);
+    }
+  }
+};
+
+}  // namespace normkit::detail::cuda
