@@ -29,6 +29,7 @@ few="test_masks_and_lengths or test_poisoned or test_state or (test_rows and flo
 few+=" or (test_images and bfloat16 and silu and (2x8x5x7 or 3x6x7x7))"
 few+=" or (test_images and bfloat16 and relu and (20x8x7x7 or 2x64x28x28 or 9x2x256x96))"
 few+=" or (test_images and float32 and relu and batch_norm and 9x2x256x96)"
+few+=" or (test_images and bfloat16 and relu and instance_norm and 16x32x56x56)"
 sanitize() {  # all three at once
   local tool
   local -A running

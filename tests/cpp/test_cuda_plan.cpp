@@ -253,8 +253,8 @@ TEST_CASE("planes of channels that begin anywhere are columns of their values wh
   CHECK(found->reduced[2].extent == 20);
   CHECK(found->reduced[2].data_stride[operand_x] == channels * 49);
   CHECK(columns(20, 49, DType::float32));
-  CHECK_FALSE(columns(15, 49, DType::bfloat16));   // too few samples
-  CHECK_FALSE(columns(20, 64, DType::bfloat16));   // planes that begin at multiples of 16 bytes
+  CHECK_FALSE(columns(15, 49, DType::bfloat16));  // too few samples
+  CHECK_FALSE(columns(20, 64, DType::bfloat16));  // planes that begin at multiples of 16 bytes
   CHECK(columns(20, 1225, DType::bfloat16));
   CHECK_FALSE(columns(20, 9999, DType::bfloat16));  // of many sums
   CHECK(columns(4, 9999, DType::bfloat16, false));  // a map leaves none

@@ -186,14 +186,15 @@ struct MapColumns {
   // Residuals and gradients take registers beside those of x, of which halves leave enough.
   static constexpr int least_blocks = form == Form::general ? 1 : sizeof(S) > 2 ? 2 : 3;
   static constexpr int size = column_unit_size<S>;
-  static constexpr int batch = task == Task::gradient ? 2 : 4;
+  static constexpr bool gradient = task == Task::gradient;
+  static constexpr int batch = gradient ? 2 : 4;
   using Index = typename ColumnShare<form>::Index;
   Job launched;
   std::int64_t blocks;
 
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
-    const Job& job = known<S, form, false, task == Task::gradient>(launched);
+    const Job& job = known<S, form, false, gradient>(launched);
     const ColumnShare<form> column = column_of<S, form>(job, blocks - 1 - block.index(), block.thread());
     if (!column.exists) return;
     const Job& here = settled<S, form, false>(job, column.at);
@@ -203,26 +204,51 @@ struct MapColumns {
       const int known = i < column.lanes ? i : 0;
       lanes.of[i] = load_lane<Work<S>>(job.lanes, slot_of(job, column.at.kept[0], column.at.kept[1] + known));
     }
-    Params<Work<S>, size> params;
     const bool stay =
         g.reduced[0].param_stride == 0 && g.reduced[1].param_stride == 0 && g.reduced[2].param_stride == 0;
-    if (stay && maps_params<task>(job)) params = params_at<S, false>(here, column.at, column.lanes);
-    for (Index first = column.begin; first < column.end; first += batch * column.step) {
-      constexpr bool gradient = task == Task::gradient;
-      constexpr bool beside = gradient || task == Task::normalize;
-      Unit<S, size> x[batch], dy[batch], more[batch];
-      take_positions<S>(here, column, first, operand_x, x);
-      if constexpr (gradient) take_positions<S>(here, column, first, operand_second, dy);
-      if (beside && has_beside<gradient>(here)) {
-        take_positions<S>(here, column, first, operand_beside<gradient>, more);
+    if constexpr (form == Form::lines && (task == Task::normalize || gradient)) {
+      if (stay && maps_alone<task>(here)) return map_batches<true>(alone<task>(here), column, lanes, true);
+    }
+    map_batches<false>(here, column, lanes, stay);
+  }
+
+ private:
+  struct Batch {
+    Unit<S, size> x[batch], dy[batch];
+    NORMKIT_DEVICE void take(const Job& job, const ColumnShare<form>& column, Index first) {
+      take_positions<S>(job, column, first, operand_x, x);
+      if constexpr (gradient) take_positions<S>(job, column, first, operand_second, dy);
+    }
+  };
+
+  // `ahead`: the next batch is read before the last is used.
+  template <bool ahead>
+  static NORMKIT_DEVICE void map_batches(const Job& job, const ColumnShare<form>& column,
+                                         const UnitLanes<S, false>& lanes, bool stay) {
+    Params<Work<S>, size> params;
+    if (stay && maps_params<task>(job)) params = params_at<S, false>(job, column.at, column.lanes);
+    const int step = batch * column.step;
+    Batch now;
+    if constexpr (ahead) now.take(job, column, column.begin);
+    for (Index first = column.begin; first < column.end; first += step) {
+      Batch next;
+      if constexpr (ahead) {
+        next.take(job, column, first + step);
+      } else {
+        now.take(job, column, first);
+      }
+      Unit<S, size> more[batch];
+      if ((gradient || task == Task::normalize) && has_beside<gradient>(job)) {
+        take_positions<S>(job, column, first, operand_beside<gradient>, more);
       }
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
         Place at = column.at;
         if (first + r * column.step >= column.end) continue;
         column_position(job, first + r * column.step, at);
-        if (!stay && maps_params<task>(job)) params = params_at<S, false>(here, at, column.lanes);
-        map_unit<S, false, task>(here, at, column.lanes, x[r], dy[r], more[r], lanes, params);
+        if (!stay && maps_params<task>(job)) params = params_at<S, false>(job, at, column.lanes);
+        map_unit<S, false, task>(job, at, column.lanes, now.x[r], now.dy[r], more[r], lanes, params);
       }
+      if constexpr (ahead) now = next;
     }
   }
 };

@@ -146,6 +146,21 @@ NORMKIT_DEVICE bool maps_params(const Job& job) {
   return task == Task::normalize || (task == Task::gradient && needs_params(job));
 }
 
+/// Whether a map has no more than x, its statistic, and weight and bias: no residual and no activation, and of
+/// gradients no y.
+template <Task task>
+NORMKIT_DEVICE bool maps_alone(const Job& job) {
+  return !has_beside<task == Task::gradient>(job) && job.activation == Activation::none;
+}
+/// The job of such a map, which knows it.
+template <Task task>
+NORMKIT_DEVICE Job alone(Job job) {
+  job.activation = Activation::none;
+  job.adds = false;
+  if constexpr (task != Task::gradient) job.operands[operand_second] = nullptr;
+  return job;
+}
+
 /// Whether there is anything to be mapped to.
 constexpr bool maps(const Job& job) {
   return job.operands[operand_out] != nullptr || job.operands[operand_extra] != nullptr;

@@ -279,9 +279,7 @@ NORMKIT_DEVICE Beside beside(const Job& job) {
 /// The job that has no more than that, likewise as constants.
 template <Along along>
 NORMKIT_DEVICE Job with_no_more(Job job) {
-  job.activation = Activation::none;
-  job.adds = false;
-  job.operands[operand_second] = nullptr;
+  job = alone<Task::normalize>(job);
   job.weight.along = job.bias.along = along;
   job.weight.offset = job.bias.offset = 0.0;
   return job;

@@ -48,8 +48,7 @@ inline Job job_for(const Request& request) {
   job.high = request.high;
   job.inverse = request.inverse;
   if (job.column == Column::statistics) {
-    if (const auto columns =
-            planes_as_columns(job.geometry, request.dtype, job.operands, !request.given_variance)) {
+    if (const auto columns = planes_as_columns(job.geometry, request.dtype, job.operands, !request.given_variance)) {
       take_geometry(job, *columns);
       job.pools_params = true;
     }

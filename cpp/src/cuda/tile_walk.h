@@ -72,6 +72,10 @@ template <class S, bool gradient>
 struct TensorTile {
   static constexpr int size = column_unit_size<S>;
 
+  /// How many lanes of a unit are worked on. Of what is kept, all: none of the results of those beyond the last goes
+  /// anywhere.
+  static NORMKIT_DEVICE int lanes_of(const TileShare& share) { return share.lanes; }
+
   template <class Block>
   NORMKIT_DEVICE void begin(const Block&, const Job& job, const TileShare& share) const {
     if (!job.adds) return;
@@ -114,6 +118,7 @@ struct ColumnTile : TensorTile<S, gradient> {
   Unit<S, size>* kept;
   Copies copies;
 
+  static NORMKIT_DEVICE int lanes_of(const TileShare&) { return size; }
   template <class Block>
   NORMKIT_DEVICE void begin(const Block&, const Job& job, const TileShare& share) {
     for (int position = share.begin; position < share.end; position += share.step) {
@@ -147,6 +152,7 @@ struct PlaneTile : TensorTile<S, gradient> {
   S* kept;
   Copies copies;
 
+  static NORMKIT_DEVICE int lanes_of(const TileShare&) { return size; }
   template <class Block>
   NORMKIT_DEVICE void begin(const Block& block, const Job& job, const TileShare& share) {
     const S* x = of_tensor<const S>(job, share, operand_x);
@@ -173,9 +179,9 @@ struct PlaneTile : TensorTile<S, gradient> {
     }
     return TensorTile<S, gradient>::load(job, share, which, position);
   }
-  NORMKIT_DEVICE void put(const Job& job, const TileShare& share, int which, const Place& at, int n,
+  NORMKIT_DEVICE void put(const Job& job, const TileShare& share, int which, const Place& at, int,
                           const Work<S> (&values)[size]) const {
-    if (which != operand_out) return TensorTile<S, gradient>::put(job, share, which, at, n, values);
+    if (which != operand_out) return TensorTile<S, gradient>::put(job, share, which, at, share.lanes, values);
     Unit<S, size> unit;
     unit.set(values);
     scatter(place(job, share, operand_x, static_cast<int>(at.reduced[2])), length(job), size, unit);

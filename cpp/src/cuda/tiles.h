@@ -137,18 +137,19 @@ NORMKIT_DEVICE void tile_gradients(const Job& job, const TileShare& share, const
   Around<Work<S>, size> around;
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) count[i] = 0;
   if (share.lanes == 0) return;
+  const int n = Tile::lanes_of(share);
   read_statistics<S, false>(job, share.at, share.lanes, around);
-  if (params_stay && needs_params(job)) around.params = params_at<S, false>(job, share.at, share.lanes);
+  if (params_stay && needs_params(job)) around.params = params_at<S, false>(job, share.at, n);
   NORMKIT_ROLL_DEVICE for (int first = share.begin; first < share.end; first += batch * share.step) {
     NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
       const int position = first + r * share.step;
       if (position >= share.end) continue;
       Place at = share.at;
       column_position(job, std::int64_t{position}, at);
-      if (!params_stay && needs_params(job)) around.params = params_at<S, false>(job, at, share.lanes);
+      if (!params_stay && needs_params(job)) around.params = params_at<S, false>(job, at, n);
       Unit<S, size> y;
       if (has_beside<true>(job)) y = tile.load(job, share, operand_beside<true>, position);
-      const unsigned valid = valid_bits<size>(job, at, false, share.lanes);
+      const unsigned valid = valid_bits<size>(job, at, false, n);
       Gradient<Work<S>> gradients[size];
       gradients_of(job, tile.load(job, share, operand_x, position), tile.load(job, share, operand_second, position), y,
                    valid, around, gradients, weighs_gradients(job) && !job.sums_lanes);
@@ -161,19 +162,19 @@ NORMKIT_DEVICE void tile_gradients(const Job& job, const TileShare& share, const
   }
 }
 
-/// What becomes of a thread's values.
-template <class S, Task task, class Tile>
+/// What becomes of a thread's values, so many at a time.
+template <class S, Task task, int batch, class Tile>
 NORMKIT_DEVICE void map_tile(const Job& job, const TileShare& share, Tile& tile, bool params_stay,
                              const UnitLanes<S, false>& lanes) {
   constexpr int size = column_unit_size<S>;
   constexpr bool gradient = task == Task::gradient;
-  constexpr int batch = gradient || sizeof(S) > 2 ? 2 : 4;
+  const int n = Tile::lanes_of(share);
   Params<Work<S>, size> params;
   if (share.lanes > 0 && params_stay && maps_params<task>(job)) {
-    params = params_at<S, false>(job, share.at, share.lanes);
+    params = params_at<S, false>(job, share.at, n);
   }
-  const auto put = [&](const Job& of, int which, const Place& at, int n, const auto& values) {
-    tile.put(of, share, which, at, n, values);
+  const auto put = [&](const Job& of, int which, const Place& at, int lanes_of_unit, const auto& values) {
+    tile.put(of, share, which, at, lanes_of_unit, values);
   };
   NORMKIT_ROLL_DEVICE for (int first = share.begin; first < share.end; first += batch * share.step) {
     Unit<S, size> more[batch];
@@ -188,11 +189,11 @@ NORMKIT_DEVICE void map_tile(const Job& job, const TileShare& share, Tile& tile,
       if (position >= share.end) continue;
       Place at = share.at;
       column_position(job, std::int64_t{position}, at);
-      if (!params_stay && maps_params<task>(job)) params = params_at<S, false>(job, at, share.lanes);
+      if (!params_stay && maps_params<task>(job)) params = params_at<S, false>(job, at, n);
       const Unit<S, size> x = tile.load(job, share, operand_x, position);
       Unit<S, size> dy;
       if constexpr (gradient) dy = tile.load(job, share, operand_second, position);
-      map_unit<S, false, task>(job, at, share.lanes, x, dy, more[r], lanes, params, put);
+      map_unit<S, false, task>(job, at, n, x, dy, more[r], lanes, params, put);
     }
   }
 }
@@ -248,7 +249,11 @@ struct RunTiles {
       const int lane = share.first + (i < share.lanes ? i : 0);
       lanes.of[i] = memory.statistics()[pool_of(job, lane)];
     }
-    map_tile<S, Sums::task>(here, share, tile, params_stay, lanes);
+    if (!general && params_stay && maps_alone<Sums::task>(here)) {
+      map_tile<S, Sums::task, gradient ? 2 : 4>(alone<Sums::task>(here), share, tile, true, lanes);
+    } else {
+      map_tile<S, Sums::task, 2>(here, share, tile, params_stay, lanes);
+    }
     tile.end(block, here, share);
   }
   template <class Block>
