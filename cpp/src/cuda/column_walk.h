@@ -11,7 +11,8 @@ template <Form form>
 struct ColumnShare {
   using Index = std::conditional_t<form == Form::general, std::int64_t, int>;
   std::int64_t chunk;
-  Index begin, end;  // positions, from the thread's own first
+  Index positions;   // of the chunk,
+  Index begin, end;  // from the thread's own first
   int step;
   int lanes;    // of the unit
   bool exists;  // or lies beyond the last
@@ -41,7 +42,8 @@ NORMKIT_DEVICE ColumnShare<form> column_of(const Job& job, std::int64_t block, i
   const auto begin = static_cast<Index>(column.chunk * cut.positions_per_chunk);
   const auto most = static_cast<Index>(cut.positions_per_chunk);
   const auto rest_of = static_cast<Index>(cut.positions) - begin;
-  column.end = begin + (most < rest_of ? most : rest_of);
+  column.positions = most < rest_of ? most : rest_of;
+  column.end = begin + column.positions;
   column.begin = begin + column.down;
   if (!column.exists) column.begin = column.end;
   return column;
@@ -71,27 +73,38 @@ NORMKIT_DEVICE void take_positions(const Job& job, const ColumnShare<form>& colu
   }
 }
 
-/// Numbers of the threads one below the other, one for each lane: the sum in every thread, or (`last`) in the
-/// uppermost. `shared`: memory for one from each lane of each warp; free again after the next barrier.
-template <class Op, int size, Form form, class Block>
-NORMKIT_DEVICE void meet_down(const Block& block, const ColumnShare<form>& column, int wide, int t, bool last,
-                              double (&value)[size], double* shared) {
+/// Numbers of the threads one below the other, some for each lane: the sum in every thread, or (`last`) in the
+/// uppermost. They are terms from `first` on. `shared`: memory for as many from each lane of each warp; free again
+/// after the next barrier.
+template <class Op, int numbers, int size, Form form, class Block>
+NORMKIT_DEVICE void meet_down(const Block& block, const ColumnShare<form>& column, int wide, int first, bool last,
+                              double (&value)[numbers][size], double* shared) {
   for (int offset = wide; offset < warp_size; offset *= 2) {
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-      value[i] = Op::of(t, value[i], block.from_lane(value[i], block.thread() % warp_size ^ offset));
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < numbers; ++t) {
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+        const double other = block.from_lane(value[t][i], block.thread() % warp_size ^ offset);
+        value[t][i] = Op::of(first + t, value[t][i], other);
+      }
     }
   }
   const int lanes = wide * size;
+  double* const own = shared + column.across * size;
   if (block.thread() % warp_size < wide) {
-    double* to = shared + block.thread() / warp_size * lanes + column.across * size;
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i] = value[i];
+    double* to = own + block.thread() / warp_size * numbers * lanes;
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < numbers; ++t) {
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[t * lanes + i] = value[t][i];
+    }
   }
   block.sync();
   if (!last || column.down == 0) {
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = shared[column.across * size + i];
-    for (int warp = 1; warp < block_threads / warp_size; ++warp) {
-      const double* from = shared + warp * lanes + column.across * size;
-      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = Op::of(t, value[i], from[i]);
+    const double* from = own;
+    for (int warp = 0; warp < block_threads / warp_size; ++warp, from += numbers * lanes) {
+      NORMKIT_UNROLL_DEVICE for (int t = 0; t < numbers; ++t) {
+        NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+          const double its = from[t * lanes + i];
+          value[t][i] = warp == 0 ? its : Op::of(first + t, value[t][i], its);
+        }
+      }
     }
   }
   block.sync();
@@ -108,49 +121,64 @@ struct LaneCounts {
   }
 };
 
+/// How many values the lanes of a chunk have: where nothing can be missing, all that there are.
+template <int size, Form form, class Block>
+NORMKIT_DEVICE void meet_counts(const Block& block, const Job& job, const ColumnShare<form>& column,
+                                const LaneCounts<size, form>& counts, double (&to)[1][size]) {
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    to[0][i] = form == Form::general ? counts.at(i).value : static_cast<double>(column.positions);
+  }
+  if (form == Form::general) meet_down<Adding>(block, column, job.columns.across, 0, false, to, block.shared());
+}
+
 /// The parts of the lanes of a thread, from the sums of those below it too.
 template <class C, bool ranged, int size, Form form, class Block>
 NORMKIT_DEVICE void meet_columns(const Block& block, const Job& job, const ColumnShare<form>& column,
                                  const VarianceSums<C, ranged> (&sums)[size], const LaneCounts<size, form>& counts,
                                  Part<VarianceSums<C, ranged>::terms> (&parts)[size]) {
-  const auto down = [&](auto op, int t, bool last, auto& value) {
-    meet_down<decltype(op)>(block, column, job.columns.across, t, last, value, block.shared());
-  };
-  double count[size], mean[size], sum[size], squares[size];
-  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) count[i] = counts.at(i).value;
-  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) mean[i] = sums[i].total(counts.at(i));
-  down(Adding{}, 0, false, count);
-  down(Adding{}, 0, false, mean);
+  const int across = job.columns.across;
+  double count[1][size], mean[1][size], own[2][size];
+  meet_counts(block, job, column, counts, count);
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) mean[0][i] = sums[i].total(counts.at(i));
+  meet_down<Adding>(block, column, across, 0, false, mean, block.shared());
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-    mean[i] = mean_of(count[i], mean[i]);
-    const Deviations own = sums[i].deviations(mean[i], counts.at(i));
-    sum[i] = own.sum;
-    squares[i] = own.squares;
+    mean[0][i] = mean_of(count[0][i], mean[0][i]);
+    const Deviations from = sums[i].deviations(mean[0][i], counts.at(i));
+    own[0][i] = from.sum;
+    own[1][i] = from.squares;
   }
-  down(Adding{}, 0, true, sum);
-  down(Adding{}, 0, true, squares);
+  meet_down<Adding>(block, column, across, 0, true, own, block.shared());
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-    const Part<3> part = part_about(count[i], {mean[i], sum[i], squares[i]}, sums[i].centred);
+    const Part<3> part = part_about(count[0][i], {mean[0][i], own[0][i], own[1][i]}, sums[i].centred);
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < 3; ++t) parts[i].term[t] = part.term[t];
   }
   if constexpr (ranged) {
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sum[i] = sums[i].least;
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) squares[i] = sums[i].greatest;
-    down(Ranging{}, 1, true, sum);
-    down(Ranging{}, 2, true, squares);
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) parts[i].term[3] = sum[i];
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) parts[i].term[4] = squares[i];
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      own[0][i] = sums[i].least;
+      own[1][i] = sums[i].greatest;
+    }
+    meet_down<Ranging>(block, column, across, 1, true, own, block.shared());
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      parts[i].term[3] = own[0][i];
+      parts[i].term[4] = own[1][i];
+    }
   }
 }
 template <class Sums, int size, Form form, class Block>
 NORMKIT_DEVICE void meet_columns(const Block& block, const Job& job, const ColumnShare<form>& column,
                                  const Sums (&sums)[size], const LaneCounts<size, form>& counts,
                                  Part<Sums::terms> (&parts)[size]) {
-  NORMKIT_UNROLL_DEVICE for (int t = 0; t < Sums::terms; ++t) {
-    double value[size];
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = sums[i].term(t, counts.at(i));
-    meet_down<typename Sums::Op>(block, column, job.columns.across, t, true, value, block.shared());
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) parts[i].term[t] = value[i];
+  constexpr int numbers = Sums::terms - 1;
+  static_assert(numbers <= met_down);
+  double count[1][size], value[numbers][size];
+  meet_counts(block, job, column, counts, count);
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < numbers; ++t) value[t][i] = sums[i].term(t + 1, counts.at(i));
+  }
+  meet_down<typename Sums::Op>(block, column, job.columns.across, 1, true, value, block.shared());
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    parts[i].term[0] = count[0][i];
+    NORMKIT_UNROLL_DEVICE for (int t = 0; t < numbers; ++t) parts[i].term[t + 1] = value[t][i];
   }
 }
 

@@ -17,6 +17,8 @@ inline constexpr int column_recalls = 4;      // such batches, before what is su
 
 /// What the sums of a block's threads meet in (merge.h): numbers of each warp.
 inline constexpr int met_numbers = 8;
+/// Numbers of a lane that threads one below the other add up at once (column_walk.h).
+inline constexpr int met_down = 3;
 
 /// How a kernel that is not general finds the numbers along a unit.
 enum class Along : std::uint8_t {

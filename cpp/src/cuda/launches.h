@@ -72,7 +72,7 @@ void map_rows(Job& job, DType dtype) {
 template <class S, Task task>
 void map_columns(Job& job, DType dtype) {
   job.columns = cut_columns(job.geometry, dtype, false);
-  const Launch shape = launch_columns(job.geometry, job.columns);
+  const Launch shape = launch_columns(job.geometry, job.columns, false);
   visit_form(job, dtype, [&](auto form) { launch(MapColumns<S, task, column_form(form)>{job, shape.blocks}, shape); });
 }
 template <class S, Task task>

@@ -264,9 +264,9 @@ Launch launch_finish_slabs(std::int64_t columns) {
   return {ceil_div(columns, warp_size), block_threads, 2 * block_threads * static_cast<int>(sizeof(double))};
 }
 
-Launch launch_columns(const Geometry& g, const ColumnCut& cut) {
-  return {g.kept[0].extent * cut.tiles * cut.chunks, block_threads,
-          block_threads / warp_size * cut.across * most_column_unit * static_cast<int>(sizeof(double))};
+Launch launch_columns(const Geometry& g, const ColumnCut& cut, bool folds) {
+  const int met = block_threads / warp_size * cut.across * most_column_unit * met_down;
+  return {g.kept[0].extent * cut.tiles * cut.chunks, block_threads, folds ? met * static_cast<int>(sizeof(double)) : 0};
 }
 
 Launch launch_each(std::int64_t count) {

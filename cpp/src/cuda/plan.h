@@ -71,7 +71,7 @@ Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype);
 /// A warp's width of columns to a block, with the sums of its warps.
 Launch launch_finish_slabs(std::int64_t columns);
 /// Columns, tile by tile and chunk by chunk.
-Launch launch_columns(const Geometry& geometry, const ColumnCut& cut);
+Launch launch_columns(const Geometry& geometry, const ColumnCut& cut, bool folds = true);
 /// Lanes, tile by tile. `keeps`: what is folded is kept on the chip, not read again.
 Launch launch_tiles(const Geometry& geometry, const TileCut& cut, DType dtype, int kept, bool keeps);
 /// A thread for each of `count`.
