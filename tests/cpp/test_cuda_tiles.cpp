@@ -23,7 +23,7 @@ using cuda::Clusters;
 using cuda::Layout;
 using cuda::TileCut;
 
-const std::vector<int> last = {0, 2, 3, 1};
+std::vector<int> channels_last() { return {0, 2, 3, 1}; }
 
 Geometry lanes_of(std::int64_t samples, std::int64_t lanes, std::int64_t pooled, std::int64_t positions) {
   Geometry g;
@@ -150,17 +150,24 @@ TEST_CASE("tiles of a block and of clusters, and lanes that are too long for the
   for (const Clusters clusters : {Clusters::of_most, Clusters::of_registers}) {
     cuda::emulate_clusters(clusters);
     for (const Case& c :
-         {Case{"ragged columns", instance_norm(4), {2, 148, 4, 5}, last, {148}},
-          Case{"groups of ten", group_norm(4, 8), {2, 80, 5, 6}, last, {80}},
-          Case{"groups of three", group_norm(4, 4), {3, 12, 6, 5}, last, {12}},
-          Case{"groups of two blocks", group_norm(4, 8), {2, 32, 32, 40}, last, {32}},
-          Case{"columns of four blocks", instance_norm(4), {1, 36, 45, 52}, last, {36}},
-          Case{"columns of eight blocks", instance_norm(4), {1, 32, 72, 70}, last, {32}},
-          Case{"columns of too many", instance_norm(4), {1, 32, 90, 100}, last, {32}},
+         {Case{"ragged columns", instance_norm(4), {2, 148, 4, 5}, channels_last(), {148}},
+          Case{"groups of ten", group_norm(4, 8), {2, 80, 5, 6}, channels_last(), {80}},
+          Case{"groups of three", group_norm(4, 4), {3, 12, 6, 5}, channels_last(), {12}},
+          Case{"groups of two blocks", group_norm(4, 8), {2, 32, 32, 40}, channels_last(), {32}},
+          Case{"columns of four blocks", instance_norm(4), {1, 36, 45, 52}, channels_last(), {36}},
+          Case{"columns of eight blocks", instance_norm(4), {1, 32, 72, 70}, channels_last(), {32}},
+          Case{"columns of too many", instance_norm(4), {1, 32, 90, 100}, channels_last(), {32}},
           Case{"a long table", batch_norm(2), {5000, 24}, {}, {24}},
           Case{"a table of too long columns", batch_norm(2), {40000, 7}, {}, {7}},
           Case{"a table of too long columns without clusters", batch_norm(2), {1100, 30}, {}, {30}},
-          Case{"the same of images", batch_norm(4), {3, 30, 20, 19}, last, {30}, Activation::relu, true, true},
+          Case{"the same of images",
+               batch_norm(4),
+               {3, 30, 20, 19},
+               channels_last(),
+               {30},
+               Activation::relu,
+               true,
+               true},
           Case{"planes", instance_norm(4), {3, 40, 7, 7}, {}, {40}},
           Case{"planes, the last tile of which is not full", instance_norm(4), {2, 200, 5, 7}, {}, {200}},
           Case{"planes of groups of ten", group_norm(4, 8), {2, 80, 3, 7}, {}, {80}},
@@ -196,9 +203,10 @@ TEST_CASE("tiles give the same bits wherever in memory they begin, and masked by
     std::vector<int> order;
   };
   for (const Lanes& lanes :
-       {Lanes{instance_norm(4), {2, 40, 6, 7}, last}, Lanes{group_norm(4, 4), {2, 24, 9, 5}, last},
-        Lanes{batch_norm(4), {2, 16, 9, 5}, last}, Lanes{instance_norm(4), {1, 32, 40, 50}, last},
-        Lanes{instance_norm(4), {3, 16, 7, 7}, {0, 1, 2, 3}}, Lanes{group_norm(4, 4), {2, 24, 3, 5}, {0, 1, 2, 3}}}) {
+       {Lanes{instance_norm(4), {2, 40, 6, 7}, channels_last()},
+        Lanes{group_norm(4, 4), {2, 24, 9, 5}, channels_last()}, Lanes{batch_norm(4), {2, 16, 9, 5}, channels_last()},
+        Lanes{instance_norm(4), {1, 32, 40, 50}, channels_last()}, Lanes{instance_norm(4), {3, 16, 7, 7}, {0, 1, 2, 3}},
+        Lanes{group_norm(4, 4), {2, 24, 3, 5}, {0, 1, 2, 3}}}) {
     if (is_quick() && size_of(lanes.shape) > 30000) continue;
     for (const DType dtype : {DType::float32, DType::bfloat16}) {
       INFO(name(dtype) << " " << size_of(lanes.shape));
@@ -245,7 +253,7 @@ TEST_CASE("tiles give the same bits wherever in memory they begin, and masked by
 
 TEST_CASE("tiles of equal, of huge and of no values") {
   for (const bool planes : {false, true}) {
-    const std::vector<int> order = planes ? std::vector<int>{0, 1, 2, 3} : last;
+    const std::vector<int> order = planes ? std::vector<int>{0, 1, 2, 3} : channels_last();
     const Shape shape = {2, 8, 7, 7};
     const auto run_on = [&](auto value) {
       Tensor x(DType::float32, shape, order);

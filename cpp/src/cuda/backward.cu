@@ -63,7 +63,8 @@ std::optional<Geometry> weighed_lanes(const Request& request) {
   if (g.schedule == Schedule::rows) {
     std::optional<Geometry> planes = planes_of(g);
     if (!planes || planes->size() >= least_plane * planes->kept_count()) return planes;
-    const std::optional<Geometry> lanes = planes_as_lanes(*planes, request.dtype, true);  // of which tiles leave as few sums
+    const std::optional<Geometry> lanes =
+        planes_as_lanes(*planes, request.dtype, true);  // of which tiles leave as few sums
     return lanes && cut_tiles(*lanes, request.dtype, 2, Layout::planes).lanes > 0 ? planes : std::nullopt;
   }
   return weighs_by_lane(g) ? std::optional(g) : std::nullopt;

@@ -29,7 +29,8 @@ SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
 enum class Layout : std::uint8_t { columns, planes };
 /// Tiles of lanes (of whose `schedule` nothing is asked), with `kept` operands. None where a tile is too large for the
 /// chip.
-TileCut cut_tiles(const Geometry& lanes, DType dtype, int kept, Layout layout, Clusters clusters = Clusters::of_most);
+TileCut cut_tiles(const Geometry& geometry, DType dtype, int kept, Layout layout,
+                  Clusters clusters = Clusters::of_most);
 /// Rows that begin at no multiples of 16 bytes, or the planes of GroupNorm's, as lanes: each position of one is a
 /// neighbour of the next. None where rows are not such, or of several runs that are no planes.
 std::optional<Geometry> planes_as_lanes(const Geometry& rows, DType dtype, bool gradient);

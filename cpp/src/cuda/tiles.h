@@ -49,7 +49,8 @@ struct TileMoments {
   /// Numbers near the means of this thread's values, and how many of these there are. Of equal values they are these.
   template <class Tile>
   NORMKIT_DEVICE void near_means(const Tile& tile, C (&about)[size], int (&count)[size]) const {
-    const auto values = static_cast<C>((share.end - share.begin + share.step - 1) / share.step);
+    const int steps = (share.end - share.begin + share.step - 1) / share.step;
+    const auto values = static_cast<C>(steps);
     const C part = C{1} / values;
     C sum[size] = {};
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) about[i] = C{0}, count[i] = 0;
@@ -198,6 +199,8 @@ NORMKIT_DEVICE void map_tile(const Job& job, const TileShare& share, Tile& tile,
   }
 }
 
+/// Tiles, a block or a cluster to each: taken along, folded, finished and mapped. In the general form of any layout,
+/// and read from the tensor each time.
 template <class S, class Sums, Form form, Layout layout>
 struct RunTiles {
   static constexpr bool gradient = Sums::task == Task::gradient;
