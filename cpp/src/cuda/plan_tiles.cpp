@@ -30,9 +30,11 @@ int parts_bits(std::int64_t n) {
   return std::countr_zero(std::bit_ceil(static_cast<unsigned>(std::clamp<std::int64_t>(n, 1, 8))));
 }
 
-// How many of `all` parts a tile has, no more than `most`: as many as leave none over, unless these were few.
-std::int64_t side_by_side(std::int64_t all, std::int64_t most) {
+// How many of `all` parts a tile has, no more than `most`: as many as leave none over, unless these were few. Samples,
+// of which there may be any number, are to have the same bits whatever that is.
+std::int64_t side_by_side(std::int64_t all, std::int64_t most, bool are_samples) {
   if (all <= most) return all;
+  if (are_samples) return most;
   for (std::int64_t n = most; n > most / 2; --n) {
     if (all % n == 0) return n;
   }
@@ -98,7 +100,8 @@ TileCut cut_tiles(const Geometry& g, DType dtype, int kept, Layout layout, Clust
   const std::int64_t all = ceil_div(g.kept[1].extent, whole);
   const int most_bits = clusters >= Clusters::of_memory ? std::countr_zero(unsigned{common_cluster}) : 0;
   for (const int row : {wide_row, narrow_row}) {
-    const std::int64_t lanes = whole * side_by_side(all, std::max<std::int64_t>(1, row / (whole * item)));
+    const std::int64_t most = std::max<std::int64_t>(1, row / (whole * item));
+    const std::int64_t lanes = whole * side_by_side(all, most, g.kept[1].param_stride == 0);
     for (int bits = 0; bits <= (row == narrow_row ? most_bits : 0); ++bits) {
       const TileCut cut = cut_lanes(g, dtype, kept, lanes, bits);
       if (fits(cut, dtype, kept)) return cut;
