@@ -28,8 +28,7 @@ struct TileMemory {
   NORMKIT_DEVICE char* bytes() const { return reinterpret_cast<char*>(memory); }
 };
 
-/// Number t of all rows, one from each of a thread's lanes: their sum is where lanes have theirs, once there is another
-/// barrier.
+/// Number t of all rows, one from each of a thread's lanes: their sum is then where lanes have theirs.
 template <class Block, class C, bool gradient, class T, int size>
 NORMKIT_DEVICE void meet_rows(const Block& block, const Job& job, const TileShare& share, const T (&value)[size], int t,
                               const TileMemory<C, gradient>& memory) {
