@@ -151,6 +151,48 @@ TEST_CASE("planes are tiles where they begin at no multiples of 16 bytes, and li
   CHECK_FALSE(cuda::are_dense_planes(job, DType::bfloat16));
 }
 
+TEST_CASE("groups of many channels, channels last, are columns as far as tiles go") {
+  Geometry g;
+  g.kept[0] = {3, {}, 2, 0};
+  g.kept[1] = {2, {}, 1, 70};
+  g.reduced[1] = {15, {}, 0, 0};
+  g.reduced[2] = {70, {}, 0, 1};
+  g.count = 15 * 70;
+  for (const int k : {operand_x, operand_out}) {
+    g.kept[0].data_stride[k] = 15 * 140;
+    g.kept[1].data_stride[k] = 70;
+    g.reduced[1].data_stride[k] = 140;
+    g.reduced[2].data_stride[k] = 1;
+  }
+  const auto columns = cuda::groups_as_columns(g);
+  REQUIRE(columns);
+  CHECK(columns->schedule == Schedule::columns);
+  CHECK(columns->pooled == 70);
+  CHECK(columns->kept[1].extent == 140);
+  CHECK(columns->kept[1].stat_stride == 1);
+  CHECK(columns->reduced[2].extent == 15);
+  CHECK(columns->statistics() == 6);
+  CHECK(columns->size() == g.size());
+  CHECK(cuda::lanes_of_tiles(g, DType::float32, true)->layout == Layout::columns);
+  Geometry other = g;
+  other.kept[1].data_stride[operand_out] = 80;  // of groups that are apart
+  CHECK_FALSE(cuda::groups_as_columns(other));
+  other = g;
+  other.reduced[1].extent = 1;  // rows of one run
+  CHECK_FALSE(cuda::groups_as_columns(other));
+  other = g;
+  other.reduced[1].param_stride = 70;  // of which each place has a weight
+  CHECK_FALSE(cuda::groups_as_columns(other));
+  other = g;
+  other.kept[1] = other.kept[0];  // samples of one group
+  other.kept[0] = unit_axis;
+  const auto one = cuda::groups_as_columns(other);
+  REQUIRE(one);
+  CHECK(one->kept[0].extent == 3);
+  CHECK(one->kept[1].extent == 70);
+  CHECK(one->statistics() == 3);
+}
+
 TEST_CASE("tiles of a block and of clusters, and lanes that are too long for them") {
   for (const Clusters clusters : {Clusters::of_most, Clusters::of_registers}) {
     cuda::emulate_clusters(clusters);
@@ -158,6 +200,21 @@ TEST_CASE("tiles of a block and of clusters, and lanes that are too long for the
          {Case{"ragged columns", instance_norm(4), {2, 148, 4, 5}, channels_last(), {148}},
           Case{"groups of ten", group_norm(4, 8), {2, 80, 5, 6}, channels_last(), {80}},
           Case{"groups of three", group_norm(4, 4), {3, 12, 6, 5}, channels_last(), {12}},
+          Case{"groups of so many channels that they are rows",
+               group_norm(4, 2),
+               {2, 140, 3, 5},
+               channels_last(),
+               {140}},
+          Case{"the same, masked",
+               group_norm(4, 2),
+               {2, 140, 3, 5},
+               channels_last(),
+               {140},
+               Activation::relu,
+               true,
+               true},
+          Case{"one group of them", group_norm(4, 1), {3, 72, 5, 4}, channels_last(), {72}},
+          Case{"one group of fewer", group_norm(4, 1), {3, 20, 5, 7}, channels_last(), {20}},
           Case{"groups of two blocks", group_norm(4, 8), {2, 32, 32, 40}, channels_last(), {32}},
           Case{"columns of four blocks", instance_norm(4), {1, 36, 45, 52}, channels_last(), {36}},
           Case{"columns of eight blocks", instance_norm(4), {1, 32, 72, 70}, channels_last(), {32}},

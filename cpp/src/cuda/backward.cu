@@ -54,20 +54,18 @@ bool fits_slabs(const Request& request, const RowCut& cut) {
 }
 
 // What there is of GroupNorm along which weight is constant, if anything: planes, or columns. Rows of very short planes
-// would leave more sums than they have values.
+// would leave more sums than they have values, unless they go by tiles.
 std::optional<Geometry> weighed_lanes(const Request& request) {
   constexpr std::int64_t least_plane = 64;
   const Plan& plan = request.plan;
   const Geometry& g = plan.geometry;
   if (request.weight_is_constant || request.statistics_given || plan.loop_count > 0) return std::nullopt;
-  if (g.schedule == Schedule::rows) {
-    std::optional<Geometry> planes = planes_of(g);
-    if (!planes || planes->size() >= least_plane * planes->kept_count()) return planes;
-    const std::optional<Geometry> lanes =
-        planes_as_lanes(*planes, request.dtype, true);  // of which tiles leave as few sums
-    return lanes && cut_tiles(*lanes, request.dtype, 2, Layout::planes).lanes > 0 ? planes : std::nullopt;
-  }
-  return weighs_by_lane(g) ? std::optional(g) : std::nullopt;
+  if (g.schedule == Schedule::columns) return weighs_by_lane(g) ? std::optional(g) : std::nullopt;
+  std::optional<Geometry> planes = planes_of(g);
+  if (planes && planes->size() >= least_plane * planes->kept_count()) return planes;
+  const std::optional<TileLanes> lanes = lanes_of_tiles(planes ? *planes : g, request.dtype, true);
+  if (!lanes || cut_tiles(lanes->geometry, request.dtype, 2, lanes->layout).lanes == 0) return std::nullopt;
+  return planes ? planes : lanes->geometry;
 }
 
 // The half that gives dx, and where weight is constant over a statistic dweight and dbias too.

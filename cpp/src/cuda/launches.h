@@ -119,14 +119,12 @@ template <class S, class Sums>
 bool run_tiles(Job job, DType dtype) {
   constexpr int kept = Sums::task == Task::gradient ? 2 : 1;
   if (job.column != Column::statistics) return false;
-  const bool planes = job.geometry.schedule == Schedule::rows;
-  const Layout layout = planes ? Layout::planes : Layout::columns;
-  if (planes) {
-    const std::optional<Geometry> lanes = planes_as_lanes(job.geometry, dtype, Sums::task == Task::gradient);
-    if (!lanes) return false;
-    take_geometry(job, *lanes);
-    job.aligned = are_dense_planes(job, dtype);
-  }
+  const std::optional<TileLanes> lanes = lanes_of_tiles(job.geometry, dtype, kept == 2);
+  if (!lanes) return false;
+  const Layout layout = lanes->layout;
+  const bool planes = layout == Layout::planes;
+  take_geometry(job, lanes->geometry);
+  job.aligned = planes ? are_dense_planes(job, dtype) : is_aligned(job.geometry, dtype, job.operands);
   const Geometry& g = job.geometry;
   job.tiles = cut_tiles(g, dtype, kept, layout);
   if (job.tiles.cluster_bits > 0) job.tiles = cut_tiles(g, dtype, kept, layout, clusters());

@@ -34,6 +34,15 @@ TileCut cut_tiles(const Geometry& geometry, DType dtype, int kept, Layout layout
 /// Rows that begin at no multiples of 16 bytes, or the planes of GroupNorm's, as lanes: each position of one is a
 /// neighbour of the next. None where rows are not such, or of several runs that are no planes.
 std::optional<Geometry> planes_as_lanes(const Geometry& rows, DType dtype, bool gradient);
+/// GroupNorm's rows of channels last, of so many channels to a group that they are no columns (geometry.h), as columns:
+/// of any number of channels, as far as tiles go. None where rows are not such.
+std::optional<Geometry> groups_as_columns(const Geometry& rows);
+/// What tiles of a geometry would be cut from.
+struct TileLanes {
+  Geometry geometry;
+  Layout layout;
+};
+std::optional<TileLanes> lanes_of_tiles(const Geometry& geometry, DType dtype, bool gradient);
 /// Whether planes of lanes lie as a tile of them is copied: one after the other, from multiples of 16 bytes on.
 bool are_dense_planes(const Job& job, DType dtype);
 

@@ -25,9 +25,9 @@ constexpr int least_rows_work = 16;  // positions to a thread, or else rows that
 
 int unit_of(DType dtype) { return static_cast<int>(std::min<std::int64_t>(4, 16 / item_size(dtype))); }
 
-// Logarithm of the least power of 2 that is not below n, up to 8.
-int parts_bits(std::int64_t n) {
-  return std::countr_zero(std::bit_ceil(static_cast<unsigned>(std::clamp<std::int64_t>(n, 1, 8))));
+// Logarithm of the least power of 2 that is not below n, up to `most`.
+int parts_bits(std::int64_t n, int most) {
+  return std::countr_zero(std::bit_ceil(static_cast<unsigned>(std::clamp<std::int64_t>(n, 1, most))));
 }
 
 // How many of `all` parts a tile has, no more than `most`: as many as leave none over, unless these were few. Samples,
@@ -59,9 +59,9 @@ TileCut cut_lanes(const Geometry& g, DType dtype, int kept, std::int64_t lanes, 
   const auto rows = static_cast<int>(ceil_div(cut.positions_of_block, least_rows_work));
   cut.down = std::clamp(rows, 1, std::max(1, block_threads / cut.across));
   cut.threads = up_to_multiple(cut.across * cut.down, warp_size);
-  cut.sums_bits = parts_bits(cut.down);
+  cut.sums_bits = parts_bits(cut.down, 8);
   cut.sums_apart = cut.lanes + (cut.sums_bits == 0 ? 0 : warp_size >> cut.sums_bits);  // which spares bank conflicts
-  cut.pool_bits = parts_bits(g.pooled);
+  cut.pool_bits = parts_bits(g.pooled, warp_size);
   // What rows add up, and then what is known of statistics.
   const int met = std::max(cut.down * cut.sums_apart * number, cut.pools * 6 * work);
   constexpr int terms = 4;
@@ -122,6 +122,38 @@ std::optional<Geometry> planes_as_lanes(const Geometry& rows, DType dtype, bool 
   if (gradient && !weighs_by_lane(lanes)) return std::nullopt;
   lanes.schedule = Schedule::columns;
   return lanes;
+}
+
+std::optional<Geometry> groups_as_columns(const Geometry& rows) {
+  const Axis& channels = rows.reduced[2];
+  const bool vary = rows.reduced[0].param_stride != 0 || rows.reduced[1].param_stride != 0;
+  if (rows.schedule != Schedule::rows || channels.param_stride != 1 || rows.reduced[1].extent == 1 || vary) {
+    return std::nullopt;
+  }
+  Geometry columns = rows;
+  Axis all = channels;
+  if (chains_in_memory(rows.kept[1], channels)) {
+    all.extent *= rows.kept[1].extent;
+    all.stat_stride = rows.kept[1].stat_stride;
+  } else if (rows.kept[0].extent == 1) {  // there is one group
+    columns.kept[0] = rows.kept[1];
+  } else {
+    return std::nullopt;
+  }
+  columns.schedule = Schedule::columns;
+  columns.pooled = channels.extent;
+  columns.kept[1] = all;
+  columns.reduced[2] = rows.reduced[1];
+  columns.reduced[1] = rows.reduced[0];
+  columns.reduced[0] = unit_axis;
+  return weighs_by_lane(columns) ? std::optional(columns) : std::nullopt;
+}
+
+std::optional<TileLanes> lanes_of_tiles(const Geometry& g, DType dtype, bool gradient) {
+  if (g.schedule == Schedule::columns) return TileLanes{g, Layout::columns};
+  if (const auto columns = groups_as_columns(g)) return TileLanes{*columns, Layout::columns};
+  if (const auto planes = planes_as_lanes(g, dtype, gradient)) return TileLanes{*planes, Layout::planes};
+  return std::nullopt;
 }
 
 bool are_dense_planes(const Job& job, DType dtype) {
