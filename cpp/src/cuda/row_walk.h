@@ -270,32 +270,43 @@ struct Kept {
 template <class S, bool gradient, Form form, int threads>
 struct Shared {
   static constexpr int apart = gradient ? 2 * threads : threads;
+  static constexpr int parts = 4;
   Unit<S>* kept;  // this thread's first
   Copies copies;
 
-  // Two groups of copies: the first unit, and the others.
+  // Groups of copies: the first unit, and `parts` of all the others, of which the first are folded while the last come.
   NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) {
     if (job.adds) return make_sums(job, row);
+    const int each = units_of_part(job, row);
     Unit<S>* to = kept;
-    for (Cursor<form> next(job, row.begin); next.unit < row.end; next.step(job), to += apart) {
-      Found<S, gradient> found;
-      found.place(job, row, next);
-      copies.add(to, operand<const S>(job, operand_x, found.at));
-      if constexpr (gradient) copies.add(to + threads, operand<const S>(job, operand_second, found.at));
-      if (to == kept) copies.close_group();
+    Cursor<form> next(job, row.begin);
+    NORMKIT_ROLL_DEVICE for (int part = 0; part < parts; ++part) {
+      NORMKIT_ROLL_DEVICE for (int u = 0; u < each && next.unit < row.end; ++u, next.step(job), to += apart) {
+        Found<S, gradient> found;
+        found.place(job, row, next);
+        copies.add(to, operand<const S>(job, operand_x, found.at));
+        if constexpr (gradient) copies.add(to + threads, operand<const S>(job, operand_second, found.at));
+        if (to == kept) copies.close_group();
+      }
+      copies.close_group();
     }
-    copies.close_group();
   }
   template <class Visit>
   NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) {
-    copies.template wait<1>();
+    copies.template wait<parts>();
     if (row.begin < row.end) visit(found(job, row, Cursor<form>(job, row.begin), kept));
   }
   template <bool again, bool beside = false, class Visit, class Close>
   NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) {
-    copies.template wait<0>();
+    const int units = units_of_part(job, row);
+    int part = 0;
+    int left = 0;  // units that are there
     const Unit<S>* from = kept;
-    for (Cursor<form> next(job, row.begin); next.unit < row.end; from += row_batch * apart) {
+    for (Cursor<form> next(job, row.begin); next.unit < row.end; from += row_batch * apart, left -= row_batch) {
+      if (!again && left == 0) {
+        wait_for(part++);
+        left = units;
+      }
       const auto first = next.unit;
       Unit<S> more[row_batch];
       read_beside<S, gradient, beside>(job, row, next, more);
@@ -310,6 +321,21 @@ struct Shared {
   }
 
  private:
+  // Whole batches.
+  static NORMKIT_DEVICE int units_of_part(const Job& job, const Row<form>& row) {
+    const int units = (row.end - row.begin + job.rows.group - 1) >> job.rows.group_bits;
+    constexpr int whole = parts * row_batch;
+    return (units + whole - 1) / whole * row_batch;
+  }
+  NORMKIT_DEVICE void wait_for(int part) {
+    static_assert(parts == 4);
+    switch (part) {
+      case 0: return copies.template wait<3>();
+      case 1: return copies.template wait<2>();
+      case 2: return copies.template wait<1>();
+      default: copies.template wait<0>();
+    }
+  }
   NORMKIT_DEVICE void make_sums(const Job& job, const Row<form>& row) const {
     Unit<S>* to = kept;
     for (Cursor<form> next(job, row.begin); next.unit < row.end; to += row_batch * apart) {
