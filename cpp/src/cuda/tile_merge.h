@@ -136,7 +136,8 @@ struct TileParts {
   template <class Visit>
   NORMKIT_DEVICE void each_lane(int pool, int part, const Visit& visit) const {
     const auto pooled = static_cast<int>(job.geometry.pooled);
-    if (pool >= job.tiles.pools) return;
+    const bool exists = share.tile_lane + std::int64_t{pool} * pooled < job.geometry.kept[1].extent;
+    if (pool >= job.tiles.pools || !exists) return;
     for (int l = part; l < pooled; l += 1 << job.tiles.pool_bits) visit(pool * pooled + l);
   }
 };
