@@ -93,4 +93,48 @@ void compare(const Case& c, DType dtype, const Results& gpu, const Results& cpu)
   }
 }
 
+void check_large_mean(const Case& c) {
+  INFO("a large mean: " << c.name);
+  const Results gpu = run(c, DType::float32, Device::cuda, 3000.0);
+  const Results cpu = run(c, DType::float32, Device::cpu, 3000.0);
+  check_close(gpu.y, cpu.y, 2e-6);
+  check_close(gpu.dx, cpu.dx, 2e-5);
+  check_close(gpu.dweight, cpu.dweight, 2e-5);
+  check_close(gpu.rstd, cpu.rstd, 1e-6);
+}
+
+void check_bits_anywhere(const Normalizer& norm, const Shape& shape, const std::vector<int>& order, DType dtype) {
+  const Device gpu = Device::cuda;
+  const Shape kept = statistics_shape(norm, shape);
+  const std::int64_t size = size_of(shape);
+  Tensor y[] = {{dtype, shape, order}, {dtype, shape, order}};
+  Tensor dx[] = {{dtype, shape, order}, {dtype, shape, order}};
+  Tensor rstd[] = {{DType::float32, kept}, {DType::float32, kept}};
+  for (const int off : {0, 1}) {  // elements from a multiple of 16 bytes
+    Tensor x(dtype, shape, order);
+    Tensor dy(dtype, shape, order);
+    Tensor mean(DType::float32, kept);
+    for (std::int64_t i = 0; i < size; ++i) {
+      x.set(i + off, numbers(1)(i));
+      dy.set(i + off, numbers(2)(i));
+    }
+    const auto moved = [&](Tensor& tensor) {
+      TensorView view = tensor.view(gpu);
+      view.data = static_cast<char*>(view.data) + off * item_size(dtype);
+      return view;
+    };
+    const TensorView stats[] = {mean.view(gpu), rstd[off].view(gpu)};
+    forward(norm, {.x = moved(x), .y = moved(y[off]), .mean = stats[0], .rstd = stats[1]});
+    Backward a{.x = moved(x), .dy = moved(dy), .mean = stats[0], .rstd = stats[1]};
+    a.dx = moved(dx[off]);
+    backward(norm, a);
+  }
+  CHECK(rstd[0] == rstd[1]);
+  std::int64_t unlike = 0;
+  for (std::int64_t i = 0; i < size; ++i) {
+    unlike += y[0].at(i) != y[1].at(i + 1) || dx[0].at(i) != dx[1].at(i + 1) ? 1 : 0;
+  }
+  CHECK(unlike == 0);
+}
+
 }  // namespace normkit::tests

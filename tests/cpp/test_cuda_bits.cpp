@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cuda_cases.h"
 #include "tensor.h"
 
 namespace {
@@ -48,37 +49,7 @@ TEST_CASE("runs give the same bits wherever in memory they begin") {
                            Runs{batch_norm(4), {9, 1, 256, 96}}, Runs{instance_norm(4), {1, 1, 300, 900}}}) {
     for (const DType dtype : {DType::float32, DType::bfloat16}) {
       INFO(name(dtype) << " " << runs.shape[2]);
-      const Device gpu = Device::cuda;
-      const Shape kept = statistics_shape(runs.norm, runs.shape);
-      const std::int64_t size = size_of(runs.shape);
-      Tensor y[] = {{dtype, runs.shape}, {dtype, runs.shape}};
-      Tensor dx[] = {{dtype, runs.shape}, {dtype, runs.shape}};
-      Tensor rstd[] = {{DType::float32, kept}, {DType::float32, kept}};
-      for (const int off : {0, 1}) {  // elements from a multiple of 16 bytes
-        Tensor x(dtype, runs.shape);
-        Tensor dy(dtype, runs.shape);
-        Tensor mean(DType::float32, kept);
-        for (std::int64_t i = 0; i < size; ++i) {
-          x.set(i + off, numbers(1)(i));
-          dy.set(i + off, numbers(2)(i));
-        }
-        const auto moved = [&](Tensor& tensor) {
-          TensorView view = tensor.view(gpu);
-          view.data = static_cast<char*>(view.data) + off * item_size(dtype);
-          return view;
-        };
-        const TensorView stats[] = {mean.view(gpu), rstd[off].view(gpu)};
-        forward(runs.norm, {.x = moved(x), .y = moved(y[off]), .mean = stats[0], .rstd = stats[1]});
-        Backward a{.x = moved(x), .dy = moved(dy), .mean = stats[0], .rstd = stats[1]};
-        a.dx = moved(dx[off]);
-        backward(runs.norm, a);
-      }
-      CHECK(rstd[0] == rstd[1]);
-      std::int64_t unlike = 0;
-      for (std::int64_t i = 0; i < size; ++i) {
-        unlike += y[0].at(i) != y[1].at(i + 1) || dx[0].at(i) != dx[1].at(i + 1) ? 1 : 0;
-      }
-      CHECK(unlike == 0);
+      check_bits_anywhere(runs.norm, runs.shape, {}, dtype);
     }
   }
 }

@@ -8,14 +8,9 @@
 namespace normkit::detail::cuda {
 namespace {
 
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 constexpr int most_column_unit = 4;  // values
 
 int unit_of(DType dtype) { return static_cast<int>(16 / item_size(dtype)); }
-int unit_of(DType dtype, Schedule schedule) {
-  return schedule == Schedule::rows ? unit_of(dtype) : std::min(4, unit_of(dtype));
-}
 
 // The least power of 2 that is not below n, up to `most`.
 int power_of_two(std::int64_t n, int most) {
@@ -49,6 +44,10 @@ int units_wanted(std::int64_t units, int most) {
 }
 
 }  // namespace
+
+int unit_of(DType dtype, Schedule schedule) {
+  return schedule == Schedule::rows ? unit_of(dtype) : std::min(most_column_unit, unit_of(dtype));
+}
 
 RowCut cut_rows(const Geometry& g, DType dtype, int kept, Clusters clusters) {
   RowCut cut;

@@ -17,6 +17,10 @@ inline constexpr int most_cluster = 16;   // on some
 /// What blocks of a cluster send each other lies in, beside what a launch asks for (launch.h).
 inline constexpr int mail_bytes = 2 * (1 + most_cluster * met_numbers) * static_cast<int>(sizeof(double));
 
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+/// Values of a unit, which a thread reads at once (device.h).
+int unit_of(DType dtype, Schedule schedule);
+
 /// `kept`: operands that are kept on the chip; 0 where rows are folded or mapped alone.
 RowCut cut_rows(const Geometry& geometry, DType dtype, int kept, Clusters clusters = Clusters::of_most);
 /// `folds`: or else they are mapped, of which the cut changes no bit.

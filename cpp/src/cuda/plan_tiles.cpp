@@ -9,7 +9,6 @@
 namespace normkit::detail::cuda {
 namespace {
 
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 template <class Int>
 constexpr Int up_to_multiple(Int n, int of) {
   return (n + of - 1) / of * of;
@@ -22,8 +21,6 @@ constexpr int narrow_row = 128;            // and as it puts up with
 constexpr int most_plane_tile = 32 << 10;  // bytes, so that a multiprocessor has several
 constexpr int most_planes = 128;
 constexpr int least_rows_work = 16;  // positions to a thread, or else rows that meet are more work than they do
-
-int unit_of(DType dtype) { return static_cast<int>(std::min<std::int64_t>(4, 16 / item_size(dtype))); }
 
 // Logarithm of the least power of 2 that is not below n, up to `most`.
 int parts_bits(std::int64_t n, int most) {
@@ -43,7 +40,7 @@ std::int64_t side_by_side(std::int64_t all, std::int64_t most, bool are_samples)
 
 // A cut of `lanes` lanes to a tile, by so many blocks; `number`: bytes of what rows add up.
 TileCut cut_lanes(const Geometry& g, DType dtype, int kept, std::int64_t lanes, int cluster_bits) {
-  const int unit = unit_of(dtype);
+  const int unit = unit_of(dtype, Schedule::columns);
   const auto work = static_cast<int>(item_size(work_dtype(dtype)));
   const int number = kept == 1 ? static_cast<int>(sizeof(double)) : work;
   const int ranks = 1 << cluster_bits;
@@ -86,7 +83,7 @@ TileCut cut_tiles(const Geometry& g, DType dtype, int kept, Layout layout, Clust
   const std::int64_t item = item_size(dtype);
   const std::int64_t positions = g.reduced[0].extent * g.reduced[1].extent * g.reduced[2].extent;
   // Lanes that are not to be parted.
-  std::int64_t whole = std::lcm(g.pooled, std::int64_t{unit_of(dtype)});
+  std::int64_t whole = std::lcm(g.pooled, std::int64_t{unit_of(dtype, Schedule::columns)});
   if (whole * item * kept > most_tile_bytes || positions > most_tile_bytes * common_cluster) return {};
   if (layout == Layout::planes) {
     const std::int64_t plane = positions * item;
@@ -174,7 +171,8 @@ bool are_dense_planes(const Job& job, DType dtype) {
 Form form_of_tiles(Job& job, DType dtype) {
   Axis& lanes = job.geometry.kept[1];
   const std::int64_t extent = lanes.extent;
-  if (job.tiles.planes && lanes.param_stride == 0) lanes.extent = up_to_multiple(extent, unit_of(dtype));
+  if (job.tiles.planes && lanes.param_stride == 0)
+    lanes.extent = up_to_multiple(extent, unit_of(dtype, Schedule::columns));
   const Form form = form_of(job, dtype);
   lanes.extent = extent;
   return form;
