@@ -90,7 +90,7 @@ def test_only_the_wanted_gradients(case):
         torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @each_small
 def test_transforms_of_torch_func(name, args, options, shape):
     """vmap, grad, per-sample gradients, jvp, hessians, forward-mode: PyTorch's own forward, and its results."""
@@ -225,7 +225,7 @@ def test_tensors_that_the_kernels_do_not_take(kind):
         torch.testing.assert_close(got[-1], expected[-1])
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
 @each_small
 def test_traces_hold_pytorchs_operations(name, args, options, shape):
     """`torch.jit.trace` sees operations, not the values of the example; `torch.fx` PyTorch's modules."""
@@ -236,7 +236,7 @@ def test_traces_hold_pytorchs_operations(name, args, options, shape):
     torch.testing.assert_close(torch.fx.symbolic_trace(model)(other), theirs(other))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @each_small
 @each_mode
 def test_scripts_hold_pytorchs_operations(name, args, options, shape, train):

@@ -46,6 +46,7 @@ def with_gradients(arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # PyTorch 2.14 on its own check
 @pytest.mark.parametrize("name, arguments", list(operator_cases()), ids=lambda v: v if isinstance(v, str) else "")
 def test_opcheck(name, arguments):
     operator = getattr(OPERATORS, name).default
@@ -164,7 +165,7 @@ def test_compiled_with_residual_activation_and_any_batch():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::UserWarning")
 @pytest.mark.parametrize("case", [CASES[0], CASES[-1], *(c for c in CASES if c[0] == "GroupNorm")][:3], ids=str)
 @pytest.mark.parametrize("transform", ["grad", "vmap", "dual", "none"])
 def test_compiled_transforms(case, transform):
