@@ -40,11 +40,11 @@ function(normkit_add_cuda target)
     cpp/src/cuda/plan.cpp
     cpp/src/cuda/plan_tiles.cpp
     cpp/src/cuda/runtime.cu)
-  # Contraction would make bits depend on the compiler, as on the CPU. The preprocessor is the host's: quoted includes
-  # only, here too.
+  # Contraction would make bits depend on the compiler, as on the CPU. Not -iquote, as for the host: nvcc would hand it
+  # on unread, and a compiler cache could not tell that it names the checkout.
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
     -fmad=false --expt-relaxed-constexpr -Xptxas=-v
-    -Xcompiler=-iquote,${PROJECT_SOURCE_DIR}/cpp/src,-Wall,-Wextra,-ffp-contract=off
+    -I${PROJECT_SOURCE_DIR}/cpp/src -Xcompiler=-Wall,-Wextra,-ffp-contract=off
     $<$<BOOL:${NORMKIT_WERROR}>:-Werror=all-warnings>>)
   set_target_properties(${target} PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_EXTENSIONS OFF
                                              CUDA_VISIBILITY_PRESET hidden)
