@@ -82,8 +82,7 @@ NORMKIT_DEVICE void meet_down(const Block& block, const ColumnShare<form>& colum
   for (int offset = wide; offset < warp_size; offset *= 2) {
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < numbers; ++t) {
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-        const double other = block.from_lane(value[t][i], block.thread() % warp_size ^ offset);
-        value[t][i] = Op::of(first + t, value[t][i], other);
+        value[t][i] = Op::of(first + t, value[t][i], block.shuffle_xor(value[t][i], offset));
       }
     }
   }

@@ -4,7 +4,7 @@
 //   threads()                how many it has,
 //   index()                  its own number,
 //   sync()                   a barrier for all its threads,
-//   from_lane(value, other)  what the thread `other` of the same warp passed,
+//   shuffle_xor(value, bits) what was passed by the thread of the same warp whose number differs in these bits,
 //   shared()                 memory of all its threads, as much as the launch asked for,
 //   ranks()                  how many blocks its cluster has,
 //   open_cluster()           where there are several: once, before anything is sent,

@@ -120,8 +120,8 @@ class Block {
   NORMKIT_DEVICE std::int64_t index() const { return blockIdx.x; }
   NORMKIT_DEVICE void sync() const { __syncthreads(); }
   template <class T>
-  NORMKIT_DEVICE T from_lane(T value, int lane) const {
-    return __shfl_sync(~0u, value, lane);
+  NORMKIT_DEVICE T shuffle_xor(T value, int bits) const {
+    return __shfl_xor_sync(~0u, value, bits);
   }
   NORMKIT_DEVICE double* shared() const {
     extern __shared__ double memory[];

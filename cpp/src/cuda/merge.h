@@ -10,11 +10,15 @@ namespace normkit::detail::cuda {
 /// Numbers of the threads of a warp that are multiples of `from` apart and within `lanes`, powers of 2.
 template <class Op, int count, class T, class Block>
 NORMKIT_DEVICE void meet_lanes(const Block& block, T (&value)[count], int from, int lanes) {
-  const int lane = block.thread() % warp_size;
-  for (int offset = from; offset < lanes; offset *= 2) {
+  const auto meet = [&](int offset) {
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) {
-      value[t] = Op::of(t, value[t], block.from_lane(value[t], lane ^ offset));
+      value[t] = Op::of(t, value[t], block.shuffle_xor(value[t], offset));
     }
+  };
+  if (from == 1 && lanes == warp_size) {  // as mostly, and then with nothing left to be asked
+    NORMKIT_UNROLL_DEVICE for (int offset = 1; offset < warp_size; offset *= 2) meet(offset);
+  } else {
+    NORMKIT_ROLL_DEVICE for (int offset = from; offset < lanes; offset *= 2) meet(offset);
   }
 }
 
@@ -39,8 +43,8 @@ struct Alone {
   [[nodiscard]] NORMKIT_DEVICE double* shared() const { return block.shared(); }
   NORMKIT_DEVICE void sync() const { block.sync(); }
   template <class T>
-  NORMKIT_DEVICE T from_lane(T value, int lane) const {
-    return block.from_lane(value, lane);
+  NORMKIT_DEVICE T shuffle_xor(T value, int bits) const {
+    return block.shuffle_xor(value, bits);
   }
   static constexpr int ranks() { return 1; }
   template <class T, int count>
@@ -117,14 +121,14 @@ NORMKIT_DEVICE void meet(const Block& block, T (&value)[count], int group, doubl
   block.sync();
   const double* const first = shared + (warp & -warps) * met_numbers;
   NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) value[t] = at_place<T>(first + t);
-  for (int w = 1; w < warps; ++w) {
+  NORMKIT_ROLL_DEVICE for (int w = 1; w < warps; ++w) {  // there are few, and code that is not run takes room too
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) {
       value[t] = Op::of(t, value[t], at_place<T>(first + w * met_numbers + t));
     }
   }
   if (ranks == 1) return;
   const double* const sent = block.exchange(value);
-  for (int r = 0; r < ranks; ++r) {
+  NORMKIT_ROLL_DEVICE for (int r = 0; r < ranks; ++r) {
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < count; ++t) {
       const T its = at_place<T>(sent + r * met_numbers + t);
       value[t] = r == 0 ? its : Op::of(t, value[t], its);

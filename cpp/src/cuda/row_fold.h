@@ -76,8 +76,8 @@ struct RowMoments {
  private:
   static NORMKIT_DEVICE int lanes(const Job& job) { return job.rows.group < warp_size ? job.rows.group : warp_size; }
   /// Units of the row that the threads of a warp begin with; and all that they have.
-  static NORMKIT_DEVICE int first_units(const Job& job, const Row<form>& row, std::int64_t units) {
-    const std::int64_t left = units - (row.member & -lanes(job));
+  static NORMKIT_DEVICE int first_units(const Job& job, const Row<form>& row, Index units) {
+    const Index left = units - (row.member & -lanes(job));
     return left <= 0 ? 0 : left < lanes(job) ? static_cast<int>(left) : lanes(job);
   }
   static NORMKIT_DEVICE double units_of_warp(const Job& job, const Row<form>& row) {
@@ -90,9 +90,9 @@ struct RowMoments {
   static NORMKIT_DEVICE C near_mean(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
     const bool of_all = form == Form::general && (job.operands[operand_mask] != nullptr || job.omits_nan);
     const std::int64_t rounds = of_all ? (job.rows.units + job.rows.group - 1) / job.rows.group : 1;
-    const int units = first_units(job, row, job.rows.units);
+    const int units = first_units(job, row, static_cast<Index>(job.rows.units));
     const auto whole = static_cast<C>((units == 0 ? 1 : units) * rounds * size);
-    const C share = C{1} / whole;
+    const C share = units == warp_size && !of_all ? C{1} / C{warp_size * size} : C{1} / whole;  // mostly a constant
     C met[2] = {C{0}, C{0}};
     const auto visit = [&](const auto& found) {
       const unsigned valid = valid_of(job, found);

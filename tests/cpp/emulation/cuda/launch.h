@@ -77,12 +77,12 @@ class EmulatedBlock {
     return box;
   }
   template <class T>
-  T from_lane(T value, int lane) const {
+  T shuffle_xor(T value, int bits) const {
     static_assert(sizeof(T) <= sizeof(std::uint64_t));
     auto& slots = slots_[parity_[static_cast<std::size_t>(running_)] ^= 1u];
     std::memcpy(&slots[static_cast<std::size_t>(running_)], &value, sizeof value);
     wait(shuffle);
-    const auto from = static_cast<std::size_t>(lane) + static_cast<std::size_t>(running_ / warp_size * warp_size);
+    const auto from = static_cast<std::size_t>(running_ ^ bits);
     T other;
     std::memcpy(&other, &slots[from], sizeof other);
     return other;
