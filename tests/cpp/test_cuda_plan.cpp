@@ -119,7 +119,8 @@ TEST_CASE("rows are covered once by slabs, which are as few as leaves little to 
     good = good && (cut.kept_units > 0) == (cut.units <= std::int64_t{4 * cuda::block_threads} * cluster);
     if (!good || cut.kept_units == 0) return good;
     const cuda::SlabCut slabs = cuda::cut_slabs(g, cut);
-    const Launch launch = cuda::launch_slabs(cut, slabs, dtype);
+    const Launch launch = cuda::launch_slabs(cut, slabs, dtype, false);
+    const Launch staged = cuda::launch_slabs(cut, slabs, dtype, true);
     const std::int64_t rows_of_slab = slabs.steps * std::max(1, cut.block_threads / cut.group);
     good = slabs.slabs * rows_of_slab >= rows && (slabs.slabs - 1) * rows_of_slab < rows;
     good = good && slabs.steps >= 4 && slabs.steps <= 64 && (slabs.steps == 64 || launch.blocks <= 512);
@@ -130,6 +131,10 @@ TEST_CASE("rows are covered once by slabs, which are as few as leaves little to 
     // What is left there, and what threads and blocks meet in.
     const int meet_bytes = cuda::launch_rows(g, cut).shared_bytes;
     good = good && launch.shared_bytes >= meet_bytes && launch.shared_bytes <= 48 << 10;
+    // Any device has room for these, and one of 228 KB for several.
+    const int several = 512 / launch.threads;
+    good = good && staged.shared_bytes >= launch.shared_bytes && staged.shared_bytes + cuda::mail_bytes <= 99 << 10;
+    good = good && several * (staged.shared_bytes + cuda::mail_bytes + (1 << 10)) <= 228 << 10;
     ++of_clusters[cut.cluster_bits];
     return good;
   };

@@ -99,9 +99,7 @@ struct ByStatistics {
     const Memory sums(static_cast<std::size_t>(job.slabs.slabs * 2 * columns * item_size(work_dtype(request.dtype))));
     job.slab_sums = sums.data();
     write_params(*request.by_parameters, job);
-    run_loops(request, job, [&](auto kernels, const Job& once) {
-      kernels.slabs(once, request.dtype, launch_slabs(once.rows, once.slabs, request.dtype));
-    });
+    run_loops(request, job, [&](auto kernels, const Job& once) { kernels.slabs(once, request.dtype); });
     return true;
   }
 

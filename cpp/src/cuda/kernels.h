@@ -1,5 +1,5 @@
-// What there are kernels for, by the type of the values. Each type has a file of its own, kernels_*.cu: nvcc takes more
-// than twice as long for twice as many kernels.
+// What there are kernels for, by the type of the values. Each type has a file of its own, kernels_*.cu, which are
+// compiled side by side.
 #pragma once
 
 #include "cuda/plan.h"
@@ -15,8 +15,8 @@ struct Kernels {
   static void apply(const Job& job, DType dtype);      // given statistics
   static void scale(const Job& job, DType dtype);
   static void gradient(const Job& job, DType dtype);
-  static void apply_gradient(const Job& job, DType dtype);              // given statistics that do not depend on x
-  static void slabs(const Job& job, DType dtype, const Launch& shape);  // gradients of rows and of parameters
+  static void apply_gradient(const Job& job, DType dtype);  // given statistics that do not depend on x
+  static void slabs(const Job& job, DType dtype);           // gradients of rows and of parameters
 };
 
 }  // namespace normkit::detail::cuda

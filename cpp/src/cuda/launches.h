@@ -223,9 +223,10 @@ void run_slabs_of(const Job& job, const Launch& shape) {
 }
 /// Rows of gradients with those of parameters, slab by slab.
 template <class S>
-void run_slabs(Job job, DType dtype, const Launch& shape) {
+void run_slabs(Job job, DType dtype) {
   visit_form(job, dtype, [&](auto of) {
     constexpr Form form = of == Form::lines ? Form::lines : Form::general;
+    const Launch shape = launch_slabs(job.rows, job.slabs, dtype, form == Form::lines);
     if constexpr (form == Form::lines) {
       const bool centred =
           job.statistic == Statistic::variance || job.given_mean.data != nullptr || job.dbias != nullptr;
@@ -268,8 +269,8 @@ void Kernels<S>::apply_gradient(const Job& job, DType dtype) {
   if (maps(job)) run_given<S, Task::gradient>(job, dtype);
 }
 template <class S>
-void Kernels<S>::slabs(const Job& job, DType dtype, const Launch& shape) {
-  run_slabs<S>(job, dtype, shape);
+void Kernels<S>::slabs(const Job& job, DType dtype) {
+  run_slabs<S>(job, dtype);
 }
 
 }  // namespace normkit::detail::cuda

@@ -253,8 +253,12 @@ Launch launch_rows(const Geometry& g, const RowCut& cut) {
           parts_bytes(cut.block_threads), cluster};
 }
 
-Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype) {
-  const int bytes = cut.block_threads * unit_of(dtype) * static_cast<int>(item_size(work_dtype(dtype)));
+Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype, bool staged) {
+  const int values = cut.block_threads * unit_of(dtype);
+  const auto item = static_cast<int>(item_size(dtype));
+  const auto work = static_cast<int>(item_size(work_dtype(dtype)));
+  int bytes = values * work;  // sums of a unit, when all rows are done
+  if (staged) bytes = std::max(bytes, parts_bytes(cut.block_threads) + values * cut.kept_units * (2 * 2 * item + work));
   const int cluster = 1 << cut.cluster_bits;
   return {slabs.slabs * cluster, cut.block_threads, bytes, cluster};
 }

@@ -80,8 +80,8 @@ constexpr int parts_bytes(int threads) { return threads / warp_size * met_number
 std::int64_t kept_bytes(const RowCut& cut, int kept);
 /// Rows, chunk by chunk.
 Launch launch_rows(const Geometry& geometry, const RowCut& cut);
-/// Rows, slab by slab.
-Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype);
+/// Rows, slab by slab. `staged`: two at a time lie in memory of the block, with the weights of one.
+Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype, bool staged);
 /// A warp's width of columns to a block, with the sums of its warps.
 Launch launch_finish_slabs(std::int64_t columns);
 /// Columns, tile by tile and chunk by chunk.

@@ -127,20 +127,20 @@ NORMKIT_DEVICE void each_unit(const Job& job, const Row<form>& row, Cursor<form>
 }
 /// Reads `units` units of an operand, all of them before the first is used. What lies beyond the row's end is left as
 /// it was.
-template <class S, int units, bool full = false, Form form>
+template <class S, int units, Form form>
 NORMKIT_DEVICE void take_units(const Job& job, const Row<form>& row, const Cursor<form>& first, int which,
                                Unit<S>* to) {
-  each_unit<S, units, full>(
-      job, row, first, [&](int u, const Place& at, int n) { to[u] = unit_at<S, unit_size<S>>(job, which, at, n); });
+  each_unit<S, units>(job, row, first,
+                      [&](int u, const Place& at, int n) { to[u] = unit_at<S, unit_size<S>>(job, which, at, n); });
 }
 /// Reads x, and for gradients dy. Where x is a sum (`adds`) it is made, some units at a time: more would take registers
-/// from all else. `full`: gradients alone have that.
-template <class S, bool gradient, bool full = false, int units, Form form>
+/// from all else.
+template <class S, bool gradient, int units, Form form>
 NORMKIT_DEVICE void read_units(const Job& job, const Row<form>& row, Cursor<form> first, bool adds, Unit<S> (&x)[units],
                                Unit<S> (&dy)[units]) {
   if constexpr (gradient) {
-    take_units<S, units, full>(job, row, first, operand_x, x);
-    take_units<S, units, full>(job, row, first, operand_second, dy);
+    take_units<S, units>(job, row, first, operand_x, x);
+    take_units<S, units>(job, row, first, operand_second, dy);
   } else if (adds) {
     constexpr int some = units < row_batch ? units : row_batch;
     NORMKIT_UNROLL_DEVICE for (int from = 0; from < units; from += some) {
@@ -214,18 +214,15 @@ struct Streamed {
   }
 };
 
-/// In registers, `kept` units of a row. Of a full row every thread has as many: nothing is asked, and what is done with
-/// one unit need not wait for another.
-template <class S, bool gradient, Form form, int kept, bool full = false>
+/// In registers, `kept` units of a row.
+template <class S, bool gradient, Form form, int kept>
 struct Kept {
   static constexpr int batch = kept < row_batch ? kept : row_batch;
   Unit<S> x[kept];
   Unit<S> dy[kept];
 
   NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) {
-    if (!full || row.exists) {
-      read_units<S, gradient, full>(job, row, Cursor<form>(job, row.begin), job.adds, x, dy);
-    }
+    read_units<S, gradient>(job, row, Cursor<form>(job, row.begin), job.adds, x, dy);
   }
   template <class Visit>
   NORMKIT_DEVICE void first(const Job& job, const Row<form>& row, const Visit& visit) const {
@@ -244,7 +241,7 @@ struct Kept {
     NORMKIT_UNROLL_DEVICE for (int b = 0; b < kept; b += batch) {
       const auto first = next.unit;
       NORMKIT_UNROLL_DEVICE for (int u = b; u < b + batch; ++u, next.step(job)) {
-        if (!full && next.unit >= row.end) continue;
+        if (next.unit >= row.end) continue;
         Found<S, gradient> unit = found(job, row, next, u);
         if (beside && has_beside<gradient>(job)) {  // one by one: registers are full
           unit.beside = unit_at<S, unit_size<S>>(job, operand_beside<gradient>, unit.at, unit.n);

@@ -4,6 +4,7 @@
 // give are the bits of RunRows.
 #pragma once
 
+#include "cuda/plan.h"
 #include "cuda/rows.h"
 
 namespace normkit::detail::cuda {
@@ -25,17 +26,89 @@ NORMKIT_DEVICE Job slab_job(const Job& job) {
   return slab;
 }
 
+/// A walk (row_walk.h) of one row after the other, each in memory of the block, where a thread finds what it has left
+/// there: its units of x and dy in turn, `threads` apart. The next row is asked for before one is worked on, and takes
+/// no registers while it comes. Of a full row every thread has as many units: nothing is asked, and what is done with
+/// one need not wait for another.
+template <class S, Form form, int kept, int threads, bool full>
+struct Staged {
+  static constexpr int bytes = 2 * 2 * kept * threads * static_cast<int>(sizeof(Unit<S>));
+  Unit<S>* first_stage;  // of this thread
+  const Unit<S>* row_units = nullptr;
+  Copies copies;
+
+  NORMKIT_DEVICE void ask(const Job& job, const Row<form>& row, bool odd) {
+    Unit<S>* const to = stage(odd);
+    if (!full || row.exists) {
+      each_unit<S, kept, full>(job, row, Cursor<form>(job, row.begin), [&](int u, const Place& at, int) {
+        copies.add(to + 2 * u * threads, operand<const S>(job, operand_x, at));
+        copies.add(to + (2 * u + 1) * threads, operand<const S>(job, operand_second, at));
+      });
+    }
+    copies.close_group();
+  }
+  /// What was asked for before the last `asked` rows.
+  template <int asked>
+  NORMKIT_DEVICE void take(bool odd) {
+    copies.template wait<asked>();
+    row_units = stage(odd);
+  }
+  template <bool again, bool beside = false, class Visit, class Close>
+  NORMKIT_DEVICE void each(const Job& job, const Row<form>& row, const Visit& visit, const Close& close) const {
+    Cursor<form> next(job, forgotten(row.begin));
+    const auto first = next.unit;
+    NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u, next.step(job)) {
+      if (!full && next.unit >= row.end) continue;
+      Found<S, true> unit;
+      unit.place(job, row, next);
+      unit.x = row_units[2 * u * threads];
+      unit.dy = row_units[(2 * u + 1) * threads];
+      visit(unit, u);
+    }
+    close(first, kept);
+  }
+
+ private:
+  NORMKIT_DEVICE Unit<S>* stage(bool odd) const { return first_stage + (odd ? 2 * kept * threads : 0); }
+};
+
+/// The weights of a thread's units, those of every row, likewise.
+template <class S, int threads>
+struct StagedWeights {
+  using C = Work<S>;
+  static constexpr int size = unit_size<S>;
+  static constexpr int parts = size / unit_size<C>;
+  Unit<C>* first;  // of this thread
+
+  NORMKIT_DEVICE void put(int u, const C (&weight)[size]) const {
+    NORMKIT_UNROLL_DEVICE for (int p = 0; p < parts; ++p) {
+      Unit<C> part;
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < unit_size<C>; ++i) part.put(i, weight[p * unit_size<C> + i]);
+      first[(u * parts + p) * threads] = part;
+    }
+  }
+  NORMKIT_DEVICE Params<C, size> at(int u) const {
+    Params<C, size> params;
+    NORMKIT_UNROLL_DEVICE for (int p = 0; p < parts; ++p) {
+      const Unit<C> part = first[(u * parts + p) * threads];
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < unit_size<C>; ++i) params.weight[p * unit_size<C> + i] = part.value(i);
+    }
+    return params;
+  }
+};
+
 /// Slabs of rows of at most `kept` units to a thread: dx, and sums by parameter to `job.slab_sums`. Each row is read
-/// while the one before is worked on. `full`: of so many units.
+/// while the one before is worked on. `full`: of so many units. How much of its block's memory a kernel takes: plan.h.
 template <class S, int kept, int threads, Form form, bool full, bool centred>
 struct RunSlabs {
   using C = Work<S>;
   static constexpr int most_threads = threads;
-  static constexpr int least_blocks = threads > slab_threads ? 1 : 2;
+  static constexpr bool ahead = form != Form::general;  // the units of others may begin anywhere
+  static constexpr int least_blocks = (ahead ? 4 : 2) * slab_threads / threads;
   static constexpr int size = unit_size<S>;
   static constexpr int values = kept * size;
-  using Walk = Kept<S, true, form, kept, full>;
-  using Weights = Params<C, size>[kept];
+  using Walk = std::conditional_t<ahead, Staged<S, form, kept, threads, full>, Kept<S, true, form, kept>>;
+  using Weights = StagedWeights<S, threads>;
   Job launched;
 
   template <class Block>
@@ -46,20 +119,29 @@ struct RunSlabs {
     C dbias[values] = {};
     Row<form> row = row_of_step(block, job, 0);
     Walk walk;
-    Lane<C> given = given_of<C>(job, row);
-    walk.begin(settled<S, form, true>(job, row.at), row);
     Weights weights{};
-    if constexpr (form != Form::general) take_weights(job, row, weights);
+    if constexpr (ahead) {
+      char* const stages = reinterpret_cast<char*>(block.shared()) + parts_bytes(threads);
+      walk.first_stage = reinterpret_cast<Unit<S>*>(stages) + block.thread();
+      walk.ask(settled<S, form, true>(job, row.at), row, false);
+      weights.first = reinterpret_cast<Unit<C>*>(stages + Walk::bytes) + block.thread();
+      take_weights(job, row, weights);
+    }
+    Lane<C> given = given_of<C>(job, row);
     for (std::int64_t step = 0; step < job.slabs.steps; ++step) {
+      const bool odd = step % 2 != 0;
       const bool last = step + 1 == job.slabs.steps;
       const Row<form> next_row = last ? row : row_of_step(block, job, step + 1);
-      const bool ahead = form != Form::general;  // whose registers would not do
-      Walk next;
-      if (ahead && !last) next.begin(settled<S, form, true>(job, next_row.at), next_row);
       const Lane<C> next_given = given_of<C>(job, next_row);
-      run_row(block, job, row, given, walk, weights, step % 2 != 0, dweight, dbias);
-      if (ahead) walk = next;
-      if (!ahead && !last) walk.begin(settled<S, form, true>(job, next_row.at), next_row);
+      if constexpr (!ahead) {
+        walk.begin(settled<S, form, true>(job, row.at), row);
+      } else if (last) {
+        walk.template take<0>(odd);
+      } else {
+        walk.ask(settled<S, form, true>(job, next_row.at), next_row, !odd);
+        walk.template take<1>(odd);
+      }
+      run_row(block, job, row, given, walk, weights, odd, dweight, dbias);
       row = next_row;
       given = next_given;
     }
@@ -85,20 +167,19 @@ struct RunSlabs {
     return row_of<form>(job, (tile << cluster_bits(job)) + rank_of(block, job), block.thread());
   }
 
-  // They are those of every row. In the general form registers would not do: they are read again.
-  static NORMKIT_DEVICE void take_weights(const Job& job, const Row<form>& row, Weights& to) {
+  static NORMKIT_DEVICE void take_weights(const Job& job, const Row<form>& row, const Weights& to) {
     NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) {
       const auto unit = row.begin + u * job.rows.group;
       if (unit >= static_cast<typename Row<form>::Index>(job.rows.units)) continue;
       Place at{};
       const int n = row_unit<S>(job, unit, at);
-      to[u] = params_at<S, true>(job, at, n);
+      to.put(u, params_at<S, true>(job, at, n).weight);
     }
   }
 
   static NORMKIT_DEVICE Params<C, size> weights_at(const Job& job, const Found<S, true>& found, int u,
                                                    const Weights& weights) {
-    if constexpr (form != Form::general) return weights[u];
+    if constexpr (ahead) return weights.at(u);
     return params_at<S, true>(job, found.at, found.n);
   }
 
