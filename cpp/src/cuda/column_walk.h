@@ -49,8 +49,9 @@ NORMKIT_DEVICE ColumnShare<form> column_of(const Job& job, std::int64_t block, i
   return column;
 }
 
-/// Units of an operand, of positions from `first` on, a step apart; zeros beyond the last.
-template <class S, int count, Form form>
+/// Units of an operand, of positions from `first` on, a step apart; zeros beyond the last, unless all are there
+/// (`whole`).
+template <class S, bool whole = false, int count, Form form>
 NORMKIT_DEVICE void take_positions(const Job& job, const ColumnShare<form>& column,
                                    typename ColumnShare<form>::Index first, int which,
                                    Unit<S, column_unit_size<S>> (&to)[count]) {
@@ -60,16 +61,52 @@ NORMKIT_DEVICE void take_positions(const Job& job, const ColumnShare<form>& colu
   std::int64_t offset = data_offset(job, which, at);
   const std::int64_t apart = column.step * job.geometry.reduced[2].data_stride[which];
   NORMKIT_UNROLL_DEVICE for (int r = 0; r < count; ++r) {
-    to[r] = {};
+    if constexpr (!whole) to[r] = {};
     const auto position = first + r * column.step;
     if (form != Form::lines && r > 0) {
       column_position(job, position, at);
       offset = data_offset(job, which, at);
     }
-    if (position < column.end) {
+    if (whole || position < column.end) {
       to[r] = load_unit<size>(static_cast<const S*>(job.operands[which]) + offset, column.lanes, job.aligned);
     }
     if (form == Form::lines) offset += apart;
+  }
+}
+
+/// Units of x, and for gradients of dy, of some positions.
+template <class S, bool gradient, int count>
+struct Positions {
+  Unit<S, column_unit_size<S>> x[count], dy[count];
+  template <bool whole, Form form>
+  NORMKIT_DEVICE void take(const Job& job, const ColumnShare<form>& column, typename ColumnShare<form>::Index first) {
+    take_positions<S, whole>(job, column, first, operand_x, x);
+    if constexpr (gradient) take_positions<S, whole>(job, column, first, operand_second, dy);
+  }
+};
+
+/// Visits a thread's positions, `count` at a time: visit(first, positions, whole), where of `whole` ones, a constant,
+/// none is missing. `ahead`: the next of these are read before the last are used.
+template <class S, bool gradient, int count, bool ahead, Form form, class Visit>
+NORMKIT_DEVICE void each_positions(const Job& job, const ColumnShare<form>& column, const Visit& visit) {
+  using Index = typename ColumnShare<form>::Index;
+  const Index step = count * column.step;
+  Index first = column.begin;
+  if constexpr (ahead) {
+    const Index end = column.end - (count - 1) * column.step;
+    Positions<S, gradient, count> now;
+    if (first < end) now.template take<true>(job, column, first);
+    NORMKIT_ROLL_DEVICE for (; first < end; first += step) {
+      Positions<S, gradient, count> next;
+      if (first + step < end) next.template take<true>(job, column, first + step);
+      visit(first, now, std::true_type{});
+      now = next;
+    }
+  }
+  NORMKIT_ROLL_DEVICE for (; first < column.end; first += step) {
+    Positions<S, gradient, count> now;
+    now.template take<false>(job, column, first);
+    visit(first, now, std::false_type{});
   }
 }
 

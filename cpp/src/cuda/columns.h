@@ -7,6 +7,10 @@
 
 namespace normkit::detail::cuda {
 
+/// Whether gradients of a next batch are read before the last is used, for which halves leave registers.
+template <class S>
+inline constexpr bool reads_ahead = sizeof(S) == 2;
+
 /// A chunk of the positions of a tile's lanes: their parts, to `partials`.
 template <class S, class Sums, Form form, Column by>
 struct FoldColumns {
@@ -140,53 +144,63 @@ struct FoldColumns {
   }
 
   // By statistics what is known of these stays the same down the column, by parameters weight and bias do.
-  NORMKIT_DEVICE void fold_gradients(const Job& job, const ColumnShare<form>& column, Sums (&sums)[size],
-                                     Counts& counts) const {
-    constexpr int batch = column_batch / 2;
-    Around<C, size> around;
+  static NORMKIT_DEVICE void fold_gradients(const Job& job, const ColumnShare<form>& column, Sums (&sums)[size],
+                                            Counts& counts) {
     constexpr bool by_statistics = by == Column::statistics;
-    std::int64_t known_at = -1;  // where the statistics are that are around
-    if (by_statistics && column.exists) read_statistics<S, false>(job, column.at, column.lanes, around);
-    if (!by_statistics && column.exists) around.params = params_at<S, false>(job, column.at, column.lanes);
-    for (Index first = column.begin; first < column.end; first += batch * column.step) {
-      Unit<S, size> x[batch], dy[batch], y[batch];
-      take_positions<S>(job, column, first, operand_x, x);
-      take_positions<S>(job, column, first, operand_second, dy);
+    if (!column.exists) return;
+    Around<C, size> around;
+    const bool stay = !by_statistics || params_stay(job.geometry);
+    if (by_statistics) read_statistics<S, false>(job, column.at, column.lanes, around);
+    if (!by_statistics || (stay && needs_params(job))) {
+      around.params = params_at<S, false>(job, column.at, column.lanes);
+    }
+    if constexpr (form == Form::lines && by_statistics) {
+      if (folds_alone(job)) return fold_around<reads_ahead<S>>(folding_alone(job), column, around, true, sums, counts);
+    }
+    fold_around<false>(job, column, around, stay, sums, counts);
+  }
+  template <bool ahead>
+  static NORMKIT_DEVICE void fold_around(const Job& job, const ColumnShare<form>& column, Around<C, size>& around,
+                                         bool stay, Sums (&sums)[size], Counts& counts) {
+    constexpr int batch = column_batch / 2;
+    std::int64_t known_at = -1;  // by parameters: where the statistics are that are around
+    each_positions<S, true, batch, ahead>(job, column, [&](Index first, const auto& taken, auto whole) {
+      Unit<S, size> y[batch];
       if (has_beside<true>(job)) take_positions<S>(job, column, first, operand_beside<true>, y);
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
         const Index position = first + r * column.step;
-        if (position >= column.end) continue;
+        if (!whole && position >= column.end) continue;
         Place at = column.at;
         column_position(job, position, at);
-        if constexpr (!by_statistics) {
+        if constexpr (by != Column::statistics) {
           const std::int64_t here = param_offset(job, at);
           if (here != known_at) read_statistics<S, false>(job, at, column.lanes, around);
           known_at = here;
         }
-        if (by_statistics && needs_params(job)) around.params = params_at<S, false>(job, at, column.lanes);
+        if (!stay && needs_params(job)) around.params = params_at<S, false>(job, at, column.lanes);
         const unsigned valid = valid_bits<size>(job, at, false, column.lanes);
         Gradient<C> gradients[size];
-        gradients_of(job, x[r], dy[r], y[r], valid, around, gradients, weighs_gradients(job));
+        gradients_of(job, taken.x[r], taken.dy[r], y[r], valid, around, gradients, weighs_gradients(job));
         NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
           sums[i].add(gradients[i]);
           if (form == Form::general) counts.at(i).recent += is_set(valid, i) ? 1 : 0;
         }
-        if (form != Form::general) ++counts.at(0).recent;
       }
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums[i].flush();
-      counts.flush();
-    }
+      if (form == Form::general) counts.flush();
+    });
   }
 };
 
-/// Columns whose lanes are known, last chunk first: the end of x is what the cache still holds.
-template <class S, Task task, Form form>
+/// Columns whose lanes are known, last chunk first: the end of x is what the cache still holds. `plain`: what reads no
+/// more than x, dy, its statistic, and weight and bias that are the same all the way down.
+template <class S, Task task, Form form, bool plain>
 struct MapColumns {
   static constexpr int most_threads = block_threads;
-  // Residuals and gradients take registers beside those of x, of which halves leave enough.
-  static constexpr int least_blocks = form == Form::general ? 1 : sizeof(S) > 2 ? 2 : 3;
-  static constexpr int size = column_unit_size<S>;
   static constexpr bool gradient = task == Task::gradient;
+  // Residuals and gradients take registers beside those of x, of which halves leave enough.
+  static constexpr int least_blocks = form == Form::general ? 1 : sizeof(S) > 2 ? 2 : plain && !gradient ? 4 : 3;
+  static constexpr int size = column_unit_size<S>;
   static constexpr int batch = gradient ? 2 : 4;
   using Index = typename ColumnShare<form>::Index;
   Job launched;
@@ -198,58 +212,36 @@ struct MapColumns {
     const ColumnShare<form> column = column_of<S, form>(job, blocks - 1 - block.index(), block.thread());
     if (!column.exists) return;
     const Job& here = settled<S, form, false>(job, column.at);
-    const Geometry& g = job.geometry;
     UnitLanes<S, false> lanes;
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
       const int known = i < column.lanes ? i : 0;
       lanes.of[i] = load_lane<Work<S>>(job.lanes, slot_of(job, column.at.kept[0], column.at.kept[1] + known));
     }
-    const bool stay =
-        g.reduced[0].param_stride == 0 && g.reduced[1].param_stride == 0 && g.reduced[2].param_stride == 0;
-    if constexpr (form == Form::lines && (task == Task::normalize || gradient)) {
-      if (stay && maps_alone<task>(here)) return map_batches<true>(alone<task>(here), column, lanes, true);
+    if constexpr (plain) {
+      run_alone<task>(here, [&](const Job& of) { map(of, column, lanes, true); });
+    } else {
+      map(here, column, lanes, params_stay(job.geometry));
     }
-    map_batches<false>(here, column, lanes, stay);
   }
 
  private:
-  struct Batch {
-    Unit<S, size> x[batch], dy[batch];
-    NORMKIT_DEVICE void take(const Job& job, const ColumnShare<form>& column, Index first) {
-      take_positions<S>(job, column, first, operand_x, x);
-      if constexpr (gradient) take_positions<S>(job, column, first, operand_second, dy);
-    }
-  };
-
-  // `ahead`: the next batch is read before the last is used.
-  template <bool ahead>
-  static NORMKIT_DEVICE void map_batches(const Job& job, const ColumnShare<form>& column,
-                                         const UnitLanes<S, false>& lanes, bool stay) {
+  static NORMKIT_DEVICE void map(const Job& job, const ColumnShare<form>& column, const UnitLanes<S, false>& lanes,
+                                 bool stay) {
     Params<Work<S>, size> params;
     if (stay && maps_params<task>(job)) params = params_at<S, false>(job, column.at, column.lanes);
-    const int step = batch * column.step;
-    Batch now;
-    if constexpr (ahead) now.take(job, column, column.begin);
-    for (Index first = column.begin; first < column.end; first += step) {
-      Batch next;
-      if constexpr (ahead) {
-        next.take(job, column, first + step);
-      } else {
-        now.take(job, column, first);
-      }
+    each_positions<S, gradient, batch, plain>(job, column, [&](Index first, const auto& taken, auto whole) {
       Unit<S, size> more[batch];
       if ((gradient || task == Task::normalize) && has_beside<gradient>(job)) {
         take_positions<S>(job, column, first, operand_beside<gradient>, more);
       }
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
         Place at = column.at;
-        if (first + r * column.step >= column.end) continue;
+        if (!whole && first + r * column.step >= column.end) continue;
         column_position(job, first + r * column.step, at);
         if (!stay && maps_params<task>(job)) params = params_at<S, false>(job, at, column.lanes);
-        map_unit<S, false, task>(job, at, column.lanes, now.x[r], now.dy[r], more[r], lanes, params);
+        map_unit<S, false, task>(job, at, column.lanes, taken.x[r], taken.dy[r], more[r], lanes, params);
       }
-      if constexpr (ahead) now = next;
-    }
+    });
   }
 };
 

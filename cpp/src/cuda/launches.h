@@ -73,7 +73,15 @@ template <class S, Task task>
 void map_columns(Job& job, DType dtype) {
   job.columns = cut_columns(job.geometry, dtype, false);
   const Launch shape = launch_columns(job.geometry, job.columns, false);
-  visit_form(job, dtype, [&](auto form) { launch(MapColumns<S, task, column_form(form)>{job, shape.blocks}, shape); });
+  visit_form(job, dtype, [&](auto any) {
+    constexpr Form form = column_form(any);
+    if constexpr (form == Form::lines && (task == Task::normalize || task == Task::gradient)) {
+      if (maps_alone<task>(job) && params_stay(job.geometry)) {
+        return launch(MapColumns<S, task, form, true>{job, shape.blocks}, shape);
+      }
+    }
+    launch(MapColumns<S, task, form, false>{job, shape.blocks}, shape);
+  });
 }
 template <class S, Task task>
 void run_map(Job job, DType dtype) {

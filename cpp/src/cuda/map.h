@@ -149,7 +149,7 @@ NORMKIT_DEVICE bool maps_params(const Job& job) {
 /// Whether a map has no more than x, its statistic, and weight and bias: no residual and no activation, and of
 /// gradients no y.
 template <Task task>
-NORMKIT_DEVICE bool maps_alone(const Job& job) {
+constexpr bool maps_alone(const Job& job) {
   return !has_beside<task == Task::gradient>(job) && job.activation == Activation::none;
 }
 /// The job of such a map, which knows it.
@@ -159,6 +159,19 @@ NORMKIT_DEVICE Job alone(Job job) {
   job.adds = false;
   if constexpr (task != Task::gradient) job.operands[operand_second] = nullptr;
   return job;
+}
+/// Calls run(job) with that job, which knows of gradients whether they are weighed, too.
+template <Task task, class Run>
+NORMKIT_DEVICE void run_alone(const Job& job, const Run& run) {
+  Job own = alone<task>(job);
+  if constexpr (task == Task::gradient) {
+    if (job.weighs) {
+      own.weighs = true;
+      return run(own);
+    }
+    own.weighs = false;
+  }
+  run(own);
 }
 
 /// Whether there is anything to be mapped to.

@@ -131,8 +131,25 @@ NORMKIT_DEVICE void gradients_of(const Job& job, const Unit<S, size>& x, const U
   }
 }
 
+/// Whether weight and bias are the same for all values of a statistic's lane.
+constexpr bool params_stay(const Geometry& g) {
+  return g.reduced[0].param_stride == 0 && g.reduced[1].param_stride == 0 && g.reduced[2].param_stride == 0;
+}
+
 /// Whether weight and bias are read for the gradient at all.
 NORMKIT_DEVICE bool needs_params(const Job& job) { return job.activation == Activation::silu || weighs_gradients(job); }
+
+/// Whether the sums of gradients are of no more than x, dy and what is known of their statistic. (Sums of lanes are
+/// weighed when they have met.)
+NORMKIT_DEVICE bool folds_alone(const Job& job) {
+  return job.activation == Activation::none && (job.sums_lanes || !weighs_gradients(job));
+}
+/// The job that knows so.
+NORMKIT_DEVICE Job folding_alone(Job job) {
+  job.activation = Activation::none;
+  job.weighs = false;
+  return job;
+}
 
 /// What is read beside x and dy: forward a residual, and for the gradient through relu y.
 template <bool gradient>

@@ -186,21 +186,32 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
     around.low[i] = job.row_lines ? C{0} : given.low;
     around.rstd[i] = given.rstd;
   }
-  walk.template each<false, true>(
-      job, row,
-      [&](const auto& found, int u) {
-        if (!by_statistics) read_statistics<S, true>(job, found.at, found.n, around);
-        params(found, u, around);
-        const unsigned valid = valid_bits<size>(job, found.at, true, found.n);
-        Gradient<C> gradients[size];
-        gradients_of(job, found.x, found.dy, found.beside, valid, around, gradients, weighs_gradients(job));
-        NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums.add(gradients[i]);
-        count.recent += form == Form::general ? __builtin_popcount(valid) : size;
-      },
-      [&](auto, int) {
-        sums.flush();
-        count.flush();
-      });
+  const auto fold = [&](const Job& of, auto alone) {
+    walk.template each<false, !alone>(
+        of, row,
+        [&](const auto& found, int u) {
+          if (!by_statistics) read_statistics<S, true>(of, found.at, found.n, around);
+          if (!alone) params(found, u, around);
+          const unsigned valid = valid_bits<size>(of, found.at, true, found.n);
+          Gradient<C> gradients[size];
+          gradients_of(of, found.x, found.dy, found.beside, valid, around, gradients, weighs_gradients(of));
+          NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums.add(gradients[i]);
+          count.recent += form == Form::general ? __builtin_popcount(valid) : size;
+        },
+        [&](auto, int) {
+          sums.flush();
+          count.flush();
+        });
+  };
+  if constexpr (form != Form::general && by_statistics) {
+    if (folds_alone(job)) {
+      fold(folding_alone(job), std::true_type{});
+    } else {
+      fold(job, std::false_type{});
+    }
+  } else {
+    fold(job, std::false_type{});
+  }
   C met[3] = {sums.total[0], sums.total[1], sums.total[2]};
   meet<Adding>(block, met, job.rows.group, shared);
   double values[1] = {count.value};
@@ -328,6 +339,11 @@ NORMKIT_DEVICE void map_row(const Job& job, const Row<form>& row, Walk& walk, co
       case Beside::of_row: return map_units<S, task>(with_no_more<Along::row>(job), row, walk, lane);
       case Beside::of_unit: return map_units<S, task>(with_no_more<Along::shared>(job), row, walk, lane);
       default: break;
+    }
+  }
+  if constexpr (form != Form::general && task == Task::gradient) {
+    if (maps_alone<task>(job) && !job.weighs) {
+      return map_units<S, task>(folding_alone(job), row, walk, lane);
     }
   }
   map_units<S, task>(job, row, walk, lane);

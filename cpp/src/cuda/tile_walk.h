@@ -51,6 +51,19 @@ NORMKIT_DEVICE TileShare tile_share(const Job& job, std::int64_t block, int thre
   return share;
 }
 
+/// Visits a share's positions from `begin` on, `batch` at a time: visit(first, whole), where of `whole` ones, a
+/// constant, none is missing. `lean`: for what is worth code of its own.
+template <int batch, bool lean, class Visit>
+NORMKIT_DEVICE void each_batch(const TileShare& share, int begin, int end, const Visit& visit) {
+  const int step = batch * share.step;
+  int first = begin;
+  if constexpr (lean) {
+    const int whole = end - (batch - 1) * share.step;
+    NORMKIT_ROLL_DEVICE for (; first < whole; first += step) visit(first, std::true_type{});
+  }
+  NORMKIT_ROLL_DEVICE for (; first < end; first += step) visit(first, std::false_type{});
+}
+
 /// Elements of lanes that do not lie side by side.
 template <class S, int size>
 NORMKIT_DEVICE Unit<S, size> gathered(const S* from, std::int64_t apart, int n) {

@@ -3,6 +3,7 @@
 // and lanes there are, and on how many of these share a statistic.
 #pragma once
 
+#include "cuda/plan.h"
 #include "cuda/tile_merge.h"
 #include "cuda/tile_walk.h"
 
@@ -54,10 +55,10 @@ struct TileMoments {
     const C part = C{1} / values;
     C sum[size] = {};
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) about[i] = C{0}, count[i] = 0;
-    NORMKIT_ROLL_DEVICE for (int first = share.begin; first < share.end; first += batch * share.step) {
+    each_batch<batch, form != Form::general>(share, share.begin, share.end, [&](int first, auto whole) {
       NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
         const int position = first + r * share.step;
-        if (position >= share.end) continue;
+        if (!whole && position >= share.end) continue;
         const Unit<S, size> x = tile.load(job, share, operand_x, position);
         const unsigned valid = valid_at(x, position);
         NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
@@ -66,7 +67,7 @@ struct TileMoments {
           sum[i] = fma(x.value(i) - about[i], part, sum[i]);
         }
       }
-    }
+    });
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
       if (count[i] == 0) continue;
       const C scale = form == Form::general ? values / static_cast<C>(count[i]) : C{1};
@@ -83,10 +84,10 @@ struct TileMoments {
     NORMKIT_ROLL_DEVICE for (int since = share.begin; since < share.end; since += recalled * share.step) {
       C sum[size] = {}, squares[size] = {};
       const int end = since + recalled * share.step < share.end ? since + recalled * share.step : share.end;
-      NORMKIT_ROLL_DEVICE for (int first = since; first < end; first += batch * share.step) {
+      each_batch<batch, form != Form::general>(share, since, end, [&](int first, auto whole) {
         NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
           const int position = first + r * share.step;
-          if (position >= end) continue;
+          if (!whole && position >= end) continue;
           const Unit<S, size> x = tile.load(job, share, operand_x, position);
           const unsigned valid = valid_at(x, position);
           NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
@@ -97,7 +98,7 @@ struct TileMoments {
             if (form == Form::general) ++count[i];
           }
         }
-      }
+      });
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
         if (squares_are_good(squares[i])) {
           all[i].sum += static_cast<double>(sum[i]);
@@ -128,9 +129,9 @@ struct TileMoments {
   }
 };
 
-/// Sums for gradients of a thread's lanes, and how many values there were.
-template <class S, Form form, class Tile>
-NORMKIT_DEVICE void tile_gradients(const Job& job, const TileShare& share, const Tile& tile, bool params_stay,
+/// Sums for gradients of a thread's lanes, and how many values there were. `alone`: read.h.
+template <class S, Form form, bool alone, class Tile>
+NORMKIT_DEVICE void tile_gradients(const Job& job, const TileShare& share, const Tile& tile, bool stay,
                                    GradientSums<Work<S>> (&sums)[column_unit_size<S>],
                                    int (&count)[column_unit_size<S>]) {
   constexpr int size = column_unit_size<S>;
@@ -140,14 +141,14 @@ NORMKIT_DEVICE void tile_gradients(const Job& job, const TileShare& share, const
   if (share.lanes == 0) return;
   const int n = Tile::lanes_of(share);
   read_statistics<S, false>(job, share.at, share.lanes, around);
-  if (params_stay && needs_params(job)) around.params = params_at<S, false>(job, share.at, n);
-  NORMKIT_ROLL_DEVICE for (int first = share.begin; first < share.end; first += batch * share.step) {
+  if (stay && needs_params(job)) around.params = params_at<S, false>(job, share.at, n);
+  each_batch<batch, alone>(share, share.begin, share.end, [&](int first, auto whole) {
     NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
       const int position = first + r * share.step;
-      if (position >= share.end) continue;
+      if (!whole && position >= share.end) continue;
       Place at = share.at;
       column_position(job, std::int64_t{position}, at);
-      if (!params_stay && needs_params(job)) around.params = params_at<S, false>(job, at, n);
+      if (!stay && needs_params(job)) around.params = params_at<S, false>(job, at, n);
       Unit<S, size> y;
       if (has_beside<true>(job)) y = tile.load(job, share, operand_beside<true>, position);
       const unsigned valid = valid_bits<size>(job, at, false, n);
@@ -160,43 +161,44 @@ NORMKIT_DEVICE void tile_gradients(const Job& job, const TileShare& share, const
       }
     }
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums[i].flush();
-  }
+  });
 }
 
-/// What becomes of a thread's values, so many at a time.
-template <class S, Task task, int batch, class Tile>
-NORMKIT_DEVICE void map_tile(const Job& job, const TileShare& share, Tile& tile, bool params_stay,
+/// What becomes of a thread's values.
+template <class S, Task task, bool alone, class Tile>
+NORMKIT_DEVICE void map_tile(const Job& job, const TileShare& share, Tile& tile, bool stay,
                              const UnitLanes<S, false>& lanes) {
   constexpr int size = column_unit_size<S>;
   constexpr bool gradient = task == Task::gradient;
+  constexpr int batch = alone && !gradient ? 4 : 2;
   const int n = Tile::lanes_of(share);
   Params<Work<S>, size> params;
-  if (share.lanes > 0 && params_stay && maps_params<task>(job)) {
+  if (share.lanes > 0 && stay && maps_params<task>(job)) {
     params = params_at<S, false>(job, share.at, n);
   }
   const auto put = [&](const Job& of, int which, const Place& at, int lanes_of_unit, const auto& values) {
     tile.put(of, share, which, at, lanes_of_unit, values);
   };
-  NORMKIT_ROLL_DEVICE for (int first = share.begin; first < share.end; first += batch * share.step) {
+  each_batch<batch, alone>(share, share.begin, share.end, [&](int first, auto whole) {
     Unit<S, size> more[batch];
     NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
       const int position = first + r * share.step;
-      if (has_beside<gradient>(job) && position < share.end) {
+      if (has_beside<gradient>(job) && (whole || position < share.end)) {
         more[r] = tile.load(job, share, operand_beside<gradient>, position);
       }
     }
     NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
       const int position = first + r * share.step;
-      if (position >= share.end) continue;
+      if (!whole && position >= share.end) continue;
       Place at = share.at;
       column_position(job, std::int64_t{position}, at);
-      if (!params_stay && maps_params<task>(job)) params = params_at<S, false>(job, at, n);
+      if (!stay && maps_params<task>(job)) params = params_at<S, false>(job, at, n);
       const Unit<S, size> x = tile.load(job, share, operand_x, position);
       Unit<S, size> dy;
       if constexpr (gradient) dy = tile.load(job, share, operand_second, position);
       map_unit<S, false, task>(job, at, n, x, dy, more[r], lanes, params, put);
     }
-  }
+  });
 }
 
 /// Tiles, a block or a cluster to each: taken along, folded, finished and mapped. In the general form of any layout,
@@ -231,9 +233,7 @@ struct RunTiles {
     const Job& job = known_tiles<S, form, gradient, layout>(launched);
     const TileShare share = tile_share<S>(job, index, block.thread());
     const Job& here = settled<S, form, false>(job, share.at);
-    const Axis* reduced = job.geometry.reduced;
-    const bool params_stay =
-        reduced[0].param_stride == 0 && reduced[1].param_stride == 0 && reduced[2].param_stride == 0;
+    const bool stay = params_stay(job.geometry);
     const TileMemory<C, gradient> memory{block.shared(), job.tiles};
     Tile tile;
     if constexpr (!general) {
@@ -241,7 +241,7 @@ struct RunTiles {
     }
     tile.begin(block, here, share);
     if constexpr (gradient) {
-      fold_gradients(block, here, share, tile, params_stay, memory);
+      fold_gradients(block, here, share, tile, stay, memory);
     } else {
       fold_moments(block, here, share, tile, memory);
     }
@@ -252,10 +252,13 @@ struct RunTiles {
       const int lane = share.first + (i < share.lanes ? i : 0);
       lanes.of[i] = memory.statistics()[pool_of(job, lane)];
     }
-    if (!general && params_stay && maps_alone<Sums::task>(here)) {
-      map_tile<S, Sums::task, gradient ? 2 : 4>(alone<Sums::task>(here), share, tile, true, lanes);
+    const auto map = [&](const Job& of, auto alone) { map_tile<S, Sums::task, alone>(of, share, tile, stay, lanes); };
+    if constexpr (general) {
+      map(here, std::false_type{});
+    } else if (stay && maps_alone<Sums::task>(here)) {
+      run_alone<Sums::task>(here, [&](const Job& of) { map(of, std::true_type{}); });
     } else {
-      map_tile<S, Sums::task, 2>(here, share, tile, params_stay, lanes);
+      map(here, std::false_type{});
     }
     tile.end(block, here, share);
   }
@@ -311,10 +314,19 @@ struct RunTiles {
 
   template <class Block>
   static NORMKIT_DEVICE void fold_gradients(const Block& block, const Job& job, const TileShare& share,
-                                            const Tile& tile, bool params_stay, const TileMemory<C, gradient>& memory) {
+                                            const Tile& tile, bool stay, const TileMemory<C, gradient>& memory) {
     GradientSums<C> sums[size];
     int count[size];
-    tile_gradients<S, form>(job, share, tile, params_stay, sums, count);
+    const auto fold = [&](const Job& of, auto alone) {
+      tile_gradients<S, form, alone>(of, share, tile, stay, sums, count);
+    };
+    if constexpr (general) {
+      fold(job, std::false_type{});
+    } else if (folds_alone(job)) {
+      fold(folding_alone(job), std::true_type{});
+    } else {
+      fold(job, std::false_type{});
+    }
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < 3; ++t) {
       C value[size];
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = sums[i].total[t];
