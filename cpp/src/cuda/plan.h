@@ -73,7 +73,8 @@ struct Launch {
   int cluster = 1;  // blocks that can read each other's shared memory
 };
 
-inline constexpr int granted_shared_bytes = 48 << 10;  // what a block can have of it without being asked
+/// What a launch may ask for without leave: of 48 KB, what a kernel's own memory leaves.
+inline constexpr int granted_shared_bytes = (48 << 10) - mail_bytes;
 /// What a block's sums meet in.
 constexpr int parts_bytes(int threads) { return threads / warp_size * met_numbers * static_cast<int>(sizeof(double)); }
 /// What a row takes of the shared memory of each of its blocks, beside what its parts meet in.
