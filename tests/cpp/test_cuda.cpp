@@ -87,6 +87,7 @@ TEST_CASE("every normalizer, forward and backward, gives what the CPU gives") {
     if (is_quick() && size_of(c.shape) > 9000) continue;
     for (const DType dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16}) {
       if (dtype != DType::float32 && size_of(c.shape) > 20000) continue;
+      if (is_quick() && dtype == DType::float16) continue;  // of the code of bfloat16
       compare(c, dtype, run(c, dtype, Device::cuda), run(c, dtype, Device::cpu));
     }
   }

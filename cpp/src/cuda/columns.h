@@ -155,7 +155,7 @@ struct FoldColumns {
       around.params = params_at<S, false>(job, column.at, column.lanes);
     }
     if constexpr (form == Form::lines && by_statistics) {
-      if (folds_alone(job)) return fold_around<reads_ahead<S>>(folding_alone(job), column, around, true, sums, counts);
+      if (folds_alone(job)) return fold_around<reads_ahead<S>>(without_weight(job), column, around, true, sums, counts);
     }
     fold_around<false>(job, column, around, stay, sums, counts);
   }

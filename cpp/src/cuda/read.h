@@ -144,8 +144,8 @@ NORMKIT_DEVICE bool needs_params(const Job& job) { return job.activation == Acti
 NORMKIT_DEVICE bool folds_alone(const Job& job) {
   return job.activation == Activation::none && (job.sums_lanes || !weighs_gradients(job));
 }
-/// The job that knows so.
-NORMKIT_DEVICE Job folding_alone(Job job) {
+/// The job of gradients that has neither an activation nor a weight, and knows it.
+NORMKIT_DEVICE Job without_weight(Job job) {
   job.activation = Activation::none;
   job.weighs = false;
   return job;

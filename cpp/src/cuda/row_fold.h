@@ -205,7 +205,7 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
   };
   if constexpr (form != Form::general && by_statistics) {
     if (folds_alone(job)) {
-      fold(folding_alone(job), std::true_type{});
+      fold(without_weight(job), std::true_type{});
     } else {
       fold(job, std::false_type{});
     }
@@ -343,7 +343,7 @@ NORMKIT_DEVICE void map_row(const Job& job, const Row<form>& row, Walk& walk, co
   }
   if constexpr (form != Form::general && task == Task::gradient) {
     if (maps_alone<task>(job) && !job.weighs) {
-      return map_units<S, task>(folding_alone(job), row, walk, lane);
+      return map_units<S, task>(without_weight(job), row, walk, lane);
     }
   }
   map_units<S, task>(job, row, walk, lane);

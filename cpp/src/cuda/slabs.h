@@ -37,6 +37,7 @@ struct Staged {
   const Unit<S>* row_units = nullptr;
   Copies copies;
 
+  /// To where its own thread alone has read the row before the last.
   NORMKIT_DEVICE void ask(const Job& job, const Row<form>& row, bool odd) {
     Unit<S>* const to = stage(odd);
     if (!full || row.exists) {

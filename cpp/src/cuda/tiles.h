@@ -323,7 +323,7 @@ struct RunTiles {
     if constexpr (general) {
       fold(job, std::false_type{});
     } else if (folds_alone(job)) {
-      fold(folding_alone(job), std::true_type{});
+      fold(without_weight(job), std::true_type{});
     } else {
       fold(job, std::false_type{});
     }
