@@ -209,7 +209,11 @@ struct RunTiles {
   static constexpr bool general = form == Form::general;
   static constexpr int most_threads = block_threads;
   static constexpr bool light = !gradient && sizeof(S) < 8 && layout == Layout::columns;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900  // as for rows (resident_blocks)
+  static constexpr int least_blocks = general ? 1 : 2;
+#else
   static constexpr int least_blocks = general ? 1 : light ? 3 : 2;
+#endif
   static constexpr int size = column_unit_size<S>;
   using C = Work<S>;
   using Tile = std::conditional_t<
@@ -253,13 +257,11 @@ struct RunTiles {
       lanes.of[i] = memory.statistics()[pool_of(job, lane)];
     }
     const auto map = [&](const Job& of, auto alone) { map_tile<S, Sums::task, alone>(of, share, tile, stay, lanes); };
-    if constexpr (general) {
-      map(here, std::false_type{});
-    } else if (stay && maps_alone<Sums::task>(here)) {
-      run_alone<Sums::task>(here, [&](const Job& of) { map(of, std::true_type{}); });
-    } else {
-      map(here, std::false_type{});
+    const bool lean = !general && stay && maps_alone<Sums::task>(here);
+    if constexpr (!general) {
+      if (lean) run_alone<Sums::task>(here, [&](const Job& of) { map(of, std::true_type{}); });
     }
+    if (!lean) map(here, std::false_type{});
     tile.end(block, here, share);
   }
   template <class Block>
@@ -320,13 +322,11 @@ struct RunTiles {
     const auto fold = [&](const Job& of, auto alone) {
       tile_gradients<S, form, alone>(of, share, tile, stay, sums, count);
     };
-    if constexpr (general) {
-      fold(job, std::false_type{});
-    } else if (folds_alone(job)) {
-      fold(without_weight(job), std::true_type{});
-    } else {
-      fold(job, std::false_type{});
+    const bool lean = !general && folds_alone(job);
+    if constexpr (!general) {
+      if (lean) fold(without_weight(job), std::true_type{});
     }
+    if (!lean) fold(job, std::false_type{});
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < 3; ++t) {
       C value[size];
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = sums[i].total[t];
