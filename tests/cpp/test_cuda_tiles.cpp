@@ -238,6 +238,8 @@ TEST_CASE("tiles of a block and of clusters, and lanes that are too long for the
           Case{"planes of a sample that ends within a unit", group_norm(4, 1), {3, 5, 3, 3}, {}, {5}},
           Case{"rows", layer_norm(2, {-1}), {37, 101}, {}, {101}},
           Case{"rows, and fewer than a unit has lanes", rms_norm(2, {-1}, 1e-6, 0.5), {3, 1003}, {}, {1003}},
+          Case{"a row", layer_norm(2, {-1}), {1, 333}, {}, {333}},
+          Case{"a plane to a sample", instance_norm(4), {3, 1, 7, 7}, {}, {1}},
           Case{"rows of two axes", layer_norm(3, {-1}), {3, 16, 77}, {}, {77}},
           Case{"planes too large for a tile", group_norm(4, 1), {1, 9, 57, 57}, {}, {9}}}) {
       for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {

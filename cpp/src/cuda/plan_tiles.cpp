@@ -118,6 +118,9 @@ std::optional<Geometry> planes_as_lanes(const Geometry& rows, DType dtype, bool 
   // Gradients of rows with a parameter for each place go with those of the parameters, by slabs.
   if (gradient && !weighs_by_lane(lanes)) return std::nullopt;
   lanes.schedule = Schedule::columns;
+  if (lanes.kept[1].extent == 1) {  // whose strides mean nothing, but a tile is found from any of its lanes
+    for (std::int64_t& stride : lanes.kept[1].data_stride) stride = lanes.reduced[2].extent;
+  }
   return lanes;
 }
 
