@@ -168,10 +168,16 @@ class Block {
 template <class Kernel>
 __global__ void __launch_bounds__(Kernel::most_threads, Kernel::least_blocks)
     run_kernel(const __grid_constant__ Kernel kernel) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  // The next kernel's blocks may take their places when all of these have theirs, and wait there (PTX: griddepcontrol).
+  asm volatile("griddepcontrol.launch_dependents;");
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
   kernel(Block{});
 }
 
-/// Queues a kernel on the stream of this thread's call (runtime.h).
+/// Queues a kernel on the stream of this thread's call (runtime.h). Where it has clusters, it is compiled to wait for
+/// the kernel before it by itself, so that its launch need not.
 template <class Kernel>
 void launch(const Kernel& kernel, const Launch& shape) {
   check_blocks(shape.blocks);
@@ -188,12 +194,19 @@ void launch(const Kernel& kernel, const Launch& shape) {
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));
   config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
   config.stream = static_cast<cudaStream_t>(current_stream());
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
-  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-  config.attrs = &cluster;
-  config.numAttrs = shape.cluster > 1 ? 1 : 0;
+  cudaLaunchAttribute attributes[2]{};
+  config.attrs = attributes;
+  if (clusters() != Clusters::none) {
+    cudaLaunchAttribute& early = attributes[config.numAttrs++];
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  }
   check_launch(cudaLaunchKernelEx(&config, run_kernel<Kernel>, kernel));
 }
 
