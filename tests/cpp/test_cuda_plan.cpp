@@ -166,7 +166,7 @@ TEST_CASE("columns are covered once, whatever the positions are made of") {
         const Geometry g = columns_of(lanes, positions);
         const ColumnCut cut = cuda::cut_columns(g, dtype);
         const Launch launch = cuda::launch_columns(g, cut);
-        bool good = std::has_single_bit(static_cast<unsigned>(cut.across)) && cut.across <= cuda::warp_size;
+        bool good = std::has_single_bit(static_cast<unsigned>(cut.across)) && cut.across <= cuda::block_threads;
         good = good && cut.tiles * cut.across * unit >= lanes && (cut.tiles - 1) * cut.across * unit < lanes;
         good = good && cut.positions == positions && cut.chunks * cut.positions_per_chunk >= positions;
         good = good && (cut.chunks - 1) * cut.positions_per_chunk < positions;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda_cases.h"
 #include "tensor.h"
 
 namespace {
@@ -54,6 +55,28 @@ TEST_CASE("moments of data: what is missing, weighed, or not finite") {
       }
     }
   }
+}
+
+TEST_CASE("moments of a table so wide that a block has more columns than a warp has threads for") {
+  const Shape shape = {11, is_quick() ? 65540 : 131100};  // two and four times as many
+  Tensor x(DType::float32, shape);
+  x.fill(numbers(1));
+  const Normalizer norm = standardize(2, {0});
+  std::vector<Moments> found[2];
+  for (const Device device : {Device::cpu, Device::cuda}) {
+    auto& to = found[device == Device::cpu ? 0 : 1];
+    to.resize(static_cast<std::size_t>(shape[1]));
+    moments(norm, x.view(device), to);
+  }
+  int wrong = 0;
+  for (std::size_t s = 0; s < found[0].size(); ++s) {
+    const Moments& cpu = found[0][s];
+    const Moments& gpu = found[1][s];
+    const bool same = gpu.count == cpu.count && gpu.min == cpu.min && gpu.max == cpu.max;
+    const bool close = std::abs(gpu.mean - cpu.mean) <= 1e-6 && std::abs(gpu.m2 - cpu.m2) <= 1e-5 * cpu.m2;
+    wrong += same && close ? 0 : 1;
+  }
+  CHECK(wrong == 0);
 }
 
 TEST_CASE("squares beyond float's range, and below it") {

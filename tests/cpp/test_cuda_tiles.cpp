@@ -41,7 +41,9 @@ bool has_room(const Geometry& g, const TileCut& cut, DType dtype, int kept) {
   const std::int64_t work = item_size(work_dtype(dtype));
   const std::int64_t number = kept == 1 ? 8 : work;
   const int ranks = 1 << cut.cluster_bits;
-  bool good = cut.about_at >= ((cut.down - 1) * cut.sums_apart + cut.lanes) * number;
+  bool good =
+      cut.about_at >=
+      (cut.down * cut.sums_apart * cuda::met_at_once(kept, cut.planes ? Layout::planes : Layout::columns)) * number;
   good = good && cut.about_at >= cut.pools * 6 * work;
   good = good && cut.lanes_at - cut.about_at >= (kept == 1 ? cut.lanes * work : 0);
   good = good && cut.mail_at - cut.lanes_at >= cut.lanes * (kept == 1 ? 3 : 4) * number;

@@ -124,9 +124,12 @@ NORMKIT_DEVICE void meet_down(const Block& block, const ColumnShare<form>& colum
     }
   }
   const int lanes = wide * size;
+  // Of warps, each with all lanes, or where there are more than a warp has threads, of such threads.
+  const int rows = block_threads / (wide < warp_size ? warp_size : wide);
+  const int row = wide < warp_size ? block.thread() / warp_size : column.down;
   double* const own = shared + column.across * size;
   if (block.thread() % warp_size < wide) {
-    double* to = own + block.thread() / warp_size * numbers * lanes;
+    double* to = own + row * numbers * lanes;
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < numbers; ++t) {
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[t * lanes + i] = value[t][i];
     }
@@ -134,11 +137,11 @@ NORMKIT_DEVICE void meet_down(const Block& block, const ColumnShare<form>& colum
   block.sync();
   if (!last || column.down == 0) {
     const double* from = own;
-    for (int warp = 0; warp < block_threads / warp_size; ++warp, from += numbers * lanes) {
+    for (int r = 0; r < rows; ++r, from += numbers * lanes) {
       NORMKIT_UNROLL_DEVICE for (int t = 0; t < numbers; ++t) {
         NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
           const double its = from[t * lanes + i];
-          value[t][i] = warp == 0 ? its : Op::of(first + t, value[t][i], its);
+          value[t][i] = r == 0 ? its : Op::of(first + t, value[t][i], its);
         }
       }
     }

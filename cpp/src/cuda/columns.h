@@ -45,14 +45,8 @@ struct FoldColumns {
     constexpr int batch = column_batch;
     const int step = batch * column.step;
     int recalled = 0;
-    Unit<S, size> x[batch];
-    unsigned valid[batch] = {};
-    read(job, column, column.begin, x, valid);
-    for (Index first = column.begin; first < column.end; first += step) {
-      Unit<S, size> next[batch];
-      unsigned next_valid[batch] = {};
-      read(job, column, first + step, next, next_valid);  // before the last are used
-      if (form != Form::general && first + (batch - 1) * column.step < column.end) {
+    const auto take_in = [&](Index first, const Unit<S, size>(&x)[batch], const unsigned (&valid)[batch], auto whole) {
+      if constexpr (whole) {
         NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
           C values[batch];
           NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) values[r] = x[r].value(i);
@@ -62,33 +56,42 @@ struct FoldColumns {
       } else {
         add_some(job, column, first, x, valid, sums, counts);
       }
-      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) x[r] = next[r];
-      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) valid[r] = next_valid[r];
-      if (++recalled < column_recalls && first + step < column.end) continue;
+      if (++recalled < column_recalls && first + step < column.end) return;
       const Index since = first - (recalled - 1) * step;
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
         sums[i].flush(counts.at(i), [&](Deviations& to) { recall_again(job, column, since, first + step, i, to); });
       }
       counts.flush();
       recalled = 0;
+    };
+    if constexpr (form == Form::lines) {
+      each_positions<S, false, batch, true>(
+          job, column, [&](Index first, const auto& taken, auto whole) { take_in(first, taken.x, {}, whole); });
+    } else {
+      Unit<S, size> x[batch];
+      unsigned valid[batch];
+      read(job, column, column.begin, x, valid);
+      NORMKIT_ROLL_DEVICE for (Index first = column.begin; first < column.end; first += step) {
+        Unit<S, size> next[batch];
+        unsigned next_valid[batch];
+        read(job, column, first + step, next, next_valid);  // before the last are used
+        take_in(first, x, valid, std::false_type{});
+        NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) x[r] = next[r], valid[r] = next_valid[r];
+      }
     }
   }
   template <int batch>
   static NORMKIT_DEVICE void read(const Job& job, const ColumnShare<form>& column, Index first,
                                   Unit<S, size> (&x)[batch], unsigned (&valid)[batch]) {
-    if constexpr (form != Form::general) {
-      take_positions<S>(job, column, first, operand_x, x);
-    } else {
-      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
-        Place at = column.at;
-        const Index position = first + r * column.step;
-        x[r] = Unit<S, size>{};
-        valid[r] = 0;
-        if (position >= column.end) continue;
-        column_position(job, position, at);
-        x[r] = read_x<S, size>(job, at, column.lanes, job.adds);
-        valid[r] = valid_bits<size>(job, at, false, column.lanes);
-      }
+    NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+      Place at = column.at;
+      const Index position = first + r * column.step;
+      x[r] = Unit<S, size>{};
+      valid[r] = 0;
+      if (position >= column.end) continue;
+      column_position(job, position, at);
+      x[r] = read_x<S, size>(job, at, column.lanes, job.adds);
+      valid[r] = valid_bits<size>(job, at, false, column.lanes);
     }
   }
   // Where values may be missing.
@@ -180,7 +183,7 @@ struct FoldColumns {
         if (!stay && needs_params(job)) around.params = params_at<S, false>(job, at, column.lanes);
         const unsigned valid = valid_bits<size>(job, at, false, column.lanes);
         Gradient<C> gradients[size];
-        gradients_of(job, taken.x[r], taken.dy[r], y[r], valid, around, gradients, weighs_gradients(job));
+        gradients_of<false>(job, taken.x[r], taken.dy[r], y[r], valid, around, gradients, weighs_gradients(job));
         NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
           sums[i].add(gradients[i]);
           if (form == Form::general) counts.at(i).recent += is_set(valid, i) ? 1 : 0;

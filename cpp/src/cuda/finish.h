@@ -5,12 +5,19 @@
 
 namespace normkit::detail::cuda {
 
-/// What the map wants of a lane.
+/// What the map wants of a lane. `low`: of what is given the mean's second word, and when all is known what that takes
+/// from each normalized value, a shift (unit_value).
 template <class C>
 struct Lane {
   C high, low, scale;
   C rstd, gradient, projection;  // gradients only
 };
+
+/// `rstd` may be infinite, and the second word then is 0.
+template <class C>
+NORMKIT_DEVICE C shift_of(C low, C rstd) {
+  return low == C{0} ? C{0} : -low * rstd;
+}
 
 template <class C>
 NORMKIT_DEVICE void write_number(void* to, std::int64_t index, C value) {
@@ -73,7 +80,31 @@ NORMKIT_DEVICE Lane<C> own_lane(const Job& job, double count, double first, doub
   double variance = second / (count - job.ddof);
   if (count <= job.ddof) variance = second == 0.0 ? 0.0 : __builtin_nan("");
   lane.scale = narrowed<C>(reciprocal_std(variance, job.eps));
+  lane.low = shift_of(lane.low, lane.scale);
   return lane;
+}
+
+/// The statistic of a slot.
+NORMKIT_DEVICE std::int64_t statistic_of(const Job& job, std::int64_t slot) {
+  const Geometry& g = job.geometry;
+  const std::int64_t k0 = g.kept[0].extent == 1 ? 0 : divided(slot, job.pools);
+  return job.first_statistic + k0 * g.kept[0].stat_stride + (slot - k0 * job.pools) * g.kept[1].stat_stride;
+}
+
+/// Of given statistics, for normalizing.
+template <class C>
+NORMKIT_DEVICE Lane<C> taken_lane(const Job& job, std::int64_t s) {
+  Lane<C> lane{};
+  split_mean(number(job.given_mean, s), lane.high, lane.low);
+  lane.scale = narrowed<C>(reciprocal_std(number(job.given_variance, s), job.eps));
+  lane.low = shift_of(lane.low, lane.scale);
+  return lane;
+}
+/// As a map finds it: there already, or to be taken from what is given, where nobody wants that written.
+template <class C, Task task>
+NORMKIT_DEVICE Lane<C> lane_at(const Job& job, std::int64_t slot) {
+  if (task == Task::normalize && job.lanes.scale == nullptr) return taken_lane<C>(job, statistic_of(job, slot));
+  return load_lane<C>(job.lanes, slot);
 }
 
 /// Of given statistics, as a gradient begins with them. Nothing here waits for what is read.
@@ -113,6 +144,7 @@ NORMKIT_DEVICE Lane<C> gradient_lane(const Job& job, std::int64_t s, Lane<C> lan
     part.term[3] -= means.missing * rstd * part.term[2];
     lane.low = static_cast<C>(static_cast<double>(lane.low) + means.missing);
   }
+  lane.low = shift_of(lane.low, lane.rstd);
   lane.gradient = static_cast<C>(means.gradient);
   lane.projection = static_cast<C>(means.projection);
   return lane;

@@ -1,18 +1,11 @@
-// The steps between folds and maps: a warp merges the parts of a statistic, a thread takes what is given.
+// The steps between folds and maps: threads of a block merge the parts of a statistic, a thread takes what is given.
 #pragma once
 
 #include "cuda/merge.h"
 
 namespace normkit::detail::cuda {
 
-/// The statistic of a slot.
-NORMKIT_DEVICE std::int64_t statistic_of(const Job& job, std::int64_t slot) {
-  const Geometry& g = job.geometry;
-  const std::int64_t k0 = g.kept[0].extent == 1 ? 0 : divided(slot, job.pools);
-  return job.first_statistic + k0 * g.kept[0].stat_stride + (slot - k0 * job.pools) * g.kept[1].stat_stride;
-}
-
-/// Merges the parts of each statistic: its lanes, and of each the chunks. Some threads of a warp share them.
+/// Merges the parts of each statistic: its lanes, and of each the chunks. Some threads of a block share them.
 template <class C, class Sums>
 struct FinishSlots {
   static constexpr int most_threads = block_threads;
@@ -46,18 +39,19 @@ struct FinishSlots {
     } else if (Sums::task == Task::gradient && job.sums_lanes) {
       part = weighed_lanes(block, slot, count);
     } else {
-      part = met<typename Sums::Op>(block, from, count, 0);
+      part = met<typename Sums::Op>(block, from, count);
     }
     return part;
   }
   template <class Block>
   NORMKIT_DEVICE Part<terms> moments_of(const Block& block, const double* from, std::int64_t count) const {
+    const Alone<Block> alone{block};
     double first[2] = {};
     each(block, from, count, [&](const double* p) {
       first[0] += p[0];
       first[1] += p[0] * p[1];
     });
-    meet_lanes<Adding>(block, first, 1, threads);
+    meet<Adding>(alone, first, threads, alone.shared());
     const bool centred = job.statistic != Statistic::mean_square;
     const double mean = centred ? mean_of(first[0], first[1]) : 0.0;
     double second[2] = {};
@@ -67,14 +61,18 @@ struct FinishSlots {
       second[0] += p[0] * d;
       second[1] += fma(p[0] * d, d, p[2]);
     });
-    meet_lanes<Adding>(block, second, 1, threads);
+    meet<Adding>(alone, second, threads, alone.shared() + 2);
     const Part<3> moments = part_about(first[0], {mean, second[0], second[1]}, centred);
     Part<terms> part;
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < 3; ++t) part.term[t] = moments.term[t];
     if constexpr (terms == 5) {
-      const Part<terms> range = met<Ranging>(block, from, count, 3);
-      part.term[3] = range.term[1];
-      part.term[4] = range.term[2];
+      double range[3] = {0.0, infinity(), -infinity()};
+      each(block, from, count, [&](const double* p) {
+        NORMKIT_UNROLL_DEVICE for (int t = 1; t < 3; ++t) range[t] = Ranging::of(t, range[t], p[t + 2]);
+      });
+      meet<Ranging>(alone, range, threads, alone.shared() + 4);
+      part.term[3] = range[1];
+      part.term[4] = range[2];
     }
     return part;
   }
@@ -91,24 +89,20 @@ struct FinishSlots {
         part.term[t] += t < 2 ? from[k * terms + t] : from[k * terms + t] * weight;
       }
     }
-    meet_lanes<Adding>(block, part.term, 1, threads);
+    meet<Adding>(Alone<Block>{block}, part.term, threads, block.shared());
     return part;
   }
-  // The terms from `skipped` on, or for a range those after a count.
   template <class Op, class Block>
-  NORMKIT_DEVICE Part<terms> met(const Block& block, const double* from, std::int64_t count, int skipped) const {
+  NORMKIT_DEVICE Part<terms> met(const Block& block, const double* from, std::int64_t count) const {
     Part<terms> part;
-    constexpr bool ranges = terms == 5;
-    if constexpr (ranges || Sums::task == Task::rescale) {
+    if constexpr (Sums::task == Task::rescale) {
       part.term[1] = infinity();
       part.term[2] = -infinity();
     }
     each(block, from, count, [&](const double* p) {
-      NORMKIT_UNROLL_DEVICE for (int t = ranges ? 1 : 0; t < (ranges ? 3 : terms); ++t) {
-        part.term[t] = Op::of(t, part.term[t], p[ranges ? skipped + t - 1 : t]);
-      }
+      NORMKIT_UNROLL_DEVICE for (int t = 0; t < terms; ++t) part.term[t] = Op::of(t, part.term[t], p[t]);
     });
-    meet_lanes<Op>(block, part.term, 1, threads);
+    meet<Op>(Alone<Block>{block}, part.term, threads, block.shared());
     return part;
   }
   template <class Block, class Visit>
@@ -142,12 +136,12 @@ struct TakeGiven {
     Lane<C> lane{};
     if (gradient) {
       lane = given_lane<C>(job, s);
+      lane.low = shift_of(lane.low, lane.rstd);
       take_scale(job, s, lane);
       lane.gradient = static_cast<C>(number(job.given_gradient, s));
       lane.projection = static_cast<C>(number(job.given_projection, s));
     } else {
-      split_mean(number(job.given_mean, s), lane.high, lane.low);
-      lane.scale = narrowed<C>(reciprocal_std(number(job.given_variance, s), job.eps));
+      lane = taken_lane<C>(job, s);
       write_number(job.results.mean, s, lane.high);
       write_number(job.results.rstd, s, lane.scale);
     }
@@ -194,18 +188,28 @@ struct ShareLanes {
     const Geometry& g = job.geometry;
     const std::int64_t channels = g.kept[1].extent;
     const std::int64_t p = (block.index() * block_threads + block.thread()) / warp_size;
-    double sums[2] = {};  // of gradients, and of their projections
-    for (std::int64_t k = block.thread() % warp_size; p < channels && k < g.kept[0].extent * chunks; k += warp_size) {
-      const std::int64_t outer = divided(k, chunks);
-      const double* part = job.partials + ((outer * channels + p) * chunks + (k - outer * chunks)) * 4;
-      double projection = part[3];
-      if (job.results.mean_error != nullptr) {
-        const std::int64_t s = stat_offset(job, outer, p);
-        const double missing = job.results.mean_error[s];
-        if (missing != 0.0) projection -= missing * number(job.given_rstd, s) * part[2];
+    const std::int64_t count = p < channels ? g.kept[0].extent * chunks : 0;
+    double sums[2] = {};      // of gradients, and of their projections
+    constexpr int batch = 4;  // whose reads are waited for together
+    NORMKIT_ROLL_DEVICE for (std::int64_t first = block.thread() % warp_size; first < count;
+                             first += std::int64_t{batch} * warp_size) {
+      double gradient[batch] = {}, projection[batch] = {}, missing[batch] = {};
+      std::int64_t s[batch] = {};
+      NORMKIT_UNROLL_DEVICE for (int b = 0; b < batch; ++b) {
+        const std::int64_t k = first + std::int64_t{b} * warp_size;
+        if (k >= count) continue;
+        const std::int64_t outer = divided(k, chunks);
+        const double* part = job.partials + ((outer * channels + p) * chunks + (k - outer * chunks)) * 4;
+        gradient[b] = part[2];
+        projection[b] = part[3];
+        s[b] = stat_offset(job, outer, p);
+        if (job.results.mean_error != nullptr) missing[b] = job.results.mean_error[s[b]];
       }
-      sums[0] += part[2];
-      sums[1] += projection;
+      NORMKIT_UNROLL_DEVICE for (int b = 0; b < batch; ++b) {
+        sums[0] += gradient[b];
+        sums[1] += projection[b];
+        if (missing[b] != 0.0) sums[1] -= missing[b] * number(job.given_rstd, s[b]) * gradient[b];
+      }
     }
     meet_lanes<Adding>(block, sums, 1, warp_size);
     if (p >= channels || block.thread() % warp_size != 0) return;

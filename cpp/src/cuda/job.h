@@ -145,6 +145,11 @@ enum class Form : std::uint8_t {
           // rows if they vary along them; given statistics are of the working type, without an error
 };
 
+/// Whether weight and bias are the same for all values of a statistic's lane.
+constexpr bool params_stay(const Geometry& g) {
+  return g.reduced[0].param_stride == 0 && g.reduced[1].param_stride == 0 && g.reduced[2].param_stride == 0;
+}
+
 struct Job {
   Geometry geometry;
   Form form = Form::general;

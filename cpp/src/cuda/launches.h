@@ -197,7 +197,7 @@ void run_fold(Job job, DType dtype) {
     fold(form, std::integral_constant<Column, Column::statistics>{});
   });
   const int threads = finish_threads(g.pooled * chunks);
-  launch(FinishSlots<Work<S>, Sums>{job, chunks, threads}, launch_each(job.slots * threads));
+  launch(FinishSlots<Work<S>, Sums>{job, chunks, threads}, launch_finish(job.slots, threads));
   if (job.sums_lanes && (job.dweight != nullptr || job.dbias != nullptr)) {
     launch(ShareLanes{job, chunks}, launch_each(g.kept[1].extent * warp_size));
   }
@@ -210,6 +210,10 @@ void run_fold(Job job, DType dtype) {
 /// Lanes from given statistics, and a map.
 template <class S, Task task>
 void run_given(Job job, DType dtype) {
+  const bool writes = job.results.mean != nullptr || job.results.rstd != nullptr;
+  if (task == Task::normalize && job.geometry.schedule == Schedule::rows && !writes) {
+    return run_map<S, task>(job, dtype);  // where a thread takes one lane by itself
+  }
   const LaneMemory lanes(job, dtype, task == Task::gradient);
   launch(TakeGiven<Work<S>>{job, task == Task::gradient}, launch_each(job.slots));
   run_map<S, task>(job, dtype);

@@ -38,8 +38,8 @@ NORMKIT_DEVICE void map_normalize(const Job& job, const Place& at, int n, const 
   const unsigned valid = valid_bits<size>(job, at, rows, n);
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     const Lane<C>& lane = lanes.at(i);
-    y[i] = centre(x.value(i), lane.high, lane.low);  // about 0 where nothing is centred
-    y[i] = normalize(y[i], lane.scale, params.weight[i], params.bias[i]);
+    const C unit = unit_value(x.value(i), lane.high, lane.low, lane.scale);  // about 0 where nothing is centred
+    y[i] = detail::fma(unit, params.weight[i], params.bias[i]);
   }
   if (has_beside<false>(job)) {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) y[i] += residual.value(i);
@@ -87,7 +87,7 @@ NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const U
   }
   const unsigned valid = valid_bits<size>(job, at, rows, n);
   Gradient<C> gradients[size];
-  gradients_of(job, x, dy, y, valid, around, gradients, weighs_gradients(job));
+  gradients_of<true>(job, x, dy, y, valid, around, gradients, weighs_gradients(job));
   C dx[size], dresidual[size];
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     const Lane<C>& lane = lanes.at(i);
@@ -147,16 +147,17 @@ NORMKIT_DEVICE bool maps_params(const Job& job) {
 }
 
 /// Whether a map has no more than x, its statistic, and weight and bias: no residual and no activation, and of
-/// gradients no y.
+/// gradients no y and no statistics that do not depend on x.
 template <Task task>
 constexpr bool maps_alone(const Job& job) {
-  return !has_beside<task == Task::gradient>(job) && job.activation == Activation::none;
+  constexpr bool gradient = task == Task::gradient;
+  return !has_beside<gradient>(job) && job.activation == Activation::none && !(gradient && job.given);
 }
 /// The job of such a map, which knows it.
 template <Task task>
 NORMKIT_DEVICE Job alone(Job job) {
   job.activation = Activation::none;
-  job.adds = false;
+  job.adds = job.given = false;
   if constexpr (task != Task::gradient) job.operands[operand_second] = nullptr;
   return job;
 }

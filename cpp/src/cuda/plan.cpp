@@ -9,6 +9,8 @@ namespace normkit::detail::cuda {
 namespace {
 
 constexpr int most_column_unit = 4;  // values
+constexpr std::int64_t blocks_at_once = 256;
+constexpr std::int64_t most_map_chunks = 4096;  // so that the last blocks to run leave few others idle
 
 int unit_of(DType dtype) { return static_cast<int>(16 / item_size(dtype)); }
 
@@ -58,7 +60,8 @@ RowCut cut_rows(const Geometry& g, DType dtype, int kept, Clusters clusters) {
   cut.by_middle = Divisor(g.reduced[1].extent);
   const int most_kept = kept == 0 ? row_batch : most_kept_units / kept;
   if (cut.units <= std::int64_t{block_threads} * most_kept) {
-    cut.group = power_of_two(ceil_div(cut.units, units_wanted(cut.units, most_kept)), block_threads);
+    const int wanted = units_wanted(cut.units, kept == 0 ? 2 * row_batch : most_kept);
+    cut.group = power_of_two(ceil_div(cut.units, wanted), block_threads);
     if (kept > 0) cut.kept_units = power_of_two(ceil_div(cut.units, cut.group), most_kept);
     cut.units_per_chunk = cut.units;
     return with_bits(cut);
@@ -97,16 +100,24 @@ ColumnCut cut_columns(const Geometry& g, DType dtype, bool folds) {
   ColumnCut cut;
   const std::int64_t vectors = ceil_div(g.kept[1].extent, unit_of(dtype, Schedule::columns));
   cut.across = power_of_two(vectors, warp_size);
+  cut.positions = g.reduced[0].extent * g.reduced[1].extent * g.reduced[2].extent;
+  // Of few positions a thread is to have so many, as long as there are blocks enough.
+  constexpr std::int64_t worth = 8 * column_batch;
+  const auto has_few = [&] { return cut.positions * cut.across < worth * block_threads; };
+  while (folds && cut.across >= warp_size && cut.across < block_threads && has_few() &&
+         vectors >= blocks_at_once * 2 * cut.across) {
+    cut.across *= 2;
+  }
   cut.across_bits = std::countr_zero(static_cast<unsigned>(cut.across));
   cut.tiles = ceil_div(vectors, cut.across);
-  cut.positions = g.reduced[0].extent * g.reduced[1].extent * g.reduced[2].extent;
   cut.by_inner = Divisor(g.reduced[2].extent);
   cut.by_middle = Divisor(g.reduced[1].extent);
   const std::int64_t step = std::int64_t{block_threads / cut.across} * column_batch;
-  // Where sums of all who go down a chunk meet, a chunk is to be worth that.
-  const std::int64_t least_steps = folds ? 8 : 4;
-  const std::int64_t steps =
-      std::clamp<std::int64_t>(ceil_div(cut.positions, most_chunks * step), least_steps, most_steps);
+  // Where sums of all who go down a chunk meet, a chunk is to be worth that, and as many blocks as run at once, two to
+  // each of some 130 multiprocessors, do best.
+  const std::int64_t wanted = folds ? std::max<std::int64_t>(1, blocks_at_once / cut.tiles) : most_map_chunks;
+  const std::int64_t least_steps = folds ? 8 : 2;
+  const std::int64_t steps = std::clamp<std::int64_t>(ceil_div(cut.positions, wanted * step), least_steps, most_steps);
   cut.positions_per_chunk = steps * step;
   cut.chunks = ceil_div(cut.positions, cut.positions_per_chunk);
   return cut;
@@ -119,14 +130,16 @@ RowCut cut_slab_rows(const Geometry& g, DType dtype, Clusters clusters) {
 }
 
 SlabCut cut_slabs(const Geometry& g, const RowCut& cut) {
-  // Enough blocks for any device: a slab has as many as a row. Fewer steps would have their sums, of which each column
-  // of a slab has two however many blocks share it, be more than what a second walk would read, and more steps add no
-  // more than one part in a hundred to what sums and rows are together.
-  const std::int64_t wanted = (cut.group > slab_threads ? 128 : 256) >> cut.cluster_bits;
+  // Enough blocks for any device, a slab having as many as a row: two or four to a multiprocessor, or half as many
+  // where slabs would have less than 16 rows. Fewer steps would have their sums, of which each column of a slab has two
+  // however many blocks share it, be more than what a second walk would read, and more steps add no more than one part
+  // in a hundred to what sums and rows are together.
+  const std::int64_t wanted = (cut.group > slab_threads ? 256 : 512) >> cut.cluster_bits;
   constexpr std::int64_t least_steps = 4;
   const std::int64_t tiles = ceil_div(g.kept_count(), std::int64_t{1} << cut.rows_bits);
+  const std::int64_t worth = std::min(ceil_div(2 * tiles, wanted), std::int64_t{16} >> cut.rows_bits);
   SlabCut slabs;
-  slabs.steps = std::clamp(ceil_div(tiles, wanted), least_steps, std::int64_t{64});
+  slabs.steps = std::clamp(std::max(ceil_div(tiles, wanted), worth), least_steps, std::int64_t{64});
   slabs.slabs = ceil_div(tiles, slabs.steps);
   return slabs;
 }
@@ -187,8 +200,7 @@ bool params_fit(Job& job, DType dtype, const Axis& unit, int size) {
   // By parameters, the columns of the geometry have changed places.
   const bool by_parameters = job.column == Column::parameters;
   const std::int64_t stride = by_parameters ? (rows ? 0 : unit.stat_stride) : unit.param_stride;
-  bool stay = true;
-  for (const Axis& axis : g.reduced) stay = stay && axis.param_stride == 0;
+  const bool stay = params_stay(g);
   for (Numbers* params : {&job.weight, &job.bias}) {
     params->along = params->data == nullptr || by_parameters || (stay && stride == 0) ? Along::row : Along::shared;
     if (params->data == nullptr || stride == 0) continue;
@@ -264,11 +276,13 @@ Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype, bool s
 }
 
 Launch launch_finish_slabs(std::int64_t columns) {
-  return {ceil_div(columns, warp_size), block_threads, 2 * block_threads * static_cast<int>(sizeof(double))};
+  return {ceil_div(columns, warp_size), finish_slabs_threads,
+          2 * finish_slabs_threads * static_cast<int>(sizeof(double))};
 }
 
 Launch launch_columns(const Geometry& g, const ColumnCut& cut, bool folds) {
-  const int met = block_threads / warp_size * cut.across * most_column_unit * met_down;
+  const int rows = block_threads / std::max(warp_size, cut.across);
+  const int met = rows * cut.across * most_column_unit * met_down;
   return {g.kept[0].extent * cut.tiles * cut.chunks, block_threads, folds ? met * static_cast<int>(sizeof(double)) : 0};
 }
 
@@ -276,6 +290,16 @@ Launch launch_each(std::int64_t count) {
   return {std::max<std::int64_t>(1, ceil_div(count, block_threads)), block_threads, 0};
 }
 
-int finish_threads(std::int64_t parts) { return power_of_two(parts, warp_size); }
+int finish_threads(std::int64_t parts) {
+  constexpr int at_once = 4;  // parts that a thread reads before it waits
+  return parts <= at_once * warp_size ? power_of_two(parts, warp_size)
+                                      : power_of_two(ceil_div(parts, at_once), block_threads);
+}
+
+Launch launch_finish(std::int64_t slots, int threads) {
+  Launch shape = launch_each(slots * threads);
+  shape.shared_bytes = parts_bytes(block_threads);
+  return shape;
+}
 
 }  // namespace normkit::detail::cuda

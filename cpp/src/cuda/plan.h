@@ -17,6 +17,8 @@ inline constexpr int most_cluster = 16;   // on some
 /// What blocks of a cluster send each other lies in, beside what a launch asks for (launch.h).
 inline constexpr int mail_bytes = 2 * (1 + most_cluster * met_numbers) * static_cast<int>(sizeof(double));
 
+inline constexpr int finish_slabs_threads = 512;  // there are few blocks, and all of them wait for memory
+
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 /// Values of a unit, which a thread reads at once (device.h).
 int unit_of(DType dtype, Schedule schedule);
@@ -31,6 +33,8 @@ SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
 
 /// What is known of a tile beside its size.
 enum class Layout : std::uint8_t { columns, planes };
+/// How many numbers a tile's rows add up at once: of planes all, of moments or of gradients. Columns need the room.
+constexpr int met_at_once(int kept, Layout layout) { return layout == Layout::columns ? 1 : kept == 1 ? 2 : 3; }
 /// Tiles of lanes (of whose `schedule` nothing is asked), with `kept` operands. None where a tile is too large for the
 /// chip.
 TileCut cut_tiles(const Geometry& geometry, DType dtype, int kept, Layout layout,
@@ -91,7 +95,8 @@ Launch launch_columns(const Geometry& geometry, const ColumnCut& cut, bool folds
 Launch launch_tiles(const Geometry& geometry, const TileCut& cut, DType dtype, int kept, bool keeps);
 /// A thread for each of `count`.
 Launch launch_each(std::int64_t count);
-/// How many threads merge so many parts.
+/// How many threads merge so many parts; and that, of so many slots.
 int finish_threads(std::int64_t parts);
+Launch launch_finish(std::int64_t slots, int threads);
 
 }  // namespace normkit::detail::cuda

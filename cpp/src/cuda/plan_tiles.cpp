@@ -18,9 +18,12 @@ constexpr Int up_to_multiple(Int n, int of) {
 constexpr int most_tile_bytes = (228 << 10) / 2 - (1 << 10) - mail_bytes;
 constexpr int wide_row = 256;              // bytes of a tile side by side, as memory likes them,
 constexpr int narrow_row = 128;            // and as it puts up with
-constexpr int most_plane_tile = 32 << 10;  // bytes, so that a multiprocessor has several
+constexpr int most_plane_tile = 16 << 10;  // bytes, so that a multiprocessor has several
 constexpr int most_planes = 128;
-constexpr int least_rows_work = 16;  // positions to a thread, or else rows that meet are more work than they do
+
+// Positions to a thread, or else what it begins and ends with is more work than they are. Long columns want many
+// threads, for there are few blocks of them to a multiprocessor.
+int least_work(Layout layout, int positions) { return layout == Layout::columns && positions > 64 ? 16 : 32; }
 
 // Logarithm of the least power of 2 that is not below n, up to `most`.
 int parts_bits(std::int64_t n, int most) {
@@ -38,8 +41,16 @@ std::int64_t side_by_side(std::int64_t all, std::int64_t most, bool are_samples)
   return most;
 }
 
+// Rows of threads that fill warps, if there are such that are not much fewer.
+int filling(int across, int rows) {
+  for (int fewer = rows; 4 * fewer >= 3 * rows && fewer > 0; --fewer) {
+    if (across * fewer % warp_size == 0) return fewer;
+  }
+  return rows;
+}
+
 // A cut of `lanes` lanes to a tile, by so many blocks; `number`: bytes of what rows add up.
-TileCut cut_lanes(const Geometry& g, DType dtype, int kept, std::int64_t lanes, int cluster_bits) {
+TileCut cut_lanes(const Geometry& g, DType dtype, int kept, Layout layout, std::int64_t lanes, int cluster_bits) {
   const int unit = unit_of(dtype, Schedule::columns);
   const auto work = static_cast<int>(item_size(work_dtype(dtype)));
   const int number = kept == 1 ? static_cast<int>(sizeof(double)) : work;
@@ -53,14 +64,15 @@ TileCut cut_lanes(const Geometry& g, DType dtype, int kept, std::int64_t lanes, 
   cut.cluster_bits = cluster_bits;
   const std::int64_t positions = g.reduced[0].extent * g.reduced[1].extent * g.reduced[2].extent;
   cut.positions_of_block = static_cast<int>(ceil_div(positions, ranks));
-  const auto rows = static_cast<int>(ceil_div(cut.positions_of_block, least_rows_work));
+  const auto rows = static_cast<int>(ceil_div(cut.positions_of_block, least_work(layout, cut.positions_of_block)));
   cut.down = std::clamp(rows, 1, std::max(1, block_threads / cut.across));
+  if (layout == Layout::planes) cut.down = filling(cut.across, cut.down);
   cut.threads = up_to_multiple(cut.across * cut.down, warp_size);
   cut.sums_bits = parts_bits(cut.down, 8);
   cut.sums_apart = cut.lanes + (cut.sums_bits == 0 ? 0 : warp_size >> cut.sums_bits);  // which spares bank conflicts
   cut.pool_bits = parts_bits(g.pooled, warp_size);
   // What rows add up, and then what is known of statistics.
-  const int met = std::max(cut.down * cut.sums_apart * number, cut.pools * 6 * work);
+  const int met = std::max(cut.down * cut.sums_apart * number * met_at_once(kept, layout), cut.pools * 6 * work);
   constexpr int terms = 4;
   cut.about_at = up_to_multiple(met, 16);
   cut.lanes_at = cut.about_at + up_to_multiple(kept == 1 ? cut.lanes * work : 0, 16);
@@ -68,6 +80,18 @@ TileCut cut_lanes(const Geometry& g, DType dtype, int kept, std::int64_t lanes, 
   // Of a gradient's terms the count is sent by blocks alone that keep nothing.
   cut.kept_at = cut.mail_at + up_to_multiple(ranks == 1 ? 0 : ranks * cut.pools * 3 * number, 16);
   return cut;
+}
+
+// A cut of planes of up to `most` times `whole` lanes: so many, and as many rows of threads, as leave few threads of a
+// warp without work.
+TileCut cut_planes(const Geometry& g, DType dtype, int kept, std::int64_t whole, std::int64_t most) {
+  const auto idle = [](const TileCut& cut) { return 1.0 - double(cut.across) * cut.down / cut.threads; };
+  TileCut best = cut_lanes(g, dtype, kept, Layout::planes, whole * most, 0);
+  for (std::int64_t n = most - 1; 2 * n >= most && n > 0; --n) {
+    const TileCut cut = cut_lanes(g, dtype, kept, Layout::planes, whole * n, 0);
+    if (idle(cut) < idle(best)) best = cut;
+  }
+  return best;
 }
 
 std::int64_t kept_tile_bytes(const TileCut& cut, DType dtype, int kept) {
@@ -90,7 +114,7 @@ TileCut cut_tiles(const Geometry& g, DType dtype, int kept, Layout layout, Clust
     whole = std::lcm(whole, 16 / std::gcd(std::int64_t{16}, plane));
     const std::int64_t most =
         std::min(most_plane_tile / std::max<std::int64_t>(1, whole * plane * kept), most_planes / whole);
-    TileCut cut = cut_lanes(g, dtype, kept, whole * std::max<std::int64_t>(1, most), 0);
+    TileCut cut = cut_planes(g, dtype, kept, whole, std::max<std::int64_t>(1, most));
     cut.planes = true;
     return fits(cut, dtype, kept) ? cut : TileCut{};
   }
@@ -100,7 +124,7 @@ TileCut cut_tiles(const Geometry& g, DType dtype, int kept, Layout layout, Clust
     const std::int64_t most = std::max<std::int64_t>(1, row / (whole * item));
     const std::int64_t lanes = whole * side_by_side(all, most, g.kept[1].param_stride == 0);
     for (int bits = 0; bits <= (row == narrow_row ? most_bits : 0); ++bits) {
-      const TileCut cut = cut_lanes(g, dtype, kept, lanes, bits);
+      const TileCut cut = cut_lanes(g, dtype, kept, layout, lanes, bits);
       if (fits(cut, dtype, kept)) return cut;
     }
   }

@@ -100,16 +100,24 @@ NORMKIT_DEVICE Params<Work<S>, unit_size_of<S, rows>> params_at(const Job& job, 
 /// Whether gradients are weighed before they are summed.
 NORMKIT_DEVICE bool weighs_gradients(const Job& job) { return job.column == Column::statistics && job.weighs; }
 
-/// The gradients of a unit. What is masked, and what lies beyond the n values, is 0.
-template <class S, int size>
+/// (x - mean) * rstd, where `shift` is -rstd times the mean's second word (finish.h).
+template <class C>
+NORMKIT_DEVICE C unit_value(C x, C high, C shift, C rstd) {
+  return detail::fma(x - high, rstd, shift);
+}
+
+/// The gradients of a unit. What is masked, and what lies beyond the n values, is 0. `mapped`: low words are shifts,
+/// and nobody asks for x - mean.
+template <bool mapped, class S, int size>
 NORMKIT_DEVICE void gradients_of(const Job& job, const Unit<S, size>& x, const Unit<S, size>& dy,
                                  const Unit<S, size>& y, unsigned valid, const Around<Work<S>, size>& around,
                                  Gradient<Work<S>> (&to)[size], bool weighs) {
   using C = Work<S>;
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     Gradient<C>& r = to[i];
-    r.centred = centre(static_cast<C>(x.value(i)), around.high[i], around.low[i]);
-    r.unit = r.centred * around.rstd[i];
+    const C value = x.value(i);
+    r.centred = mapped ? C{0} : centre(value, around.high[i], around.low[i]);
+    r.unit = mapped ? unit_value(value, around.high[i], around.low[i], around.rstd[i]) : r.centred * around.rstd[i];
     r.g = static_cast<C>(dy.value(i));
   }
   if (job.activation == Activation::relu) {
@@ -129,11 +137,6 @@ NORMKIT_DEVICE void gradients_of(const Job& job, const Unit<S, size>& x, const U
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     if (!is_set(valid, i)) to[i] = Gradient<C>{C{0}, C{0}, C{0}, C{0}};
   }
-}
-
-/// Whether weight and bias are the same for all values of a statistic's lane.
-constexpr bool params_stay(const Geometry& g) {
-  return g.reduced[0].param_stride == 0 && g.reduced[1].param_stride == 0 && g.reduced[2].param_stride == 0;
 }
 
 /// Whether weight and bias are read for the gradient at all.

@@ -194,7 +194,7 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
           if (!alone) params(found, u, around);
           const unsigned valid = valid_bits<size>(of, found.at, true, found.n);
           Gradient<C> gradients[size];
-          gradients_of(of, found.x, found.dy, found.beside, valid, around, gradients, weighs_gradients(of));
+          gradients_of<false>(of, found.x, found.dy, found.beside, valid, around, gradients, weighs_gradients(of));
           NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums.add(gradients[i]);
           count.recent += form == Form::general ? __builtin_popcount(valid) : size;
         },
@@ -341,9 +341,9 @@ NORMKIT_DEVICE void map_row(const Job& job, const Row<form>& row, Walk& walk, co
       default: break;
     }
   }
-  if constexpr (form != Form::general && task == Task::gradient) {
+  if constexpr (form != Form::general && task == Task::gradient) {  // with weighed ones, too, long rows spill registers
     if (maps_alone<task>(job) && !job.weighs) {
-      return map_units<S, task>(without_weight(job), row, walk, lane);
+      return map_units<S, task>(without_weight(alone<task>(job)), row, walk, lane);
     }
   }
   map_units<S, task>(job, row, walk, lane);

@@ -17,6 +17,7 @@ constexpr int resident_blocks(Form form, int units, bool gradient) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900  // code for these needs a few registers more
   if (form == Form::lines && !gradient) return few ? 3 : 2;
 #endif
+  if (form == Form::plain && sizeof(S) == 4) return 3;  // halves take registers to be put together from words
   return (form == Form::lines ? 3 : 2) + (few ? 1 : 0);
 }
 
@@ -150,7 +151,7 @@ struct MapRows {
     const Row<form> row = row_of<form>(job, blocks - 1 - block.index(), block.thread());
     if (!row.exists) return;
     const std::int64_t slot = slot_of(job, row.at.kept[0], row.at.kept[1]);
-    const UnitLanes<S, true> lane = {{load_lane<Work<S>>(job.lanes, slot)}};
+    const UnitLanes<S, true> lane = {{lane_at<Work<S>, task>(job, slot)}};
     Streamed<S, task == Task::gradient, form> walk;
     const Job& here = settled<S, form, true>(job, row.at);
     map_row<S, task>(here, row, walk, lane);

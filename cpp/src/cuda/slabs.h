@@ -213,7 +213,7 @@ struct RunSlabs {
   static NORMKIT_DEVICE void add_params(const Found<S, true>& found, const Lane<C>& lane, C* dweight, C* dbias) {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
       const C g = found.dy.value(i);
-      const C unit = centre(found.x.value(i), lane.high, lane.low) * lane.rstd;
+      const C unit = unit_value(found.x.value(i), lane.high, lane.low, lane.rstd);
       dweight[i] = detail::fma(g, unit, dweight[i]);
       if constexpr (centred) dbias[i] += g;
     }
@@ -246,9 +246,9 @@ struct RunSlabs {
 /// The sums of all slabs: a block's warps take turns with them, and their sums meet in order.
 template <class C>
 struct FinishSlabs {
-  static constexpr int most_threads = block_threads;
+  static constexpr int most_threads = finish_slabs_threads;
   static constexpr int least_blocks = 1;
-  static constexpr int warps = block_threads / warp_size;
+  static constexpr int warps = most_threads / warp_size;
   const C* slab_sums;  // dweight's and then dbias's of each slab
   std::int64_t slabs, columns;
   void *dweight, *dbias;

@@ -195,7 +195,7 @@ struct RangeSums {
 template <class C>
 struct Gradient {
   C centred;  // x - mean
-  C unit;     // that * rstd
+  C unit;     // (x - mean) * rstd
   C g;        // the gradient of what was activated
   C weighed;  // that * weight, or as it is where weight is constant over a statistic
 };

@@ -28,29 +28,40 @@ struct TileMemory {
   NORMKIT_DEVICE char* bytes() const { return reinterpret_cast<char*>(memory); }
 };
 
-/// Number t of all rows, one from each of a thread's lanes: their sum is then where lanes have theirs.
-template <class Block, class C, bool gradient, class T, int size>
-NORMKIT_DEVICE void meet_rows(const Block& block, const Job& job, const TileShare& share, const T (&value)[size], int t,
-                              const TileMemory<C, gradient>& memory) {
+/// Numbers of all rows, from the t-th on, some from each of a thread's lanes: their sums are then where lanes have
+/// theirs. `at_once` of them meet, for which there is room (met_at_once).
+template <int at_once, class Block, class C, bool gradient, class T, int numbers, int size>
+NORMKIT_DEVICE void meet_rows(const Block& block, const Job& job, const TileShare& share,
+                              const T (&value)[numbers][size], int t, const TileMemory<C, gradient>& memory) {
   const TileCut& cut = job.tiles;
   T* const met = memory.of_rows();
-  if (share.row < cut.down) {
-    T* to = met + share.row * cut.sums_apart + share.first;
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i] = value[i];
-  }
-  block.sync();
+  const int apart = cut.down * cut.sums_apart;
   const int parts = 1 << cut.sums_bits;
   const int part = block.thread() & (parts - 1);
-  for (int first = 0; first < cut.lanes; first += cut.threads >> cut.sums_bits) {
-    const int lane = first + (block.thread() >> cut.sums_bits);
-    T sum[1] = {T{0}};
-    if (lane < cut.lanes) {
-      for (int row = part; row < cut.down; row += parts) sum[0] += met[row * cut.sums_apart + lane];
+  constexpr int some = at_once < numbers ? at_once : numbers;
+  NORMKIT_UNROLL_DEVICE for (int from = 0; from < numbers; from += some) {
+    if (share.row < cut.down) {
+      T* to = met + share.row * cut.sums_apart + share.first;
+      NORMKIT_UNROLL_DEVICE for (int k = 0; k < some; ++k) {
+        NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[k * apart + i] = value[from + k][i];
+      }
     }
-    meet_lanes<Adding>(block, sum, 1, parts);
-    if (lane < cut.lanes && part == 0) memory.number(t, lane) = sum[0];
+    block.sync();
+    for (int first = 0; first < cut.lanes; first += cut.threads >> cut.sums_bits) {
+      const int lane = first + (block.thread() >> cut.sums_bits);
+      T sum[some] = {};
+      if (lane < cut.lanes) {
+        for (int row = part; row < cut.down; row += parts) {
+          const T* its = met + row * cut.sums_apart + lane;
+          NORMKIT_UNROLL_DEVICE for (int k = 0; k < some; ++k) sum[k] += its[k * apart];
+        }
+      }
+      meet_lanes<Adding>(block, sum, 1, parts);
+      if (lane >= cut.lanes || part != 0) continue;
+      NORMKIT_UNROLL_DEVICE for (int k = 0; k < some; ++k) memory.number(t + from + k, lane) = sum[k];
+    }
+    block.sync();
   }
-  block.sync();
 }
 
 /// Of one tile of moments or of gradients.

@@ -153,8 +153,9 @@ NORMKIT_DEVICE void tile_gradients(const Job& job, const TileShare& share, const
       if (has_beside<true>(job)) y = tile.load(job, share, operand_beside<true>, position);
       const unsigned valid = valid_bits<size>(job, at, false, n);
       Gradient<Work<S>> gradients[size];
-      gradients_of(job, tile.load(job, share, operand_x, position), tile.load(job, share, operand_second, position), y,
-                   valid, around, gradients, weighs_gradients(job) && !job.sums_lanes);
+      gradients_of<false>(job, tile.load(job, share, operand_x, position),
+                          tile.load(job, share, operand_second, position), y, valid, around, gradients,
+                          weighs_gradients(job) && !job.sums_lanes);
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
         sums[i].add(gradients[i]);
         if (form == Form::general) count[i] += is_set(valid, i) ? 1 : 0;
@@ -215,6 +216,7 @@ struct RunTiles {
   static constexpr int least_blocks = general ? 1 : light ? 3 : 2;
 #endif
   static constexpr int size = column_unit_size<S>;
+  static constexpr int at_once = met_at_once(gradient ? 2 : 1, layout);
   using C = Work<S>;
   using Tile = std::conditional_t<
       general, TensorTile<S, gradient>,
@@ -287,14 +289,16 @@ struct RunTiles {
     }
     Deviations all[size];
     moments.deviations(tile, about, all, count);
-    double value[size];
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = all[i].sum;
-    meet_rows(block, job, share, value, 0, memory);
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = all[i].squares;
-    meet_rows(block, job, share, value, 1, memory);
+    double value[2][size];
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      value[0][i] = all[i].sum;
+      value[1][i] = all[i].squares;
+    }
+    meet_rows<at_once>(block, job, share, value, 0, memory);
     if constexpr (general) {
-      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = count[i];
-      meet_rows(block, job, share, value, 2, memory);
+      double counted[1][size];
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) counted[0][i] = count[i];
+      meet_rows<at_once>(block, job, share, counted, 2, memory);
     }
   }
   // Where values may be missing from the rows of threads: those of all of them.
@@ -302,14 +306,15 @@ struct RunTiles {
   static NORMKIT_DEVICE void meet_near_means(const Block& block, const Job& job, const TileShare& share,
                                              const C (&about)[size], const int (&count)[size],
                                              const TileMemory<C, gradient>& memory) {
-    double value[size];
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = count[i];
-    meet_rows(block, job, share, value, 2, memory);
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = count[i] * static_cast<double>(about[i]);
-    meet_rows(block, job, share, value, 0, memory);
+    double value[2][size];
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+      value[0][i] = count[i] * static_cast<double>(about[i]);
+      value[1][i] = count[i];
+    }
+    meet_rows<at_once>(block, job, share, value, 0, memory);
     if (share.row != 0) return;
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-      const double n = memory.number(2, share.first + i);
+      const double n = memory.number(1, share.first + i);
       memory.about()[share.first + i] = static_cast<C>(mean_of(n, memory.number(0, share.first + i)));
     }
   }
@@ -327,15 +332,15 @@ struct RunTiles {
       if (lean) fold(without_weight(job), std::true_type{});
     }
     if (!lean) fold(job, std::false_type{});
+    C value[3][size];
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < 3; ++t) {
-      C value[size];
-      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = sums[i].total[t];
-      meet_rows(block, job, share, value, t, memory);
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[t][i] = sums[i].total[t];
     }
+    meet_rows<at_once>(block, job, share, value, 0, memory);
     if constexpr (general) {
-      C value[size];
-      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) value[i] = static_cast<C>(count[i]);
-      meet_rows(block, job, share, value, 3, memory);
+      C counted[1][size];
+      NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) counted[0][i] = static_cast<C>(count[i]);
+      meet_rows<at_once>(block, job, share, counted, 3, memory);
     }
   }
 };
