@@ -130,6 +130,7 @@ std::optional<Plan> plan(const Normalizer& norm, std::span<const std::int64_t> s
   sort_and_merge(list);
   if (!ends_in_unit_stride(list, strides)) return std::nullopt;
   Plan plan;
+  plan.over_batch = by_parameters || contains(norm.reduced, 0);
   Geometry& geometry = plan.geometry;
   geometry.pooled = by_parameters ? 1 : pool(list);
   geometry.count = geometry.pooled;

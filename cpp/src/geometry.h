@@ -77,6 +77,7 @@ struct Plan {
   Geometry geometry;
   std::array<Axis, max_rank> loops;  // the first loop_count are set
   int loop_count = 0;
+  bool over_batch = false;  // samples are reduced: there are no more results with more of them
 
   // Copies leave the others unset, which shows in the time of small calls.
   Plan() noexcept {}  // NOLINT(modernize-use-equals-default)
@@ -84,6 +85,7 @@ struct Plan {
   Plan& operator=(const Plan& other) noexcept {  // NOLINT(bugprone-unhandled-self-assignment): harmless
     geometry = other.geometry;
     loop_count = other.loop_count;
+    over_batch = other.over_batch;
     for (std::size_t i = 0; i < static_cast<std::size_t>(loop_count); ++i) loops[i] = other.loops[i];
     return *this;
   }

@@ -158,22 +158,28 @@ TEST_CASE("a row of several runs has the units of each") {
 }
 
 TEST_CASE("columns are covered once, whatever the positions are made of") {
+  const auto check = [](std::int64_t lanes, std::int64_t positions, DType dtype, bool over_batch) {
+    const std::int64_t unit = std::min<std::int64_t>(4, 16 / item_size(dtype));
+    const Geometry g = columns_of(lanes, positions);
+    const ColumnCut cut = cuda::cut_columns(g, dtype, true, over_batch);
+    const Launch launch = cuda::launch_columns(g, cut);
+    bool good = std::has_single_bit(static_cast<unsigned>(cut.across)) && cut.across <= cuda::block_threads;
+    good = good && cut.tiles * cut.across * unit >= lanes && (cut.tiles - 1) * cut.across * unit < lanes;
+    good = good && cut.positions == positions && cut.chunks * cut.positions_per_chunk >= positions;
+    good = good && (cut.chunks - 1) * cut.positions_per_chunk < positions;
+    const std::int64_t step = std::int64_t{cuda::block_threads / cut.across} * cuda::column_batch;
+    const std::int64_t steps = cut.positions_per_chunk / step;
+    good = good && steps * step == cut.positions_per_chunk && steps >= (over_batch ? 1 : 8);
+    // As many as run at once, unless chunks would be too short, or too long.
+    good = good && (launch.blocks <= cuda::blocks_at_once || steps == cuda::most_steps || cut.chunks == 1 ||
+                    steps == (over_batch ? 1 : 8));
+    return good && launch.blocks == cut.tiles * cut.chunks && launch.shared_bytes <= 48 << 10;
+  };
   std::int64_t wrong = 0;
   for (const DType dtype : {DType::float32, DType::float64, DType::float16}) {
-    const std::int64_t unit = std::min<std::int64_t>(4, 16 / item_size(dtype));
-    for (const std::int64_t lanes : {1, 2, 3, 7, 8, 9, 31, 64, 100, 255, 256, 257, 1000, 4096, 70001}) {
+    for (const std::int64_t lanes : {1, 2, 3, 7, 8, 9, 31, 64, 100, 255, 256, 257, 1000, 4096, 70001, 140000}) {
       for (const std::int64_t positions : {1, 2, 31, 32, 33, 1000, 4097, 100000, 3000001}) {
-        const Geometry g = columns_of(lanes, positions);
-        const ColumnCut cut = cuda::cut_columns(g, dtype);
-        const Launch launch = cuda::launch_columns(g, cut);
-        bool good = std::has_single_bit(static_cast<unsigned>(cut.across)) && cut.across <= cuda::block_threads;
-        good = good && cut.tiles * cut.across * unit >= lanes && (cut.tiles - 1) * cut.across * unit < lanes;
-        good = good && cut.positions == positions && cut.chunks * cut.positions_per_chunk >= positions;
-        good = good && (cut.chunks - 1) * cut.positions_per_chunk < positions;
-        const std::int64_t step = std::int64_t{cuda::block_threads / cut.across} * cuda::column_batch;
-        good = good && (cut.chunks <= cuda::most_chunks || cut.positions_per_chunk == cuda::most_steps * step);
-        good = good && launch.blocks == cut.tiles * cut.chunks && launch.shared_bytes <= 48 << 10;
-        wrong += good ? 0 : 1;
+        for (const bool over_batch : {false, true}) wrong += check(lanes, positions, dtype, over_batch) ? 0 : 1;
       }
     }
   }

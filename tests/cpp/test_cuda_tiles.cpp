@@ -116,6 +116,18 @@ TEST_CASE("tiles cover lanes once, with whole statistics, and fit twice on a mul
   CHECK(planes > 0);
 }
 
+TEST_CASE("tiles of a whole batch may be too few, whatever a sample's are") {
+  const auto too_few = [](std::int64_t lanes, std::int64_t positions) {
+    const Geometry g = lanes_of(1, lanes, 1, positions);
+    const TileCut cut = cuda::cut_tiles(g, DType::bfloat16, 1, Layout::columns, Clusters::of_most);
+    REQUIRE(cut.lanes > 0);
+    return cuda::are_too_few(g, cut, DType::bfloat16, 1);
+  };
+  CHECK(too_few(512, 4 * 32 * 32));  // 64 blocks of 64 KB
+  CHECK_FALSE(too_few(8192, 28 * 28));
+  CHECK_FALSE(too_few(256, 100));
+}
+
 TEST_CASE("planes are tiles where they begin at no multiples of 16 bytes, and lie one after the other") {
   alignas(16) static float memory[1];
   cuda::Job job;

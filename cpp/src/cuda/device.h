@@ -152,6 +152,41 @@ struct BitsOf<8> {
 };
 #endif
 
+#if defined(__CUDA_ARCH__)
+/// A whole unit of halves that begins anywhere: read and written by words, and where these lie across two of the
+/// unit's, its first and its last element by themselves, so that nothing is touched that is not the unit's.
+template <int size, class S>
+NORMKIT_DEVICE Unit<S, size> load_anywhere(const S* p) {
+  Unit<S, size> unit;
+  constexpr int last = size / 2 - 1;
+  if (reinterpret_cast<std::uintptr_t>(p) % 4 == 0) {
+    NORMKIT_UNROLL_DEVICE for (int w = 0; w <= last; ++w) unit.words[w] = reinterpret_cast<const unsigned*>(p)[w];
+  } else {
+    const auto* const across = reinterpret_cast<const unsigned*>(p + 1);
+    unsigned lower = p[0].bits;
+    NORMKIT_UNROLL_DEVICE for (int w = 0; w < last; ++w) {
+      const unsigned both = across[w];
+      unit.words[w] = lower | both << 16;
+      lower = both >> 16;
+    }
+    unit.words[last] = lower | static_cast<unsigned>(p[size - 1].bits) << 16;
+  }
+  return unit;
+}
+template <class S, int size>
+NORMKIT_DEVICE void store_anywhere(S* p, const Unit<S, size>& unit) {
+  constexpr int last = size / 2 - 1;
+  if (reinterpret_cast<std::uintptr_t>(p) % 4 == 0) {
+    NORMKIT_UNROLL_DEVICE for (int w = 0; w <= last; ++w) reinterpret_cast<unsigned*>(p)[w] = unit.words[w];
+  } else {
+    auto* const across = reinterpret_cast<unsigned*>(p + 1);
+    p[0] = unit.get(0);
+    NORMKIT_UNROLL_DEVICE for (int w = 0; w < last; ++w) across[w] = unit.words[w] >> 16 | unit.words[w + 1] << 16;
+    p[size - 1] = unit.get(size - 1);
+  }
+}
+#endif
+
 /// The first n elements from p on, the others being zeros. `aligned`: a whole unit may be taken in one go.
 template <int size, class S>
 NORMKIT_DEVICE Unit<S, size> load_unit(const S* p, int n, bool aligned) {
@@ -166,6 +201,11 @@ NORMKIT_DEVICE Unit<S, size> load_unit(const S* p, int n, bool aligned) {
 #endif
     return unit;
   }
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(S) == 2) {
+    if (n == size) return load_anywhere<size>(p);
+  }
+#endif
   unit = {};
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     if (i < n) unit.put(i, p[i]);
@@ -186,6 +226,11 @@ NORMKIT_DEVICE void store_unit(S* p, int n, bool aligned, const Unit<S, size>& u
 #endif
     return;
   }
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(S) == 2) {
+    if (n == size) return store_anywhere(p, unit);
+  }
+#endif
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     if (i < n) p[i] = unit.get(i);
   }

@@ -13,10 +13,10 @@ struct Lane {
   C rstd, gradient, projection;  // gradients only
 };
 
-/// `rstd` may be infinite, and the second word then is 0.
+/// Where `rstd` is infinite, x - high alone says which way.
 template <class C>
 NORMKIT_DEVICE C shift_of(C low, C rstd) {
-  return low == C{0} ? C{0} : -low * rstd;
+  return __builtin_isinf(rstd) ? C{0} : -low * rstd;
 }
 
 template <class C>

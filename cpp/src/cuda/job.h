@@ -166,6 +166,7 @@ struct Job {
   bool omits_nan = false;
   bool gradient = false;     // what is computed
   bool given = false;        // gradients: the statistics do not depend on x
+  bool over_batch = false;   // samples are reduced
   double share = 0.0;        // gradients: of a value, where all of a statistic's count
   bool weighs = false;       // gradients: weight varies within a statistic
   bool sums_lanes = false;   // gradients: only from lane to lane; those are summed, and give dweight and dbias too

@@ -136,7 +136,7 @@ bool run_tiles(Job job, DType dtype) {
   const Geometry& g = job.geometry;
   job.tiles = cut_tiles(g, dtype, kept, layout);
   if (job.tiles.cluster_bits > 0) job.tiles = cut_tiles(g, dtype, kept, layout, clusters());
-  if (job.tiles.lanes == 0) return false;
+  if (job.tiles.lanes == 0 || (job.over_batch && are_too_few(g, job.tiles, dtype, kept))) return false;
   job.columns = cut_columns(g, dtype);
   const int blocks = 1 << job.tiles.cluster_bits;
   const Memory partials(job.sums_lanes ? static_cast<std::size_t>(g.kept_count() * blocks * 4) * sizeof(double) : 0);
@@ -177,7 +177,7 @@ void run_fold(Job job, DType dtype) {
       if (kept) return run_whole_rows<S, Sums>(job, dtype);
     }
   } else {
-    job.columns = cut_columns(g, dtype);
+    job.columns = cut_columns(g, dtype, true, job.over_batch);
   }
   const std::int64_t chunks = rows ? job.rows.chunks : job.columns.chunks;
   const Memory partials(static_cast<std::size_t>(g.kept_count() * chunks * Sums::terms) * sizeof(double));

@@ -8,8 +8,7 @@
 namespace normkit::detail::cuda {
 namespace {
 
-constexpr int most_column_unit = 4;  // values
-constexpr std::int64_t blocks_at_once = 256;
+constexpr int most_column_unit = 4;             // values
 constexpr std::int64_t most_map_chunks = 4096;  // so that the last blocks to run leave few others idle
 
 int unit_of(DType dtype) { return static_cast<int>(16 / item_size(dtype)); }
@@ -96,7 +95,7 @@ std::int64_t kept_bytes(const RowCut& cut, int kept) {
   return ceil_div(cut.units, cut.group) * cut.block_threads * kept * 16;
 }
 
-ColumnCut cut_columns(const Geometry& g, DType dtype, bool folds) {
+ColumnCut cut_columns(const Geometry& g, DType dtype, bool folds, bool over_batch) {
   ColumnCut cut;
   const std::int64_t vectors = ceil_div(g.kept[1].extent, unit_of(dtype, Schedule::columns));
   cut.across = power_of_two(vectors, warp_size);
@@ -113,10 +112,10 @@ ColumnCut cut_columns(const Geometry& g, DType dtype, bool folds) {
   cut.by_inner = Divisor(g.reduced[2].extent);
   cut.by_middle = Divisor(g.reduced[1].extent);
   const std::int64_t step = std::int64_t{block_threads / cut.across} * column_batch;
-  // Where sums of all who go down a chunk meet, a chunk is to be worth that, and as many blocks as run at once, two to
-  // each of some 130 multiprocessors, do best.
+  // Where sums of all who go down a chunk meet, a chunk is to be worth that, if others keep the device busy meanwhile;
+  // and as many blocks as run at once do best.
   const std::int64_t wanted = folds ? std::max<std::int64_t>(1, blocks_at_once / cut.tiles) : most_map_chunks;
-  const std::int64_t least_steps = folds ? 8 : 2;
+  const std::int64_t least_steps = !folds ? 2 : over_batch ? 1 : 8;
   const std::int64_t steps = std::clamp<std::int64_t>(ceil_div(cut.positions, wanted * step), least_steps, most_steps);
   cut.positions_per_chunk = steps * step;
   cut.chunks = ceil_div(cut.positions, cut.positions_per_chunk);

@@ -17,7 +17,8 @@ inline constexpr int most_cluster = 16;   // on some
 /// What blocks of a cluster send each other lies in, beside what a launch asks for (launch.h).
 inline constexpr int mail_bytes = 2 * (1 + most_cluster * met_numbers) * static_cast<int>(sizeof(double));
 
-inline constexpr int finish_slabs_threads = 512;  // there are few blocks, and all of them wait for memory
+inline constexpr std::int64_t blocks_at_once = 256;  // two to each of some 130 multiprocessors
+inline constexpr int finish_slabs_threads = 512;     // there are few blocks, and all of them wait for memory
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 /// Values of a unit, which a thread reads at once (device.h).
@@ -25,8 +26,9 @@ int unit_of(DType dtype, Schedule schedule);
 
 /// `kept`: operands that are kept on the chip; 0 where rows are folded or mapped alone.
 RowCut cut_rows(const Geometry& geometry, DType dtype, int kept, Clusters clusters = Clusters::of_most);
-/// `folds`: or else they are mapped, of which the cut changes no bit.
-ColumnCut cut_columns(const Geometry& geometry, DType dtype, bool folds = true);
+/// `folds`: or else they are mapped, of which the cut changes no bit. `over_batch`: there are no more columns with more
+/// samples, which would keep the device busy whatever one of them does.
+ColumnCut cut_columns(const Geometry& geometry, DType dtype, bool folds = true, bool over_batch = false);
 /// Rows for slabs: of x and dy, by blocks of few threads.
 RowCut cut_slab_rows(const Geometry& geometry, DType dtype, Clusters clusters = Clusters::of_most);
 SlabCut cut_slabs(const Geometry& geometry, const RowCut& cut);
@@ -39,6 +41,8 @@ constexpr int met_at_once(int kept, Layout layout) { return layout == Layout::co
 /// chip.
 TileCut cut_tiles(const Geometry& geometry, DType dtype, int kept, Layout layout,
                   Clusters clusters = Clusters::of_most);
+/// Whether tiles of all samples together are so few, and each so large, that chunks of their columns take less time.
+bool are_too_few(const Geometry& geometry, const TileCut& cut, DType dtype, int kept);
 /// Rows that begin at no multiples of 16 bytes, or the planes of GroupNorm's, as lanes: each position of one is a
 /// neighbour of the next. None where rows are not such, or of several runs that are no planes.
 std::optional<Geometry> planes_as_lanes(const Geometry& rows, DType dtype, bool gradient);

@@ -131,6 +131,13 @@ TileCut cut_tiles(const Geometry& g, DType dtype, int kept, Layout layout, Clust
   return {};
 }
 
+bool are_too_few(const Geometry& g, const TileCut& cut, DType dtype, int kept) {
+  constexpr std::int64_t many_bytes =
+      48 << 10;  // which a block takes as long for as the kernels for columns take together
+  const std::int64_t blocks = (g.kept[0].extent * cut.tiles) << cut.cluster_bits;
+  return 2 * blocks < blocks_at_once && kept_tile_bytes(cut, dtype, kept) > many_bytes;
+}
+
 std::optional<Geometry> planes_as_lanes(const Geometry& rows, DType dtype, bool gradient) {
   if (rows.schedule != Schedule::rows || rows.reduced[2].extent * item_size(dtype) % 16 == 0) return std::nullopt;
   Geometry lanes = rows;

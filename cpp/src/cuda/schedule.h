@@ -54,6 +54,7 @@ inline Job job_for(const Request& request) {
     }
   }
   job.channels_per_statistic = request.channels_per_statistic;
+  job.over_batch = request.plan.over_batch;
   return job;
 }
 
