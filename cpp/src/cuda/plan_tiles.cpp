@@ -85,11 +85,13 @@ TileCut cut_lanes(const Geometry& g, DType dtype, int kept, Layout layout, std::
 // A cut of planes of up to `most` times `whole` lanes: so many, and as many rows of threads, as leave few threads of a
 // warp without work.
 TileCut cut_planes(const Geometry& g, DType dtype, int kept, std::int64_t whole, std::int64_t most) {
-  const auto idle = [](const TileCut& cut) { return 1.0 - double(cut.across) * cut.down / cut.threads; };
+  const auto is_fuller = [](const TileCut& a, const TileCut& b) {
+    return std::int64_t{a.across} * a.down * b.threads > std::int64_t{b.across} * b.down * a.threads;
+  };
   TileCut best = cut_lanes(g, dtype, kept, Layout::planes, whole * most, 0);
   for (std::int64_t n = most - 1; 2 * n >= most && n > 0; --n) {
     const TileCut cut = cut_lanes(g, dtype, kept, Layout::planes, whole * n, 0);
-    if (idle(cut) < idle(best)) best = cut;
+    if (is_fuller(cut, best)) best = cut;
   }
   return best;
 }
