@@ -67,21 +67,27 @@ NORMKIT_DEVICE void write_sums(const Job& job, std::int64_t parameter, const Par
   write_as(job.dweight, job.dweight_dtype, parameter, part.term[3]);
 }
 
+/// Of a mean and a variance, for normalizing.
+template <class C>
+NORMKIT_DEVICE Lane<C> lane_of(double mean, double variance, double eps) {
+  Lane<C> lane{};
+  split_mean(mean, lane.high, lane.low);
+  lane.scale = narrowed<C>(reciprocal_std(variance, eps));
+  lane.low = shift_of(lane.low, lane.scale);
+  return lane;
+}
+
 /// Of x's own statistics. As in cpu/rules.h: a statistic without a valid value has mean and variance 0, and one of too
 /// few for ddof no variance, unless its values do not deviate at all.
 template <class C>
 NORMKIT_DEVICE Lane<C> own_lane(const Job& job, double count, double first, double second) {
-  Lane<C> lane{};
   if (job.statistic == Statistic::range) {
     const RangeMapping<C> mapping = range_mapping(static_cast<C>(first), static_cast<C>(second));
     return {mapping.minus_low, mapping.unit, mapping.range, C{0}, C{0}, C{0}};
   }
-  split_mean(first, lane.high, lane.low);
   double variance = second / (count - job.ddof);
   if (count <= job.ddof) variance = second == 0.0 ? 0.0 : __builtin_nan("");
-  lane.scale = narrowed<C>(reciprocal_std(variance, job.eps));
-  lane.low = shift_of(lane.low, lane.scale);
-  return lane;
+  return lane_of<C>(first, variance, job.eps);
 }
 
 /// The statistic of a slot.
@@ -94,11 +100,7 @@ NORMKIT_DEVICE std::int64_t statistic_of(const Job& job, std::int64_t slot) {
 /// Of given statistics, for normalizing.
 template <class C>
 NORMKIT_DEVICE Lane<C> taken_lane(const Job& job, std::int64_t s) {
-  Lane<C> lane{};
-  split_mean(number(job.given_mean, s), lane.high, lane.low);
-  lane.scale = narrowed<C>(reciprocal_std(number(job.given_variance, s), job.eps));
-  lane.low = shift_of(lane.low, lane.scale);
-  return lane;
+  return lane_of<C>(number(job.given_mean, s), number(job.given_variance, s), job.eps);
 }
 /// As a map finds it: there already, or to be taken from what is given, where nobody wants that written.
 template <class C, Task task>

@@ -55,7 +55,11 @@ struct FinishSlots {
     const bool centred = job.statistic != Statistic::mean_square;
     const double mean = centred ? mean_of(first[0], first[1]) : 0.0;
     double second[2] = {};
+    double range[3] = {0.0, infinity(), -infinity()};
     each(block, from, count, [&](const double* p) {
+      if constexpr (terms == 5) {
+        NORMKIT_UNROLL_DEVICE for (int t = 1; t < 3; ++t) range[t] = Ranging::of(t, range[t], p[t + 2]);
+      }
       if (p[0] == 0.0) return;  // whatever its mean is then
       const double d = p[1] - mean;
       second[0] += p[0] * d;
@@ -66,10 +70,6 @@ struct FinishSlots {
     Part<terms> part;
     NORMKIT_UNROLL_DEVICE for (int t = 0; t < 3; ++t) part.term[t] = moments.term[t];
     if constexpr (terms == 5) {
-      double range[3] = {0.0, infinity(), -infinity()};
-      each(block, from, count, [&](const double* p) {
-        NORMKIT_UNROLL_DEVICE for (int t = 1; t < 3; ++t) range[t] = Ranging::of(t, range[t], p[t + 2]);
-      });
       meet<Ranging>(alone, range, threads, alone.shared() + 4);
       part.term[3] = range[1];
       part.term[4] = range[2];

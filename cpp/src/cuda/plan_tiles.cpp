@@ -134,8 +134,8 @@ TileCut cut_tiles(const Geometry& g, DType dtype, int kept, Layout layout, Clust
 }
 
 bool are_too_few(const Geometry& g, const TileCut& cut, DType dtype, int kept) {
-  constexpr std::int64_t many_bytes =
-      48 << 10;  // which a block takes as long for as the kernels for columns take together
+  // Which a block takes as long for as the kernels for columns take together.
+  constexpr std::int64_t many_bytes = 48 << 10;
   const std::int64_t blocks = (g.kept[0].extent * cut.tiles) << cut.cluster_bits;
   return 2 * blocks < blocks_at_once && kept_tile_bytes(cut, dtype, kept) > many_bytes;
 }
