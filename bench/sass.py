@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator
 
 LOAD = re.compile(r"(?:@!?P\d+ )?LDG\.E\S*\.(64|128)\S* R(\d+)")
-FORMS = {"(Form)0": "general", "(Form)1": "plain", "(Form)2": "lines"}
+FORMS = {"(Form)0": "general", "(Form)1": "plain", "(Form)2": "lines", "(Form)3": "unaligned"}
 
 
 def output_of(*command: str, text: str | None = None) -> str:

@@ -65,6 +65,86 @@ TEST_CASE("long rows, with clusters and without") {
   detail::cuda::emulate_clusters(Clusters::of_most);
 }
 
+TEST_CASE("rows that begin anywhere") {
+  for (const std::int64_t length : {65, 101, 333, 1001, 1004, 2051, 4099, 9001}) {
+    for (const DType dtype : {DType::float32, DType::float16, DType::bfloat16, DType::float64}) {
+      if (is_quick() && (length > 2051 || dtype == DType::float16)) continue;
+      const Shape shape = {length < 1000 ? 37 : 9, length};
+      const Case plain = {"rows", layer_norm(2, {-1}), shape, {}, {length}};
+      compare(plain, dtype, run(plain, dtype, Device::cuda), run(plain, dtype, Device::cpu));
+    }
+    if (!is_quick()) check_large_mean({"rows", layer_norm(2, {-1}), {5, length}, {}, {length}});
+  }
+  // Planes too large for tiles.
+  for (const Activation activation : {Activation::none, Activation::relu, Activation::silu}) {
+    for (const DType dtype : {DType::float32, DType::bfloat16}) {
+      const Shape shape = {1, 3, 101, 101};
+      const bool residual = activation != Activation::silu;
+      const Case c = {"planes", instance_norm(4), shape, {}, {3}, activation, false, residual};
+      compare(c, dtype, run(c, dtype, Device::cuda), run(c, dtype, Device::cpu));
+    }
+  }
+}
+
+TEST_CASE("rows that begin anywhere have the same bits in every form") {
+  const Normalizer norm = layer_norm(2, {-1});
+  const Device gpu = Device::cuda;
+  for (const std::int64_t length : {65, 77, 333, 1001, 1004, 2051, 4099, 9001, 20001}) {
+    for (const DType dtype : {DType::float32, DType::float16, DType::bfloat16}) {
+      if (is_quick() && (length > 2051 || dtype == DType::float16)) continue;
+      INFO(name(dtype) << " " << length);
+      if (length < 9000) check_bits_anywhere(norm, {7, length}, {}, dtype);
+      const Shape shape = {length < 1000 ? 70 : 9, length};
+      const auto two = [&](const Shape& of) { return std::vector<Tensor>(2, {dtype, of}); };
+      std::vector<Tensor> sum = two(shape);
+      std::vector<Tensor> y = two(shape);
+      std::vector<Tensor> dx = two(shape);
+      std::vector<Tensor> again = two(shape);
+      std::vector<Tensor> dweight = two({length});
+      std::vector<Tensor> dbias = two({length});
+      Tensor x(dtype, shape);
+      Tensor addend(dtype, shape);
+      Tensor dy(dtype, shape);
+      x.fill(numbers(1));
+      addend.fill(numbers(2));
+      dy.fill(numbers(3));
+      for (const std::size_t off : {0, 1}) {  // weights a unit of which does not begin at 16 bytes: the general form
+        Tensor weight(dtype, {length});
+        for (std::int64_t i = 0; i < length; ++i) weight.set(i + static_cast<std::int64_t>(off), numbers(4)(i));
+        TensorView w = weight.view(gpu);
+        w.data = static_cast<char*>(w.data) + static_cast<std::int64_t>(off) * item_size(dtype);
+        Tensor stats[] = {{DType::float32, {shape[0]}}, {DType::float32, {shape[0]}}};
+        const TensorView mean = stats[0].view(gpu);
+        const TensorView rstd = stats[1].view(gpu);
+        forward(norm, {.x = x.view(gpu),
+                       .weight = w,
+                       .y = y[off].view(gpu),
+                       .mean = mean,
+                       .rstd = rstd,
+                       .addend = addend.view(gpu),
+                       .sum = sum[off].view(gpu)});
+        Backward a{.x = sum[off].view(gpu), .dy = dy.view(gpu), .mean = mean, .rstd = rstd, .weight = w};
+        a.dx = dx[off].view(gpu);
+        backward(norm, a);  // alone
+        a.dx = again[off].view(gpu);
+        a.dweight = dweight[off].view(gpu);
+        a.dbias = dbias[off].view(gpu);
+        backward(norm, a);
+        Tensor of_sum(dtype, shape);
+        forward(norm, {.x = sum[off].view(gpu), .weight = w, .y = of_sum.view(gpu)});
+        CHECK(of_sum == y[off]);
+        forward(norm, {.x = sum[off].view(gpu), .weight = w, .y = sum[off].view(gpu)});  // in place
+        CHECK(sum[off] == y[off]);
+        CHECK(again[off] == dx[off]);
+      }
+      CHECK(y[0] == y[1]);
+      CHECK(dx[0] == dx[1]);
+      CHECK(dweight[0] == dweight[1]);
+      CHECK(dbias[0] == dbias[1]);
+    }
+  }
+}
+
 TEST_CASE("the gradient of a weight that is not there") {
   for (const Shape& shape : {Shape{40, 220}, Shape{12, 4000}, Shape{9, 9000}, Shape{3, 8, 9, 12}}) {
     INFO(shape[1]);

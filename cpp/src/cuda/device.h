@@ -236,6 +236,15 @@ NORMKIT_DEVICE void store_unit(S* p, int n, bool aligned, const Unit<S, size>& u
   }
 }
 
+/// Four bytes from so many bits on, 0 or 16, of what two words have side by side.
+NORMKIT_DEVICE std::uint32_t word_across(std::uint32_t lower, std::uint32_t upper, int bits) {
+#if defined(__CUDA_ARCH__)
+  return __funnelshift_r(lower, upper, static_cast<unsigned>(bits));
+#else
+  return static_cast<std::uint32_t>((std::uint64_t{upper} << 32 | lower) >> bits);
+#endif
+}
+
 /// The same unit, of which the compiler is not to know that: what was made of it before is made again, where to keep it
 /// would take more registers than there are.
 template <class S, int size>
@@ -260,12 +269,12 @@ NORMKIT_DEVICE Index forgotten(Index index) {
   return index;
 }
 
-/// Values of any type from p on, which is a multiple of 16 bytes or of what is read.
+/// The first n values of any type from p on, which is a multiple of 16 bytes or of what is read; the others are zeros.
 template <class C, int size, class T>
-NORMKIT_DEVICE void load_values(const T* p, C (&to)[size]) {
+NORMKIT_DEVICE void load_values(const T* p, int n, C (&to)[size]) {
   constexpr int each = unit_size<T> < size ? unit_size<T> : size;
   NORMKIT_UNROLL_DEVICE for (int first = 0; first < size; first += each) {
-    const Unit<T, each> unit = load_unit<each>(p + first, each, true);
+    const Unit<T, each> unit = load_unit<each>(p + first, n < first + each ? n - first : each, true);
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < each; ++i) to[first + i] = static_cast<C>(unit.value(i));
   }
 }

@@ -12,6 +12,7 @@ inline constexpr int block_threads = 256;     // but for rows of more
 inline constexpr int long_row_threads = 512;  // where a multiprocessor has room for one block only
 inline constexpr int slab_threads = 128;      // but for rows of more
 inline constexpr int row_batch = 4;           // units that a thread folds at a time
+inline constexpr int least_block_group = 8;   // threads to a row that goes by way of the block's memory
 inline constexpr int column_batch = 8;        // positions, likewise
 inline constexpr int column_recalls = 4;      // such batches, before what is summed in the working type is moved
 
@@ -143,7 +144,12 @@ enum class Form : std::uint8_t {
           // rows no more than two axes are reduced
   lines,  // likewise, and only one axis is reduced; rows lie alike in all operands, and so do weight and bias in all
           // rows if they vary along them; given statistics are of the working type, without an error
+  unaligned,  // rows like these, but each may begin anywhere, and its last unit lack values (block_rows.h)
 };
+/// Whether what is said of lines is true.
+constexpr bool are_lines(Form form) { return form == Form::lines || form == Form::unaligned; }
+/// Whether no unit lacks values, or has any that are left out.
+constexpr bool has_whole_units(Form form) { return form == Form::plain || form == Form::lines; }
 
 /// Whether weight and bias are the same for all values of a statistic's lane.
 constexpr bool params_stay(const Geometry& g) {

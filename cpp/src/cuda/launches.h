@@ -38,7 +38,7 @@ class LaneMemory {
   Memory memory_;
 };
 
-/// Calls run(form) with the form of a job, as a constant.
+/// Calls run(form) with the form of a job, as a constant. Rows that begin anywhere are of the general form to most.
 template <class Run>
 void visit_form(Job& job, DType dtype, Run run) {
   switch (form_of(job, dtype)) {
@@ -47,8 +47,18 @@ void visit_form(Job& job, DType dtype, Run run) {
     default: return run(std::integral_constant<Form, Form::general>{});
   }
 }
+/// The same of rows that threads keep, to which they are of their own form if they are long enough.
+template <class S, class Run>
+void visit_row_form(Job& job, DType dtype, Run run) {
+  if constexpr (sizeof(S) < 8) {
+    if (go_by_block(job.rows) && form_of(job, dtype) == Form::unaligned) {
+      return run(std::integral_constant<Form, Form::unaligned>{});
+    }
+  }
+  visit_form(job, dtype, run);
+}
 /// The forms that kernels are compiled for where fewer do: rows of which each is more work, and columns.
-constexpr Form long_form(Form form) { return form == Form::general ? form : Form::plain; }
+constexpr Form long_form(Form form) { return has_whole_units(form) ? Form::plain : Form::general; }
 constexpr Form column_form(Form form, Column by = Column::statistics) {
   if (by == Column::parameters) return long_form(form);
   return form == Form::lines ? form : Form::general;
@@ -98,7 +108,7 @@ void run_whole_rows(Job& job, DType dtype) {
   if (job.rows.by_block) {
     const int parts = shape.shared_bytes;
     const std::int64_t bytes = parts + kept_bytes(job.rows, kept);
-    if (form_of(job, dtype) == Form::general || bytes > most_shared_bytes()) {
+    if (!has_whole_units(form_of(job, dtype)) || bytes > most_shared_bytes()) {
       return launch(RunLongRows<S, Sums, Form::general, long_row_threads>{job, parts}, shape);
     }
     shape.shared_bytes = static_cast<int>(bytes);
@@ -107,9 +117,13 @@ void run_whole_rows(Job& job, DType dtype) {
     }
     return launch(RunLongRows<S, Sums, Form::plain, long_row_threads>{job, parts}, shape);
   }
-  visit_form(job, dtype, [&](auto form) {
+  visit_row_form<S>(job, dtype, [&](auto form) {
     if constexpr (form == Form::general) {
       launch(RunRows<S, Sums, 1, form>{job}, shape);  // which keeps nothing
+    } else if constexpr (form == Form::unaligned) {
+      shape.shared_bytes += (kept == 2 || job.adds ? 2 : 1) * block_rows_bytes(job.rows);
+      if (job.rows.kept_units == 4) return launch(RunRows<S, Sums, 4, form>{job}, shape);
+      if constexpr (kept == 1) launch(RunRows<S, Sums, 8, form>{job}, shape);
     } else {
       switch (job.rows.kept_units) {
         case 1: return launch(RunRows<S, Sums, 1, form>{job}, shape);
@@ -222,8 +236,10 @@ void run_given(Job job, DType dtype) {
 /// `centred`: slabs.h; short rows gain nothing by being of a kind of their own.
 template <class S, Form form, bool centred>
 void run_slabs_of(const Job& job, const Launch& shape) {
-  if (job.rows.kept_units == 1) return launch(RunSlabs<S, 1, slab_threads, form, false, true>{job}, shape);
-  if (job.rows.kept_units == 2) return launch(RunSlabs<S, 2, slab_threads, form, false, true>{job}, shape);
+  if constexpr (form != Form::unaligned) {
+    if (job.rows.kept_units == 1) return launch(RunSlabs<S, 1, slab_threads, form, false, true>{job}, shape);
+    if (job.rows.kept_units == 2) return launch(RunSlabs<S, 2, slab_threads, form, false, true>{job}, shape);
+  }
   const auto run = [&](auto full) {
     if (job.rows.group > slab_threads) return launch(RunSlabs<S, 4, block_threads, form, full, centred>{job}, shape);
     launch(RunSlabs<S, 4, slab_threads, form, full, centred>{job}, shape);
@@ -236,10 +252,13 @@ void run_slabs_of(const Job& job, const Launch& shape) {
 /// Rows of gradients with those of parameters, slab by slab.
 template <class S>
 void run_slabs(Job job, DType dtype) {
-  visit_form(job, dtype, [&](auto of) {
-    constexpr Form form = of == Form::lines ? Form::lines : Form::general;
-    const Launch shape = launch_slabs(job.rows, job.slabs, dtype, form == Form::lines);
-    if constexpr (form == Form::lines) {
+  visit_row_form<S>(job, dtype, [&](auto of) {
+    constexpr Form form = are_lines(of) ? of : Form::general;
+    const Launch shape = launch_slabs(job.rows, job.slabs, dtype, form);
+    if (shape.shared_bytes > most_shared_bytes()) {  // as of some unaligned ones, on small devices
+      return run_slabs_of<S, Form::general, true>(job, launch_slabs(job.rows, job.slabs, dtype, Form::general));
+    }
+    if constexpr (form != Form::general) {
       const bool centred =
           job.statistic == Statistic::variance || job.given_mean.data != nullptr || job.dbias != nullptr;
       if (!centred) return run_slabs_of<S, form, false>(job, shape);

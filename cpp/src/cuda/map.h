@@ -35,7 +35,7 @@ NORMKIT_DEVICE void map_normalize(const Job& job, const Place& at, int n, const 
   using C = Work<S>;
   constexpr int size = unit_size_of<S, rows>;
   C y[size];
-  const unsigned valid = valid_bits<size>(job, at, rows, n);
+  const unsigned valid = mapped_bits<size>(job, at, rows, n);
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
     const Lane<C>& lane = lanes.at(i);
     const C unit = unit_value(x.value(i), lane.high, lane.low, lane.scale);  // about 0 where nothing is centred
@@ -85,7 +85,7 @@ NORMKIT_DEVICE void map_gradient(const Job& job, const Place& at, int n, const U
     around.low[i] = lane.low;
     around.rstd[i] = lane.rstd;
   }
-  const unsigned valid = valid_bits<size>(job, at, rows, n);
+  const unsigned valid = mapped_bits<size>(job, at, rows, n);
   Gradient<C> gradients[size];
   gradients_of<true>(job, x, dy, y, valid, around, gradients, weighs_gradients(job));
   C dx[size], dresidual[size];

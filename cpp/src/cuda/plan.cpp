@@ -235,6 +235,17 @@ bool are_lines(const Job& job) {
   return job.mean_error.data == nullptr;
 }
 
+// Whether rows of all operands of x's type, which lie alike, begin alike in a piece of 16 bytes too. Those of float64
+// are left to the general form.
+bool begin_alike(const Job& job, DType dtype) {
+  const std::int64_t item = item_size(dtype);
+  const auto in_piece = [&](int k) { return reinterpret_cast<std::uintptr_t>(job.operands[k]) % 16; };
+  for (int k = 0; k < max_operands; ++k) {
+    if (job.operands[k] != nullptr && in_piece(k) != in_piece(operand_x)) return false;
+  }
+  return item < 8 && in_piece(operand_x) % static_cast<std::uintptr_t>(item) == 0;
+}
+
 }  // namespace
 
 Form form_of(Job& job, DType dtype) {
@@ -247,14 +258,17 @@ Form form_of(Job& job, DType dtype) {
     const bool plain = given->data != nullptr && given->dtype == work_dtype(dtype) && given->offset == 0.0;
     given->along = plain ? Along::work : Along::other;
   }
-  if (!job.aligned || job.omits_nan || unit.extent % size != 0) return Form::general;
-  if (job.operands[operand_mask] != nullptr || job.operands[operand_weight] != nullptr) return Form::general;
+  if (job.omits_nan || job.operands[operand_mask] != nullptr || job.operands[operand_weight] != nullptr) {
+    return Form::general;
+  }
   // Whose code would slow others down.
   if ((job.gradient && job.activation == Activation::silu) || (job.adds && !rows)) return Form::general;
   if (g.count >= indexed || g.kept_count() >= indexed || !params_fit(job, dtype, unit, size)) return Form::general;
   if (rows && g.reduced[0].extent != 1) return Form::general;
   const bool one = g.reduced[0].extent == 1 && g.reduced[1].extent == 1;
-  return one && (!rows || are_lines(job)) ? Form::lines : Form::plain;
+  const bool lines = one && (!rows || are_lines(job));
+  if (job.aligned && unit.extent % size == 0) return lines ? Form::lines : Form::plain;
+  return rows && lines && begin_alike(job, dtype) ? Form::unaligned : Form::general;
 }
 
 Launch launch_rows(const Geometry& g, const RowCut& cut) {
@@ -264,12 +278,18 @@ Launch launch_rows(const Geometry& g, const RowCut& cut) {
           parts_bytes(cut.block_threads), cluster};
 }
 
-Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype, bool staged) {
+int block_rows_bytes(const RowCut& cut) {
+  return cut.kept_units * (cut.block_threads + cut.block_threads / least_block_group) * 16;
+}
+
+Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype, Form form) {
   const int values = cut.block_threads * unit_of(dtype);
-  const auto item = static_cast<int>(item_size(dtype));
   const auto work = static_cast<int>(item_size(work_dtype(dtype)));
   int bytes = values * work;  // sums of a unit, when all rows are done
-  if (staged) bytes = std::max(bytes, parts_bytes(cut.block_threads) + values * cut.kept_units * (2 * 2 * item + work));
+  if (form != Form::general) {
+    const int row = form == Form::unaligned ? block_rows_bytes(cut) : cut.kept_units * cut.block_threads * 16;
+    bytes = std::max(bytes, parts_bytes(cut.block_threads) + 2 * 2 * row + values * cut.kept_units * work);
+  }
   const int cluster = 1 << cut.cluster_bits;
   return {slabs.slabs * cluster, cut.block_threads, bytes, cluster};
 }

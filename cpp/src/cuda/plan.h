@@ -89,8 +89,12 @@ constexpr int parts_bytes(int threads) { return threads / warp_size * met_number
 std::int64_t kept_bytes(const RowCut& cut, int kept);
 /// Rows, chunk by chunk.
 Launch launch_rows(const Geometry& geometry, const RowCut& cut);
-/// Rows, slab by slab. `staged`: two at a time lie in memory of the block, with the weights of one.
-Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype, bool staged);
+/// What the rows of a block take there of one operand where they are unaligned, and whether they are long enough for it.
+int block_rows_bytes(const RowCut& cut);
+constexpr bool go_by_block(const RowCut& cut) { return cut.group >= least_block_group && cut.kept_units >= 4; }
+/// Rows, slab by slab. Of all forms but the general one two at a time lie in memory of the block, with the weights of
+/// one.
+Launch launch_slabs(const RowCut& cut, const SlabCut& slabs, DType dtype, Form form);
 /// A warp's width of columns to a block, with the sums of its warps.
 Launch launch_finish_slabs(std::int64_t columns);
 /// Columns, tile by tile and chunk by chunk.

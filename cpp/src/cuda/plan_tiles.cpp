@@ -148,8 +148,11 @@ std::optional<Geometry> planes_as_lanes(const Geometry& rows, DType dtype, bool 
     if (!planes || planes->reduced[0].extent != 1 || planes->reduced[1].extent != 1) return std::nullopt;
     lanes = *planes;
   }
-  // Gradients of rows with a parameter for each place go with those of the parameters, by slabs.
-  if (gradient && !weighs_by_lane(lanes)) return std::nullopt;
+  // With a parameter for each place, long rows do as well by themselves; and gradients of these go with those of the
+  // parameters, by slabs.
+  constexpr std::int64_t few_bytes = 256;
+  const bool is_short = !gradient && lanes.reduced[2].extent * item_size(dtype) <= few_bytes;
+  if (!weighs_by_lane(lanes) && !is_short) return std::nullopt;
   lanes.schedule = Schedule::columns;
   if (lanes.kept[1].extent == 1) {  // whose strides mean nothing, but a tile is found from any of its lanes
     for (std::int64_t& stride : lanes.kept[1].data_stride) stride = lanes.reduced[2].extent;

@@ -64,8 +64,8 @@ struct RowMoments {
   template <class Block, class Walk>
   static NORMKIT_DEVICE Part<3> of(const Block& block, const Job& job, const Row<form>& row, Walk& walk) {
     const bool centred = job.statistic != Statistic::mean_square;
-    walk.begin(job, row);
-    double count = form == Form::general ? counted(block, job, row, walk) : units_of_warp(job, row) * size;
+    walk.begin(block, job, row);
+    double count = form == Form::general ? counted(block, job, row, walk) : values_of_warp(job, row);
     C about{0};
     if (centred) about = near_mean(block, job, row, walk);
     const Deviations own = deviations(job, row, walk, about);
@@ -80,9 +80,18 @@ struct RowMoments {
     const Index left = units - (row.member & -lanes(job));
     return left <= 0 ? 0 : left < lanes(job) ? static_cast<int>(left) : lanes(job);
   }
-  static NORMKIT_DEVICE double units_of_warp(const Job& job, const Row<form>& row) {
+  static NORMKIT_DEVICE int values_of_warp(const Job& job, const Row<form>& row) {
     const auto units = static_cast<int>(job.rows.units);
-    return (units >> job.rows.group_bits) * lanes(job) + first_units(job, row, units & (job.rows.group - 1));
+    const int own = (units >> job.rows.group_bits) * lanes(job) + first_units(job, row, units & (job.rows.group - 1));
+    return own * size - lacking(job, row);
+  }
+  /// Values that the last unit lacks, of the warp that has it.
+  static NORMKIT_DEVICE int lacking(const Job& job, const Row<form>& row) {
+    if constexpr (form != Form::unaligned) return 0;
+    const auto units = static_cast<int>(job.rows.units);
+    const int last = (units - 1) & (job.rows.group - 1);
+    const bool is_own = ((last ^ row.member) & -lanes(job)) == 0;
+    return is_own ? units * size - static_cast<int>(job.geometry.count) : 0;
   }
 
   // Scaled before values meet, so that nothing overflows then.
@@ -107,6 +116,10 @@ struct RowMoments {
       walk.first(job, row, visit);
       C mean[1] = {met[0]};
       meet_lanes<Adding>(block, mean, 1, lanes(job));
+      if constexpr (form == Form::unaligned) {
+        const int lacks = job.rows.units > job.rows.group ? 0 : lacking(job, row);
+        if (units > 0 && lacks > 0) return mean[0] * (whole / (whole - static_cast<C>(lacks)));
+      }
       return mean[0];
     }
     if (of_all) {
@@ -192,11 +205,14 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
         [&](const auto& found, int u) {
           if (!by_statistics) read_statistics<S, true>(of, found.at, found.n, around);
           if (!alone) params(found, u, around);
-          const unsigned valid = valid_bits<size>(of, found.at, true, found.n);
+          const unsigned valid = mapped_bits<size>(of, found.at, true, found.n);
           Gradient<C> gradients[size];
           gradients_of<false>(of, found.x, found.dy, found.beside, valid, around, gradients, weighs_gradients(of));
-          NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) sums.add(gradients[i]);
-          count.recent += form == Form::general ? __builtin_popcount(valid) : size;
+          NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+            if (form == Form::unaligned && i >= found.n) gradients[i].centred = C{0};  // the others are, as dy is
+            sums.add(gradients[i]);
+          }
+          count.recent += has_whole_units(form) ? size : __builtin_popcount(valid);
         },
         [&](auto, int) {
           sums.flush();
@@ -218,7 +234,8 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
   if constexpr (form == Form::general) {
     meet<Adding>(block, values, job.rows.group, shared + 3);
   } else {
-    values[0] = static_cast<double>(row.end - (row.begin - row.member)) * size;
+    values[0] = form == Form::unaligned ? static_cast<double>(job.geometry.count)  // of which there are no chunks
+                                        : static_cast<double>(row.end - (row.begin - row.member)) * size;
   }
   return {{values[0], static_cast<double>(met[0]), static_cast<double>(met[1]), static_cast<double>(met[2])}};
 }
@@ -226,7 +243,7 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
 template <class S, Column column = Column::statistics, Form form, class Block, class Walk>
 NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const Row<form>& row,
                                      const Lane<Work<S>>& given, Walk& walk) {
-  walk.begin(job, row);
+  walk.begin(block, job, row);
   return row_gradients<S, column>(
       block, job, row, given, walk, block.shared(), [&](const auto& found, int, auto& around) {
         if (!needs_params(job)) return;
@@ -244,7 +261,7 @@ NORMKIT_DEVICE Part<Sums::terms> fold_row(const Block& block, const Job& job, co
   Count count;
   sums.begin(job);
   const bool weighed = Sums::may_weigh && job.operands[operand_weight] != nullptr;
-  walk.begin(job, row);
+  walk.begin(block, job, row);
   walk.template each<false>(
       job, row,
       [&](const auto& found, int) {
@@ -311,9 +328,10 @@ NORMKIT_DEVICE void map_units(const Job& job, const Row<form>& row, Walk& walk, 
   if (stay && maps_params<task>(job)) params = params_at<S, true>(job, row.at, unit_size<S>);
   walk.template each<task == Task::gradient, task == Task::gradient || task == Task::normalize>(
       job, row,
-      [&](const auto& found, int) {
+      [&](const auto& found, int u) {
         if (!stay && maps_params<task>(job)) params = params_at<S, true>(along_row<form>(job), found.at, found.n);
-        map_unit<S, true, task>(job, found.at, found.n, found.x, found.dy, found.beside, lane, params);
+        map_unit<S, true, task>(job, found.at, found.n, found.x, found.dy, found.beside, lane, params,
+                                walk.results(job, row, u));
       },
       Nothing{});
 }
@@ -321,7 +339,7 @@ NORMKIT_DEVICE void map_units(const Job& job, const Row<form>& row, Walk& walk, 
 /// What becomes of a row's units.
 template <class S, Task task, Form form, class Walk>
 NORMKIT_DEVICE void map_row(const Job& job, const Row<form>& row, Walk& walk, const UnitLanes<S, true>& lane) {
-  if constexpr (form == Form::lines && task == Task::normalize) {
+  if constexpr (are_lines(form) && task == Task::normalize) {
     switch (beside<S>(job)) {
       case Beside::weight: return map_units<S, task>(with_no_more_along<Along::storage, false>(job), row, walk, lane);
       case Beside::weight_and_bias:

@@ -1,118 +1,28 @@
 // The units of a row, or of a chunk of one, as a thread of its group goes through them: from registers, from shared
 // memory or from the tensor. Every way visits the same units in the same order, `row_batch` of them at a time:
-//   begin(job, row)                before any walk: x is made where it is a sum, and what is kept is taken along
+//   begin(block, job, row)         before any walk: x is made where it is a sum, and what is kept is taken along
 //   first(job, row, visit)         visit(found) the thread's first unit, if it has one
 //   each(job, row, visit, close)   visit(found, u) each unit, close(first unit, units) after each batch;
 //                                  `beside`: with what is read beside x and dy (read.h)
+//   results(job, row, u)           where results of what is visited as u go (map.h)
+//   end(block, job, row)           when all of them are there
 #pragma once
 
-#include <type_traits>
-
 #include "cuda/copies.h"
-#include "cuda/read.h"
+#include "cuda/map.h"
+#include "cuda/row.h"
 
 namespace normkit::detail::cuda {
 
-/// A row, or a chunk of one. What is not general has less than 2^31 units to a row.
-template <Form form>
-struct Row {
-  using Index = std::conditional_t<form == Form::general, std::int64_t, int>;
-  Index lane;
-  std::int64_t chunk;
-  Index begin, end;  // units: from the thread's own first; none where there is no such row
-  int member;        // the thread's place in its group
-  bool exists;
-  Place at;
-};
-/// Where a row lies on the kept axes.
-template <class Index>
-NORMKIT_DEVICE Place place_of(const Job& job, Index lane) {
-  const Geometry& g = job.geometry;
-  Place at{};
-  at.kept[0] = g.kept[0].extent == 1 ? 0 : divided(lane, job.rows.by_kept);
-  at.kept[1] = lane - at.kept[0] * g.kept[1].extent;
-  return at;
-}
-template <Form form>
-NORMKIT_DEVICE Row<form> row_of(const Job& job, std::int64_t block, int thread) {
-  using Index = typename Row<form>::Index;
-  const RowCut& cut = job.rows;
-  const Geometry& g = job.geometry;
-  const int rank = static_cast<int>(block) & ((1 << cut.cluster_bits) - 1);
-  block >>= cut.cluster_bits;
-  const std::int64_t tile = cut.chunks == 1 ? block : divided(block, cut.chunks);
-  Row<form> row;
-  row.chunk = block - tile * cut.chunks;
-  row.lane = static_cast<Index>((tile << cut.rows_bits) + (thread >> cut.group_bits));
-  row.member = (thread & (cut.group - 1)) + rank * cut.block_threads;
-  row.exists = row.lane < static_cast<Index>(g.kept_count());
-  row.at = Place{};
-  const auto begin = static_cast<Index>(row.chunk * cut.units_per_chunk);
-  row.begin = begin + row.member;
-  row.end = begin;
-  if (!row.exists) return row;
-  row.at = place_of(job, row.lane);
-  const auto left = static_cast<Index>(cut.units) - begin;
-  const auto most = static_cast<Index>(cut.units_per_chunk);
-  row.end += most < left ? most : left;
-  return row;
-}
-
-/// A unit of a thread, of which the plain form knows the run and the unit within it: from a thread's unit to its next
-/// takes no division.
-template <Form form>
-struct Cursor {
-  using Index = typename Row<form>::Index;
-  static constexpr bool steps = form == Form::plain;
-  Index unit;
-  Index run = 0, of_run = 0;
-
-  NORMKIT_DEVICE Cursor(const Job& job, Index first) : unit(first) {
-    if constexpr (!steps) return;
-    of_run = first;
-    if (job.rows.units == job.rows.units_per_run) return;
-    run = divided(first, job.rows.by_run);
-    of_run -= run * static_cast<Index>(job.rows.units_per_run);
-  }
-  NORMKIT_DEVICE void step(const Job& job) {
-    const RowCut& cut = job.rows;
-    unit += cut.group;
-    if constexpr (!steps) return;
-    run += cut.group_runs;
-    of_run += cut.group_rest;
-    if (of_run < static_cast<Index>(cut.units_per_run)) return;
-    of_run -= static_cast<Index>(cut.units_per_run);
-    ++run;
-  }
-  /// Has what is known of units from here on found again: to keep it from their reading to their use takes registers.
-  NORMKIT_DEVICE void forget() {
-    if constexpr (steps) of_run = forgotten(of_run);
-  }
-  /// Where it begins, of a row at `at`, and how many values there are.
-  template <class S>
-  NORMKIT_DEVICE int find(const Job& job, Place& at) const {
-    if constexpr (!steps) return row_unit<S>(job, unit, at);
-    at.reduced[0] = 0;
-    at.reduced[1] = index_of(run);
-    at.reduced[2] = index_of(of_run * unit_size<S>);
-    return unit_size<S>;
-  }
-};
-
-/// A unit that was found: its values, how many of them there are, and where.
-template <class S, bool gradient>
-struct Found {
-  Unit<S> x;
-  Unit<S> dy;
-  Unit<S> beside;
-  Place at;
-  int n;
-
+/// A walk whose results go to the tensor one by one.
+template <class S>
+struct WritesTensor {
   template <Form form>
-  NORMKIT_DEVICE void place(const Job& job, const Row<form>& row, const Cursor<form>& unit) {
-    at = row.at;
-    n = unit.template find<S>(job, at);
+  static NORMKIT_DEVICE ToTensor<S> results(const Job&, const Row<form>&, int) {
+    return {};
   }
+  template <class Block, Form form>
+  static NORMKIT_DEVICE void end(const Block&, const Job&, const Row<form>&) {}
 };
 
 /// Of a thread's next `units` units, visit(u, place, values) those that there are; of a full row these are all.
@@ -167,10 +77,11 @@ NORMKIT_DEVICE void read_beside(const Job& job, const Row<form>& row, const Curs
 /// From the tensor, each time: several units before the first of them is used, but in the general form, whose code is
 /// to be small.
 template <class S, bool gradient, Form form>
-struct Streamed {
+struct Streamed : WritesTensor<S> {
   static constexpr int units = form == Form::general ? 1 : row_batch;
 
-  NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) const {
+  template <class Block>
+  NORMKIT_DEVICE void begin(const Block&, const Job& job, const Row<form>& row) const {
     if (!job.adds) return;
     for (Cursor<form> next(job, row.begin); next.unit < row.end;) {
       Unit<S> x[units], dy[units];
@@ -216,12 +127,13 @@ struct Streamed {
 
 /// In registers, `kept` units of a row.
 template <class S, bool gradient, Form form, int kept>
-struct Kept {
+struct Kept : WritesTensor<S> {
   static constexpr int batch = kept < row_batch ? kept : row_batch;
   Unit<S> x[kept];
   Unit<S> dy[kept];
 
-  NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) {
+  template <class Block>
+  NORMKIT_DEVICE void begin(const Block&, const Job& job, const Row<form>& row) {
     read_units<S, gradient>(job, row, Cursor<form>(job, row.begin), job.adds, x, dy);
   }
   template <class Visit>
@@ -265,14 +177,15 @@ struct Kept {
 /// In memory of the block, of which each thread finds what it has left there: its units of x, or in turn of x and dy,
 /// `threads` apart.
 template <class S, bool gradient, Form form, int threads>
-struct Shared {
+struct Shared : WritesTensor<S> {
   static constexpr int apart = gradient ? 2 * threads : threads;
   static constexpr int parts = 4;
   Unit<S>* kept;  // this thread's first
   Copies copies;
 
   // Groups of copies: the first unit, and `parts` of all the others, of which the first are folded while the last come.
-  NORMKIT_DEVICE void begin(const Job& job, const Row<form>& row) {
+  template <class Block>
+  NORMKIT_DEVICE void begin(const Block&, const Job& job, const Row<form>& row) {
     if (job.adds) return make_sums(job, row);
     const int each = units_of_part(job, row);
     Unit<S>* to = kept;

@@ -3,6 +3,8 @@
 // itself. The order in which values meet depends on the length of a row alone.
 #pragma once
 
+#include "cuda/block_rows.h"
+#include "cuda/plan.h"
 #include "cuda/row_fold.h"
 
 namespace normkit::detail::cuda {
@@ -32,6 +34,26 @@ NORMKIT_DEVICE void finish_row(const Job& job, const Row<form>& row, const Lane<
   if (maps(job)) map_row<S, Sums::task>(settled<S, form, true>(job, again.at), again, walk, lane);
 }
 
+/// How rows of a form are gone through that threads keep.
+template <class S, bool gradient, int kept, Form form>
+struct WholeRowWalk {
+  using Type = Kept<S, gradient, form, kept>;
+};
+template <class S, bool gradient, int kept>
+struct WholeRowWalk<S, gradient, kept, Form::general> {
+  using Type = Streamed<S, gradient, Form::general>;
+};
+template <class S, bool gradient, int kept>
+struct WholeRowWalk<S, gradient, kept, Form::unaligned> {
+  using Type = KeptInBlock<S, gradient, kept, block_threads>;
+};
+
+/// The block's memory behind what its sums meet in.
+template <class S, class Block>
+NORMKIT_DEVICE Unit<S>* memory_behind(const Block& block, int bytes) {
+  return reinterpret_cast<Unit<S>*>(reinterpret_cast<char*>(block.shared()) + bytes);
+}
+
 /// Whole rows, of at most `kept` units to a thread: read, folded, finished, and mapped from registers. A row too long
 /// for those of a block has a cluster of blocks.
 template <class S, class Sums, int kept, Form form>
@@ -39,7 +61,7 @@ struct RunRows {
   static constexpr bool gradient = Sums::task == Task::gradient;
   static constexpr int most_threads = block_threads;
   static constexpr int least_blocks = resident_blocks<S>(form, kept, gradient);
-  using Walk = std::conditional_t<form == Form::general, Streamed<S, gradient, form>, Kept<S, gradient, form, kept>>;
+  using Walk = typename WholeRowWalk<S, gradient, kept, form>::Type;
   Job launched;
 
   template <class Block>
@@ -49,6 +71,7 @@ struct RunRows {
     const Row<form> row = row_of<form>(job, block.index(), block.thread());
     const Job& here = settled<S, form, true>(job, row.at);
     Walk walk;
+    if constexpr (form == Form::unaligned) walk.memory = memory_behind<S>(block, parts_bytes(block_threads));
     Lane<Work<S>> given{};
     Part<Sums::terms> part;
     if constexpr (gradient) {
@@ -58,6 +81,7 @@ struct RunRows {
       part = RowMoments<S, form>::of(block, here, row, walk);
     }
     if (row.exists) finish_row<S, Sums>(job, row, given, walk, part);
+    walk.end(block, here, row);
   }
 };
 
@@ -80,9 +104,7 @@ struct RunLongRows {
     const Row<form> row = row_of<form>(job, block.index(), block.thread());
     const Job& here = settled<S, form, true>(job, row.at);
     Walk walk;
-    if constexpr (form != Form::general) {
-      walk.kept = reinterpret_cast<Unit<S>*>(reinterpret_cast<char*>(block.shared()) + parts_bytes) + block.thread();
-    }
+    if constexpr (form != Form::general) walk.kept = memory_behind<S>(block, parts_bytes) + block.thread();
     Lane<Work<S>> given{};
     Part<Sums::terms> part;
     if constexpr (gradient) {

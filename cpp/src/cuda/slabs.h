@@ -31,12 +31,13 @@ NORMKIT_DEVICE Job slab_job(const Job& job) {
 /// no registers while it comes. Of a full row every thread has as many units: nothing is asked, and what is done with
 /// one need not wait for another.
 template <class S, Form form, int kept, int threads, bool full>
-struct Staged {
-  static constexpr int bytes = 2 * 2 * kept * threads * static_cast<int>(sizeof(Unit<S>));
+struct Staged : WritesTensor<S> {
+  static constexpr int units = 2 * 2 * kept * threads;
   Unit<S>* first_stage;  // of this thread
   const Unit<S>* row_units = nullptr;
   Copies copies;
 
+  NORMKIT_DEVICE void open(const Job&, int thread, Unit<S>* stages) { first_stage = stages + thread; }
   /// To where its own thread alone has read the row before the last.
   NORMKIT_DEVICE void ask(const Job& job, const Row<form>& row, bool odd) {
     Unit<S>* const to = stage(odd);
@@ -48,10 +49,15 @@ struct Staged {
     }
     copies.close_group();
   }
-  /// What was asked for before the last `asked` rows.
-  template <int asked>
-  NORMKIT_DEVICE void take(bool odd) {
-    copies.template wait<asked>();
+  /// What was asked for last, when the next has been.
+  template <class Block, class Ask>
+  NORMKIT_DEVICE void take(const Block&, const Job&, const Row<form>&, bool odd, bool last, const Ask& ask_next) {
+    if (last) {
+      copies.template wait<0>();
+    } else {
+      ask_next();
+      copies.template wait<1>();
+    }
     row_units = stage(odd);
   }
   template <bool again, bool beside = false, class Visit, class Close>
@@ -98,6 +104,19 @@ struct StagedWeights {
   }
 };
 
+template <class S, int kept, int threads, Form form, bool full>
+struct SlabWalk {
+  using Type = Staged<S, form, kept, threads, full>;
+};
+template <class S, int kept, int threads, bool full>
+struct SlabWalk<S, kept, threads, Form::general, full> {
+  using Type = Kept<S, true, Form::general, kept>;
+};
+template <class S, int kept, int threads, bool full>
+struct SlabWalk<S, kept, threads, Form::unaligned, full> {
+  using Type = StagedInBlock<S, kept, threads>;
+};
+
 /// Slabs of rows of at most `kept` units to a thread: dx, and sums by parameter to `job.slab_sums`. Each row is read
 /// while the one before is worked on. `full`: of so many units. How much of its block's memory a kernel takes: plan.h.
 template <class S, int kept, int threads, Form form, bool full, bool centred>
@@ -108,7 +127,7 @@ struct RunSlabs {
   static constexpr int least_blocks = (ahead ? 4 : 2) * slab_threads / threads;
   static constexpr int size = unit_size<S>;
   static constexpr int values = kept * size;
-  using Walk = std::conditional_t<ahead, Staged<S, form, kept, threads, full>, Kept<S, true, form, kept>>;
+  using Walk = typename SlabWalk<S, kept, threads, form, full>::Type;
   using Weights = StagedWeights<S, threads>;
   Job launched;
 
@@ -122,10 +141,10 @@ struct RunSlabs {
     Walk walk;
     Weights weights{};
     if constexpr (ahead) {
-      char* const stages = reinterpret_cast<char*>(block.shared()) + parts_bytes(threads);
-      walk.first_stage = reinterpret_cast<Unit<S>*>(stages) + block.thread();
+      Unit<S>* const stages = memory_behind<S>(block, parts_bytes(threads));
+      walk.open(job, block.thread(), stages);
       walk.ask(settled<S, form, true>(job, row.at), row, false);
-      weights.first = reinterpret_cast<Unit<C>*>(stages + Walk::bytes) + block.thread();
+      weights.first = reinterpret_cast<Unit<C>*>(stages + Walk::units) + block.thread();
       take_weights(job, row, weights);
     }
     Lane<C> given = given_of<C>(job, row);
@@ -135,14 +154,13 @@ struct RunSlabs {
       const Row<form> next_row = last ? row : row_of_step(block, job, step + 1);
       const Lane<C> next_given = given_of<C>(job, next_row);
       if constexpr (!ahead) {
-        walk.begin(settled<S, form, true>(job, row.at), row);
-      } else if (last) {
-        walk.template take<0>(odd);
+        walk.begin(block, settled<S, form, true>(job, row.at), row);
       } else {
-        walk.ask(settled<S, form, true>(job, next_row.at), next_row, !odd);
-        walk.template take<1>(odd);
+        walk.take(block, settled<S, form, true>(job, row.at), row, odd, last,
+                  [&] { walk.ask(settled<S, form, true>(job, next_row.at), next_row, !odd); });
       }
       run_row(block, job, row, given, walk, weights, odd, dweight, dbias);
+      walk.end(block, settled<S, form, true>(job, row.at), row);
       row = next_row;
       given = next_given;
     }
@@ -204,7 +222,8 @@ struct RunSlabs {
           add_params(found, lane.of[0], dweight + u * size, dbias + u * size);
           if (!maps(job)) return;
           const Params<C, size> params = weights_at(here, found, u, weights);
-          map_unit<S, true, Task::gradient>(here, found.at, found.n, found.x, found.dy, found.beside, lane, params);
+          map_unit<S, true, Task::gradient>(here, found.at, found.n, found.x, found.dy, found.beside, lane, params,
+                                            walk.results(here, row, u));
         },
         Nothing{});
   }

@@ -96,15 +96,15 @@ NORMKIT_DEVICE JobOf<form> known(const Job& job) {
       plain.activation = job.activation == Activation::relu ? Activation::relu : Activation::none;
       plain.pools_params = false;  // but through silu they are left to the scale
     }
-    plain.aligned = true;
+    plain.aligned = form != Form::unaligned;
     if constexpr (!rows) plain.adds = false;
     plain.omits_nan = false;
     plain.operands[operand_mask] = plain.operands[operand_weight] = nullptr;
     Axis& unit = rows ? plain.geometry.reduced[2] : plain.geometry.kept[1];
     NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : unit.data_stride) stride = 1;
-    if constexpr (rows || form == Form::lines) drop_axis(plain.geometry.reduced[0]);
-    if constexpr (form == Form::lines) drop_axis(plain.geometry.reduced[1]);
-    if constexpr (form == Form::lines && rows) {
+    if constexpr (rows || are_lines(form)) drop_axis(plain.geometry.reduced[0]);
+    if constexpr (are_lines(form)) drop_axis(plain.geometry.reduced[1]);
+    if constexpr (are_lines(form) && rows) {
       NORMKIT_UNROLL_DEVICE for (int a = 0; a < 2; ++a) {
         Axis& lane = plain.geometry.kept[a];
         NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : lane.data_stride) {
@@ -129,7 +129,7 @@ NORMKIT_DEVICE JobOf<form> settled(const Job& job, const Place& at) {
     Job here = job;
     here.settled = true;
     here.settled_at = 0;
-    constexpr bool lines = form == Form::lines && rows;
+    constexpr bool lines = are_lines(form) && rows;
     if constexpr (lines) here.settled_at = kept_data_offset(job.geometry, operand_x, at);
     NORMKIT_UNROLL_DEVICE for (int k = 0; k < (lines ? operand_out + 1 : max_operands); ++k) {
       if (job.operands[k] == nullptr) continue;
@@ -149,7 +149,7 @@ NORMKIT_DEVICE JobOf<form> settled(const Job& job, const Place& at) {
 /// The job where weight and bias vary along a row: of the form of lines they do so alike in all rows.
 template <Form form>
 NORMKIT_DEVICE JobOf<form> along_row(const Job& job) {
-  if constexpr (form != Form::lines) {
+  if constexpr (!are_lines(form)) {
     return job;  // NOLINT(bugprone-return-const-ref-from-parameter): likewise
   } else {
     Job along = job;
@@ -170,7 +170,7 @@ NORMKIT_DEVICE int row_unit(const Job& job, Index unit, Place& at) {
   const Geometry& g = job.geometry;
   at.reduced[0] = at.reduced[1] = at.reduced[2] = 0;
   if (job.form == Form::general && unit >= cut.units) return 0;
-  if (job.form != Form::lines && cut.units != cut.units_per_run) {
+  if (!are_lines(job.form) && cut.units != cut.units_per_run) {
     const Index run = divided(unit, cut.by_run);
     unit -= run * static_cast<Index>(cut.units_per_run);
     const Index outer = g.reduced[0].extent == 1 ? Index{0} : divided(run, cut.by_middle);
@@ -178,7 +178,7 @@ NORMKIT_DEVICE int row_unit(const Job& job, Index unit, Place& at) {
     at.reduced[1] = index_of(run - outer * static_cast<Index>(g.reduced[1].extent));
   }
   at.reduced[2] = index_of(unit * unit_size<S>);
-  if (job.form != Form::general) return unit_size<S>;
+  if (has_whole_units(job.form)) return unit_size<S>;
   const std::int64_t left = g.reduced[2].extent - at.reduced[2];
   return left < unit_size<S> ? static_cast<int>(left) : unit_size<S>;
 }
@@ -241,12 +241,13 @@ NORMKIT_DEVICE void load_params(const Job& job, const Numbers& of, std::int64_t 
     }
     return;
   }
+  const int there = has_whole_units(job.form) ? size : n;
   if (of.along == Along::storage) {
-    load_values(static_cast<const S*>(of.data) + first, to);
+    load_values(static_cast<const S*>(of.data) + first, there, to);
   } else if (of.along == Along::work) {
-    load_values(static_cast<const C*>(of.data) + first, to);
+    load_values(static_cast<const C*>(of.data) + first, there, to);
   } else {
-    load_values(static_cast<const float*>(of.data) + first, to);
+    load_values(static_cast<const float*>(of.data) + first, there, to);
   }
   if (of.offset != 0.0) {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i] += static_cast<C>(of.offset);
@@ -276,6 +277,12 @@ NORMKIT_DEVICE unsigned valid_bits(const Job& job, const Place& at, bool rows, i
     if (i < n && mask[i] != 0) bits |= 1u << i;
   }
   return bits;
+}
+
+/// The same where what lies beyond a row's end is zeros, whose results go nowhere.
+template <int size>
+NORMKIT_DEVICE unsigned mapped_bits(const Job& job, const Place& at, bool rows, int n) {
+  return valid_bits<size>(job, at, rows, job.form == Form::unaligned ? size : n);
 }
 
 /// The weights of the n values from `at` on.
