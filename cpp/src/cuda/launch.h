@@ -3,6 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#include <array>
+#include <atomic>
+
 #include "cuda/device.h"
 #include "cuda/plan.h"
 #include "cuda/runtime.h"
@@ -176,19 +179,34 @@ __global__ void __launch_bounds__(Kernel::most_threads, Kernel::least_blocks)
   kernel(Block{});
 }
 
+/// Lets a kernel be launched with more than all may have, where it asks for that: once on each device, since it takes
+/// the host as long as a launch.
+template <class Kernel>
+void allow(const Launch& shape) {
+  enum Asked : int { shared_memory = 1, large_cluster = 2 };
+  static std::array<std::atomic<int>, most_devices> allowed{};
+  const int asked = (shape.shared_bytes > granted_shared_bytes ? shared_memory : 0) |
+                    (shape.cluster > common_cluster ? large_cluster : 0);
+  if (asked == 0) return;
+  std::atomic<int>& here = allowed.at(static_cast<std::size_t>(current_device()));
+  if ((asked & ~here.load(std::memory_order_relaxed)) == 0) return;
+  if ((asked & shared_memory) != 0) {
+    // As much as there is, always: what one thread asks for must not take from another that is about to launch.
+    check_launch(
+        cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes()));
+  }
+  if ((asked & large_cluster) != 0) {
+    check_launch(cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+  }
+  here.fetch_or(asked, std::memory_order_relaxed);
+}
+
 /// Queues a kernel on the stream of this thread's call (runtime.h). Where it has clusters, it is compiled to wait for
 /// the kernel before it by itself, so that its launch need not.
 template <class Kernel>
 void launch(const Kernel& kernel, const Launch& shape) {
   check_blocks(shape.blocks);
-  if (shape.shared_bytes > granted_shared_bytes) {
-    // As much as there is, always: what one thread asks for must not take from another that is about to launch.
-    check_launch(
-        cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes()));
-  }
-  if (shape.cluster > common_cluster) {
-    check_launch(cudaFuncSetAttribute(run_kernel<Kernel>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
-  }
+  allow<Kernel>(shape);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
   config.blockDim = dim3(static_cast<unsigned>(shape.threads));

@@ -4,10 +4,10 @@
 #include <normkit/cuda.h>
 
 #include <array>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
-#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -32,8 +32,6 @@ void check(cudaError_t result, const char* what) {
   throw std::runtime_error(std::string("normkit: ") + what + " failed: " + cudaGetErrorString(result));
 }
 
-constexpr int most_devices = 64;
-
 // Scratch memory is kept between calls: the default pool gives it back whenever somebody waits for the device.
 cudaMemPool_t pool_of(int device) {
   static std::array<cudaMemPool_t, most_devices> pools{};
@@ -51,15 +49,15 @@ cudaMemPool_t pool_of(int device) {
   return pool;
 }
 
+cudaStream_t stream() { return static_cast<cudaStream_t>(thread_stream); }
+
+}  // namespace
+
 int current_device() {
   int device = 0;
   check(cudaGetDevice(&device), "asking for the current GPU");
   return device;
 }
-
-cudaStream_t stream() { return static_cast<cudaStream_t>(thread_stream); }
-
-}  // namespace
 
 int enter(int device) {
   const int before = current_device();
@@ -121,10 +119,34 @@ int attribute(cudaDeviceAttr which, const char* what) {
   check(cudaDeviceGetAttribute(&value, which, current_device()), what);
   return value;
 }
+
+// What is true of a device for good, and asked at every launch. Where several threads ask first, all find the same.
+template <class T>
+class OfDevices {
+ public:
+  template <class Find>
+  T here(const Find& find) {
+    OfDevice& device = known_.at(static_cast<std::size_t>(current_device()));
+    if (!device.is_known.load(std::memory_order_acquire)) {
+      device.value.store(find(), std::memory_order_relaxed);
+      device.is_known.store(true, std::memory_order_release);
+    }
+    return device.value.load(std::memory_order_relaxed);
+  }
+
+ private:
+  struct OfDevice {
+    std::atomic<bool> is_known{false};
+    std::atomic<T> value{};
+  };
+  std::array<OfDevice, most_devices> known_{};
+};
 }  // namespace
 
 int most_shared_bytes() {
-  return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, "asking for shared memory") - mail_bytes;
+  static OfDevices<int> known;
+  return known.here(
+      [] { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, "asking for shared memory") - mail_bytes; });
 }
 
 namespace {
@@ -169,12 +191,8 @@ Clusters find_clusters() {
 }  // namespace
 
 Clusters clusters() {
-  static std::array<std::optional<Clusters>, most_devices> known{};
-  static std::mutex mutex;
-  const std::lock_guard lock(mutex);
-  std::optional<Clusters>& here = known.at(static_cast<std::size_t>(current_device()));
-  if (!here) here = find_clusters();
-  return *here;
+  static OfDevices<Clusters> known;
+  return known.here(find_clusters);
 }
 
 void check_blocks(std::int64_t blocks) {

@@ -10,8 +10,11 @@
 
 namespace normkit::detail::cuda {
 
+inline constexpr int most_devices = 64;
+
 /// Makes `device` the current one of this thread; returns the one that was.
 int enter(int device);
+int current_device();
 void* current_stream() noexcept;
 
 void* allocate(std::size_t bytes);
