@@ -50,8 +50,10 @@ bool has_room(const Geometry& g, const TileCut& cut, DType dtype, int kept) {
   good = good && cut.kept_at - cut.mail_at >= (ranks == 1 ? 0 : ranks * cut.pools * 3 * number);
   good = good && cut.kept_at % 16 == 0 && cut.mail_at % 16 == 0 && cut.lanes_at % 8 == 0 && cut.about_at % 8 == 0;
   const cuda::Launch launch = cuda::launch_tiles(g, cut, dtype, kept, true);
-  good = good && launch.shared_bytes ==
-                     cut.kept_at + std::int64_t{cut.positions_of_block} * cut.lanes * kept * item_size(dtype);
+  // Of planes, which may begin anywhere in 16 bytes, as many of these as touch them.
+  const std::int64_t values = std::int64_t{cut.positions_of_block} * cut.lanes * item_size(dtype);
+  const std::int64_t of_operand = cut.planes ? (values + 15) / 16 * 16 + 16 : values;
+  good = good && launch.shared_bytes == cut.kept_at + kept * of_operand;
   good = good && 2 * (launch.shared_bytes + cuda::mail_bytes + (1 << 10)) <= 228 << 10;
   const cuda::Launch reads_again = cuda::launch_tiles(g, cut, dtype, kept, false);
   good = good && reads_again.shared_bytes >= cut.mail_at + ranks * cut.pools * (kept == 1 ? 3 : 4) * number;
@@ -60,7 +62,7 @@ bool has_room(const Geometry& g, const TileCut& cut, DType dtype, int kept) {
 }
 
 bool same(const TileCut& a, const TileCut& b) {
-  return a.lanes == b.lanes && a.across == b.across && a.down == b.down && a.cluster_bits == b.cluster_bits &&
+  return a.taken == b.taken && a.lanes == b.lanes && a.across == b.across && a.down == b.down && a.cluster_bits == b.cluster_bits &&
          a.sums_bits == b.sums_bits && a.pool_bits == b.pool_bits && a.positions_of_block == b.positions_of_block;
 }
 
@@ -75,20 +77,20 @@ TEST_CASE("tiles cover lanes once, with whole statistics, and fit twice on a mul
     Geometry other = g;
     other.kept[0].extent = 7;
     // Samples may be among lanes without parameters of their own, and do not matter where a tile has no room for all.
-    if (layout == Layout::planes || (g.kept[1].param_stride == 0 && cut.lanes < g.kept[1].extent)) {
+    if (layout == Layout::planes || (g.kept[1].param_stride == 0 && cut.taken < g.kept[1].extent)) {
       other.kept[1].extent *= 3;
     }
     if (!same(cut, cuda::cut_tiles(other, dtype, kept, layout, clusters))) return false;
-    if (cut.lanes == 0) return true;
+    if (cut.taken == 0) return true;
     const std::int64_t unit = std::min<std::int64_t>(4, 16 / item_size(dtype));
-    bool good = cut.lanes % g.pooled == 0 && cut.pools * g.pooled == cut.lanes && cut.lanes == cut.across * unit;
-    good = good && cut.tiles * cut.lanes >= g.kept[1].extent && (cut.tiles - 1) * cut.lanes < g.kept[1].extent;
+    bool good = cut.taken % g.pooled == 0 && cut.pools * g.pooled == cut.taken && cut.lanes == cut.across * unit;
+    good = good && cut.lanes >= cut.taken && cut.lanes < cut.taken + unit && (cut.planes || cut.lanes == cut.taken);
+    good = good && cut.tiles * cut.taken >= g.kept[1].extent && (cut.tiles - 1) * cut.taken < g.kept[1].extent;
     good = good && cut.across * cut.down <= cut.threads && cut.threads <= cuda::block_threads;
     good = good && cut.threads % cuda::warp_size == 0;
     good = good && (std::int64_t{cut.positions_of_block} << cut.cluster_bits) >= g.reduced[2].extent;
     good = good && (cut.cluster_bits == 0 || (clusters >= Clusters::of_memory && layout == Layout::columns));
     good = good && (cut.planes == (layout == Layout::planes));
-    if (cut.planes) good = good && cut.lanes * g.reduced[2].extent * item_size(dtype) % 16 == 0;
     ++of_clusters[cut.cluster_bits];
     planes += cut.planes ? 1 : 0;
     return good && has_room(g, cut, dtype, kept);
@@ -120,7 +122,7 @@ TEST_CASE("tiles of a whole batch may be too few, whatever a sample's are") {
   const auto too_few = [](std::int64_t lanes, std::int64_t positions) {
     const Geometry g = lanes_of(1, lanes, 1, positions);
     const TileCut cut = cuda::cut_tiles(g, DType::bfloat16, 1, Layout::columns, Clusters::of_most);
-    REQUIRE(cut.lanes > 0);
+    REQUIRE(cut.taken > 0);
     return cuda::are_too_few(g, cut, DType::bfloat16, 1);
   };
   CHECK(too_few(512, 4 * 32 * 32));  // 64 blocks of 64 KB
@@ -157,12 +159,16 @@ TEST_CASE("planes are tiles where they begin at no multiples of 16 bytes, and li
   CHECK(cuda::are_dense_planes(job, DType::bfloat16));
   job.operands[operand_out] = reinterpret_cast<char*>(memory) + 2;
   CHECK_FALSE(cuda::are_dense_planes(job, DType::bfloat16));
-  job.operands[operand_out] = memory;
+  job.operands[operand_x] = job.operands[operand_out];  // both begin alike
+  CHECK(cuda::are_dense_planes(job, DType::bfloat16));
+  job.operands[operand_x] = job.operands[operand_out] = memory;
   g.kept[1].data_stride[operand_x] = 50;
   CHECK_FALSE(cuda::are_dense_planes(job, DType::bfloat16));
   g.kept[1].data_stride[operand_x] = 49;
-  g.kept[0].data_stride[operand_x] = 7 * 49;  // samples that begin anywhere
+  g.kept[0].data_stride[operand_x] = 9 * 49;  // samples that do not
   CHECK_FALSE(cuda::are_dense_planes(job, DType::bfloat16));
+  g.kept[0].data_stride[operand_out] = 9 * 49;
+  CHECK(cuda::are_dense_planes(job, DType::bfloat16));
 }
 
 TEST_CASE("groups of many channels, channels last, are columns as far as tiles go") {
@@ -255,7 +261,18 @@ TEST_CASE("tiles of a block and of clusters, and lanes that are too long for the
           Case{"a row", layer_norm(2, {-1}), {1, 333}, {}, {333}},
           Case{"a plane to a sample", instance_norm(4), {3, 1, 7, 7}, {}, {1}},
           Case{"rows of two axes", layer_norm(3, {-1}), {3, 16, 77}, {}, {77}},
-          Case{"planes too large for a tile", group_norm(4, 1), {1, 9, 57, 57}, {}, {9}}}) {
+          Case{"planes of which few fit a tile", group_norm(4, 4), {2, 36, 35, 35}, {}, {36}},
+          Case{"planes of which five make a tile", group_norm(4, 2), {3, 10, 45, 45}, {}, {10}},
+          Case{"planes of which one makes a tile", instance_norm(4), {3, 3, 75, 75}, {}, {3}},
+          Case{"the same through an activation",
+               group_norm(4, 2),
+               {2, 10, 45, 45},
+               {},
+               {10},
+               Activation::relu,
+               false,
+               true},
+          Case{"planes too large for a tile", group_norm(4, 1), {1, 9, 117, 117}, {}, {9}}}) {
       for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
         if ((dtype != DType::float32 || is_quick()) && size_of(c.shape) > 36000) continue;
         if (clusters != Clusters::of_most && size_of(c.shape) < 30000) continue;
@@ -283,6 +300,7 @@ TEST_CASE("tiles give the same bits wherever in memory they begin, and masked by
         Lanes{instance_norm(4), {1, 32, 40, 50}, channels_last()}, Lanes{instance_norm(4), {3, 16, 7, 7}, {0, 1, 2, 3}},
         Lanes{group_norm(4, 4), {2, 24, 3, 5}, {0, 1, 2, 3}}, Lanes{group_norm(4, 2), {2, 144, 3, 5}, channels_last()},
         Lanes{layer_norm(4, {-1}), {3, 5, 1, 77}, {0, 1, 2, 3}, false},
+        Lanes{group_norm(4, 2), {2, 10, 35, 35}, {0, 1, 2, 3}},
         Lanes{batch_norm(4), {2, 4, 64, 60}, channels_last(), true, Clusters::none}}) {  // no tiles of gradients
     if (is_quick() && size_of(lanes.shape) > 31000) continue;
     cuda::emulate_clusters(lanes.clusters);

@@ -64,7 +64,7 @@ std::optional<Geometry> weighed_lanes(const Request& request) {
   std::optional<Geometry> planes = planes_of(g);
   if (planes && planes->size() >= least_plane * planes->kept_count()) return planes;
   const std::optional<TileLanes> lanes = lanes_of_tiles(planes ? *planes : g, request.dtype, true);
-  if (!lanes || cut_tiles(lanes->geometry, request.dtype, 2, lanes->layout).lanes == 0) return std::nullopt;
+  if (!lanes || cut_tiles(lanes->geometry, request.dtype, 2, lanes->layout).taken == 0) return std::nullopt;
   return planes ? planes : lanes->geometry;
 }
 

@@ -7,12 +7,6 @@
 
 namespace normkit::detail::cuda {
 
-/// How far into a piece what lies there begins, in elements.
-template <class S>
-NORMKIT_DEVICE int begin_in_piece(const S* p) {
-  return static_cast<int>(reinterpret_cast<std::uintptr_t>(p) / sizeof(S)) & (unit_size<S> - 1);
-}
-
 template <class S>
 NORMKIT_DEVICE Unit<S> whole(const Unit<S>* unit) {
   return load_unit<unit_size<S>>(reinterpret_cast<const S*>(unit), unit_size<S>, true);

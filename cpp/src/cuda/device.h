@@ -236,6 +236,12 @@ NORMKIT_DEVICE void store_unit(S* p, int n, bool aligned, const Unit<S, size>& u
   }
 }
 
+/// How far into a piece of 16 bytes what lies there begins, in elements.
+template <class S>
+NORMKIT_DEVICE int begin_in_piece(const S* p) {
+  return static_cast<int>(reinterpret_cast<std::uintptr_t>(p) / sizeof(S)) & (unit_size<S> - 1);
+}
+
 /// Four bytes from so many bits on, 0 or 16, of what two words have side by side.
 NORMKIT_DEVICE std::uint32_t word_across(std::uint32_t lower, std::uint32_t upper, int bits) {
 #if defined(__CUDA_ARCH__)

@@ -113,7 +113,8 @@ struct ColumnCut {
 /// cluster. Likewise a pure function, of what a tile has.
 struct TileCut {
   bool planes = false;  // a lane's values lie side by side, and lanes follow each other
-  int lanes = 0;        // whole units, and all lanes of each statistic; 0 where there are no such tiles
+  int taken = 0;        // lanes: all of each statistic; 0 where there are no such tiles
+  int lanes = 0;        // those, and as many zeros as make whole units
   int pools = 0;        // statistics
   int across = 1;       // threads side by side, each with the lanes of a unit
   int down = 1;         // rows of these, each with every so many-th position

@@ -150,7 +150,7 @@ bool run_tiles(Job job, DType dtype) {
   const Geometry& g = job.geometry;
   job.tiles = cut_tiles(g, dtype, kept, layout);
   if (job.tiles.cluster_bits > 0) job.tiles = cut_tiles(g, dtype, kept, layout, clusters());
-  if (job.tiles.lanes == 0 || (job.over_batch && are_too_few(g, job.tiles, dtype, kept))) return false;
+  if (job.tiles.taken == 0 || (job.over_batch && are_too_few(g, job.tiles, dtype, kept))) return false;
   job.columns = cut_columns(g, dtype);
   const int blocks = 1 << job.tiles.cluster_bits;
   const Memory partials(job.sums_lanes ? static_cast<std::size_t>(g.kept_count() * blocks * 4) * sizeof(double) : 0);

@@ -55,7 +55,8 @@ struct TileLanes {
   Layout layout;
 };
 std::optional<TileLanes> lanes_of_tiles(const Geometry& geometry, DType dtype, bool gradient);
-/// Whether planes of lanes lie as a tile of them is copied: one after the other, from multiples of 16 bytes on.
+/// Whether planes of lanes lie as a tile of them is copied: one after the other, and in x and in the result alike within
+/// 16 bytes.
 bool are_dense_planes(const Job& job, DType dtype);
 
 /// Planes of channels, which begin at no multiples of 16 bytes, as columns of their values: each sample is a position,

@@ -56,7 +56,8 @@ TileCut cut_lanes(const Geometry& g, DType dtype, int kept, Layout layout, std::
   const int number = kept == 1 ? static_cast<int>(sizeof(double)) : work;
   const int ranks = 1 << cluster_bits;
   TileCut cut;
-  cut.lanes = static_cast<int>(lanes);
+  cut.taken = static_cast<int>(lanes);
+  cut.lanes = up_to_multiple(cut.taken, unit);
   cut.pools = static_cast<int>(lanes / g.pooled);
   cut.across = cut.lanes / unit;
   cut.by_across = Divisor(cut.across);
@@ -66,7 +67,8 @@ TileCut cut_lanes(const Geometry& g, DType dtype, int kept, Layout layout, std::
   cut.positions_of_block = static_cast<int>(ceil_div(positions, ranks));
   const auto rows = static_cast<int>(ceil_div(cut.positions_of_block, least_work(layout, cut.positions_of_block)));
   cut.down = std::clamp(rows, 1, std::max(1, block_threads / cut.across));
-  if (layout == Layout::planes) cut.down = filling(cut.across, cut.down);
+  cut.planes = layout == Layout::planes;
+  if (cut.planes) cut.down = filling(cut.across, cut.down);
   cut.threads = up_to_multiple(cut.across * cut.down, warp_size);
   cut.sums_bits = parts_bits(cut.down, 8);
   cut.sums_apart = cut.lanes + (cut.sums_bits == 0 ? 0 : warp_size >> cut.sums_bits);  // which spares bank conflicts
@@ -82,11 +84,11 @@ TileCut cut_lanes(const Geometry& g, DType dtype, int kept, Layout layout, std::
   return cut;
 }
 
-// A cut of planes of up to `most` times `whole` lanes: so many, and as many rows of threads, as leave few threads of a
-// warp without work.
+// A cut of planes of up to `most` times `whole` lanes: so many, and as many rows of threads, as leave threads with little
+// that is no work.
 TileCut cut_planes(const Geometry& g, DType dtype, int kept, std::int64_t whole, std::int64_t most) {
   const auto is_fuller = [](const TileCut& a, const TileCut& b) {
-    return std::int64_t{a.across} * a.down * b.threads > std::int64_t{b.across} * b.down * a.threads;
+    return std::int64_t{a.taken} * a.down * b.threads > std::int64_t{b.taken} * b.down * a.threads;
   };
   TileCut best = cut_lanes(g, dtype, kept, Layout::planes, whole * most, 0);
   for (std::int64_t n = most - 1; 2 * n >= most && n > 0; --n) {
@@ -97,7 +99,8 @@ TileCut cut_planes(const Geometry& g, DType dtype, int kept, std::int64_t whole,
 }
 
 std::int64_t kept_tile_bytes(const TileCut& cut, DType dtype, int kept) {
-  return std::int64_t{cut.positions_of_block} * cut.lanes * kept * item_size(dtype);
+  const std::int64_t bytes = std::int64_t{cut.positions_of_block} * cut.lanes * item_size(dtype);
+  return kept * (cut.planes ? up_to_multiple(bytes, 16) + 16 : bytes);
 }
 bool fits(const TileCut& cut, DType dtype, int kept) {
   return cut.across <= block_threads && cut.kept_at + kept_tile_bytes(cut, dtype, kept) <= most_tile_bytes;
@@ -112,13 +115,18 @@ TileCut cut_tiles(const Geometry& g, DType dtype, int kept, Layout layout, Clust
   std::int64_t whole = std::lcm(g.pooled, std::int64_t{unit_of(dtype, Schedule::columns)});
   if (whole * item * kept > most_tile_bytes || positions > most_tile_bytes * common_cluster) return {};
   if (layout == Layout::planes) {
-    const std::int64_t plane = positions * item;
-    whole = std::lcm(whole, 16 / std::gcd(std::int64_t{16}, plane));
-    const std::int64_t most =
-        std::min(most_plane_tile / std::max<std::int64_t>(1, whole * plane * kept), most_planes / whole);
-    TileCut cut = cut_planes(g, dtype, kept, whole, std::max<std::int64_t>(1, most));
-    cut.planes = true;
-    return fits(cut, dtype, kept) ? cut : TileCut{};
+    const std::int64_t plane = positions * item * kept;
+    // So many that all tiles begin alike; or else as many as there is room for.
+    whole = std::lcm(whole, 16 / std::gcd(std::int64_t{16}, positions * item));
+    const std::int64_t alike = std::min(most_plane_tile / (whole * plane), most_planes / whole);
+    const TileCut cut = cut_planes(g, dtype, kept, whole, std::max<std::int64_t>(1, alike));
+    if (fits(cut, dtype, kept)) return cut;
+    for (std::int64_t most = std::max<std::int64_t>(1, most_planes / g.pooled); most > 0; --most) {
+      if (most * g.pooled * plane > most_tile_bytes) continue;
+      const TileCut any = cut_planes(g, dtype, kept, g.pooled, most);
+      if (fits(any, dtype, kept)) return any;
+    }
+    return {};
   }
   const std::int64_t all = ceil_div(g.kept[1].extent, whole);
   const int most_bits = clusters >= Clusters::of_memory ? std::countr_zero(unsigned{common_cluster}) : 0;
@@ -196,21 +204,24 @@ bool are_dense_planes(const Job& job, DType dtype) {
   const Geometry& g = job.geometry;
   const std::int64_t plane = g.reduced[2].extent;
   const std::int64_t unit = 16 / item_size(dtype);
+  const auto in_piece = [&](int k) { return reinterpret_cast<std::uintptr_t>(job.operands[k]) % 16; };
   if (g.reduced[0].extent != 1 || g.reduced[1].extent != 1) return false;
   for (const int k : {operand_x, operand_out, operand_second}) {
     if (job.operands[k] == nullptr || (k == operand_second && !job.gradient)) continue;
-    if (reinterpret_cast<std::uintptr_t>(job.operands[k]) % 16 != 0) return false;
+    if (in_piece(k) % static_cast<std::uintptr_t>(item_size(dtype)) != 0) return false;
     if (g.reduced[2].data_stride[k] != 1 && plane != 1) return false;
     if (g.kept[1].data_stride[k] != plane && g.kept[1].extent != 1) return false;
-    if (g.kept[0].extent != 1 && g.kept[0].data_stride[k] % unit != 0) return false;
   }
-  return true;
+  const bool same_samples =
+      (g.kept[0].data_stride[operand_x] - g.kept[0].data_stride[operand_out]) % unit == 0 || g.kept[0].extent == 1;
+  return job.operands[operand_out] == nullptr || (same_samples && in_piece(operand_x) == in_piece(operand_out));
 }
 
 Form form_of_tiles(Job& job, DType dtype) {
   Axis& lanes = job.geometry.kept[1];
   const std::int64_t extent = lanes.extent;
-  if (job.tiles.planes && lanes.param_stride == 0)
+  const bool one_by_one = lanes.param_stride == 0 || job.tiles.taken != job.tiles.lanes;  // params_at
+  if (job.tiles.planes && one_by_one)
     lanes.extent = up_to_multiple(extent, unit_of(dtype, Schedule::columns));
   const Form form = form_of(job, dtype);
   lanes.extent = extent;

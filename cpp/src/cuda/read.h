@@ -88,6 +88,16 @@ NORMKIT_DEVICE Params<Work<S>, unit_size_of<S, rows>> params_at(const Job& job, 
     load_pooled_params<S>(job, job.bias, at.kept[1], n, params.bias);
     return params;
   }
+  if (!rows && job.tiles.planes && job.tiles.taken != job.tiles.lanes) {  // where a tile's first one may lie anywhere
+    const Axis& lanes = job.geometry.kept[1];
+    NORMKIT_UNROLL_DEVICE for (int i = 0; i < unit_size_of<S, rows>; ++i) {
+      const std::int64_t lane = at.kept[1] + i < lanes.extent ? i : 0;
+      const std::int64_t index = param_offset(job, at) + lane * lanes.param_stride;
+      params.weight[i] = load_param<S, Work<S>>(job, job.weight, index);
+      params.bias[i] = load_param<S, Work<S>>(job, job.bias, index);
+    }
+    return params;
+  }
   const bool by_parameters = job.column == Column::parameters;
   const std::int64_t first = by_parameters ? stat_offset(job, at.kept[0], at.kept[1]) : param_offset(job, at);
   const Axis& unit = unit_axis_of(job.geometry, rows);

@@ -159,7 +159,7 @@ NORMKIT_DEVICE void leave_lanes(const Block& block, const Job& job, const TileSh
                                 const TileMemory<C, true>& memory) {
   const std::int64_t lanes = job.geometry.kept[1].extent;
   const int blocks = 1 << job.tiles.cluster_bits;
-  for (int lane = block.thread(); lane < job.tiles.lanes; lane += job.tiles.threads) {
+  for (int lane = block.thread(); lane < job.tiles.taken; lane += job.tiles.threads) {
     if (share.tile_lane + lane >= lanes) continue;
     double* to = job.partials + ((share.outer * lanes + share.tile_lane + lane) * blocks + share.rank) * 4;
     to[0] = general ? static_cast<double>(memory.number(3, lane)) : 0.0;  // which nobody asks for

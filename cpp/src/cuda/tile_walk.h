@@ -33,13 +33,15 @@ NORMKIT_DEVICE TileShare tile_share(const Job& job, std::int64_t block, int thre
   share.rank = static_cast<int>(block) & ((1 << cut.cluster_bits) - 1);
   block >>= cut.cluster_bits;
   share.outer = cut.tiles == 1 ? block : divided(block, cut.tiles);
-  share.tile_lane = (block - share.outer * cut.tiles) * cut.lanes;
+  share.tile_lane = (block - share.outer * cut.tiles) * cut.taken;
   share.row = divided(thread, cut.by_across);
   share.first = (thread - share.row * cut.across) * size;
   share.at = Place{};
   share.at.kept[0] = share.outer;
   share.at.kept[1] = share.tile_lane + share.first;
-  const std::int64_t left = g.kept[1].extent - share.at.kept[1];
+  const std::int64_t of_all = g.kept[1].extent - share.at.kept[1];
+  const std::int64_t of_tile = cut.taken - share.first;
+  const std::int64_t left = of_all < of_tile ? of_all : of_tile;
   share.lanes = left >= size ? size : left > 0 ? static_cast<int>(left) : 0;
   if (share.row >= cut.down) share.lanes = 0;
   share.of_block = share.rank * cut.positions_of_block;
@@ -158,30 +160,20 @@ struct ColumnTile : TensorTile<S, gradient> {
   }
 };
 
-/// Planes in the block's memory, as they lie in the tensor; so does what becomes of x, in its place.
+/// Planes in the block's memory, as they lie in the tensor, in pieces of 16 bytes that begin where there they do; behind
+/// them zeros. So does what becomes of x, in its place.
 template <class S, bool gradient>
 struct PlaneTile : TensorTile<S, gradient> {
   static constexpr int size = column_unit_size<S>;
+  static constexpr int piece = unit_size<S>;
   S* kept;
   Copies copies;
 
   static NORMKIT_DEVICE int lanes_of(const TileShare&) { return size; }
   template <class Block>
   NORMKIT_DEVICE void begin(const Block& block, const Job& job, const TileShare& share) {
-    const S* x = of_tensor<const S>(job, share, operand_x);
-    const S* dy = gradient ? of_tensor<const S>(job, share, operand_second) : nullptr;
-    S* const to = kept;
-    const int apart = tile_values(job);
-    each_unit(
-        block, job, share,
-        [&](int at) {
-          copies.add(reinterpret_cast<Unit<S>*>(to + at), x + at);
-          if constexpr (gradient) copies.add(reinterpret_cast<Unit<S>*>(to + apart + at), dy + at);
-        },
-        [&](int at) {
-          to[at] = x[at];
-          if constexpr (gradient) to[apart + at] = dy[at];
-        });
+    take(block, job, share, operand_x);
+    if constexpr (gradient) take(block, job, share, operand_second);
     copies.close_group();
     copies.template wait<0>();
     block.sync();
@@ -204,38 +196,54 @@ struct PlaneTile : TensorTile<S, gradient> {
     if (job.operands[operand_out] == nullptr) return;
     block.sync();
     S* const out = of_tensor<S>(job, share, operand_out);
-    each_unit(
-        block, job, share,
-        [&](int at) {
-          store_unit(out + at, unit_size<S>, true, load_unit<unit_size<S>>(kept + at, unit_size<S>, true));
-        },
-        [&](int at) { out[at] = kept[at]; });
+    const S* const from = kept + begin_in_piece(out);
+    const int values = values_of(job, share);
+    const int before = -begin_in_piece(out) & (piece - 1);
+    const int step = job.tiles.threads * piece;
+    int at = before + block.thread() * piece;
+    NORMKIT_ROLL_DEVICE for (; at + piece <= values; at += step) {
+      store_unit(out + at, piece, true, load_unit<piece>(from + at, piece, true));
+    }
+    const int first = block.thread();
+    const int last = values < before ? values : before + ((values - before) & -piece) + first;
+    if (first < before && first < values) out[first] = from[first];
+    if (last < values) out[last] = from[last];
   }
 
  private:
   static NORMKIT_DEVICE int length(const Job& job) { return static_cast<int>(job.columns.positions); }
-  static NORMKIT_DEVICE int tile_values(const Job& job) { return job.tiles.lanes * length(job); }
-  NORMKIT_DEVICE S* place(const Job& job, const TileShare& share, int which, int position) const {
-    S* at = kept + share.first * length(job) + position;
-    return gradient && which == operand_second ? at + tile_values(job) : at;
+  // Of the tile's lanes that there are.
+  static NORMKIT_DEVICE int values_of(const Job& job, const TileShare& share) {
+    const std::int64_t left = job.geometry.kept[1].extent - share.tile_lane;
+    return (left < job.tiles.taken ? static_cast<int>(left) : job.tiles.taken) * length(job);
   }
+  // Pieces of an operand, one more than it would be from a multiple of 16 bytes on (plan_tiles.cpp).
+  static NORMKIT_DEVICE int pieces(const Job& job) { return (job.tiles.lanes * length(job) + piece - 1) / piece + 1; }
   // The tile's first value, of operands whose pointers are at this thread's lanes.
   template <class T>
   static NORMKIT_DEVICE T* of_tensor(const Job& job, const TileShare& share, int which) {
     return static_cast<T*>(job.operands[which]) - static_cast<std::int64_t>(share.first) * length(job);
   }
-  // Of the tile's units of 16 bytes, every so many-th, whichever planes they belong to; and what the last tile has
-  // beyond them.
-  template <class Block, class Visit, class VisitOne>
-  static NORMKIT_DEVICE void each_unit(const Block& block, const Job& job, const TileShare& share, const Visit& visit,
-                                       const VisitOne& visit_one) {
-    const std::int64_t left = job.geometry.kept[1].extent - share.tile_lane;
-    const int lanes = left < job.tiles.lanes ? static_cast<int>(left) : job.tiles.lanes;
-    const int values = lanes * length(job);
-    const int whole = values & -unit_size<S>;
-    const int step = job.tiles.threads * unit_size<S>;
-    NORMKIT_ROLL_DEVICE for (int at = block.thread() * unit_size<S>; at < whole; at += step) visit(at);
-    if (whole + block.thread() < values) visit_one(whole + block.thread());
+  template <class Block>
+  NORMKIT_DEVICE void take(const Block& block, const Job& job, const TileShare& share, int which) {
+    const S* const first = of_tensor<const S>(job, share, which);
+    const int begin = begin_in_piece(first);
+    const int end = begin + values_of(job, share);
+    const int all = pieces(job);
+    auto* const to = reinterpret_cast<Unit<S>*>(kept) + (which == operand_x ? 0 : all);
+    NORMKIT_ROLL_DEVICE for (int p = block.thread(); p < all; p += job.tiles.threads) {
+      const S* const from = first - begin + p * piece;
+      const int left = end - p * piece;
+      if (left >= piece) {
+        copies.add(to + p, from);
+      } else {
+        copies.add_part(to + p, left > 0 ? from : first, left > 0 ? left * static_cast<int>(sizeof(S)) : 0);
+      }
+    }
+  }
+  NORMKIT_DEVICE S* place(const Job& job, const TileShare& share, int which, int position) const {
+    S* const first = which == operand_x ? kept : kept + pieces(job) * piece;
+    return first + begin_in_piece(of_tensor<const S>(job, share, which)) + share.first * length(job) + position;
   }
 };
 

@@ -16,6 +16,7 @@ NORMKIT_DEVICE JobOf<form> known_tiles(const Job& job) {
     return known<S, form, false, gradient>(job);
   } else {
     Job planes = known<S, form, false, gradient>(job);
+    planes.tiles.planes = true;
     NORMKIT_UNROLL_DEVICE for (int k = 0; k < max_operands; ++k) {
       planes.geometry.kept[1].data_stride[k] = job.geometry.kept[1].data_stride[k];
       planes.geometry.reduced[2].data_stride[k] = 1;

@@ -98,7 +98,7 @@ NORMKIT_DEVICE JobOf<form> known(const Job& job) {
     }
     plain.aligned = form != Form::unaligned;
     if constexpr (!rows) plain.adds = false;
-    plain.omits_nan = false;
+    plain.omits_nan = plain.tiles.planes = false;
     plain.operands[operand_mask] = plain.operands[operand_weight] = nullptr;
     Axis& unit = rows ? plain.geometry.reduced[2] : plain.geometry.kept[1];
     NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : unit.data_stride) stride = 1;

@@ -12,7 +12,7 @@ namespace normkit {
 namespace {
 
 void* thread_stream = nullptr;
-int current_device = 0;
+int entered_device = 0;
 
 // What tests in Python ask of it (tests/device_arrays.py).
 struct Record {
@@ -162,7 +162,8 @@ void EmulatedBlock::run(const std::function<void()>& body) {
   while (turns(0, ranks_, [&](int rank) { return run_block(rank); }) == letters) continue;
 }
 
-int enter(int device) { return std::exchange(current_device, device); }
+int enter(int device) { return std::exchange(entered_device, device); }
+int current_device() { return entered_device; }
 void* current_stream() noexcept { return thread_stream; }
 
 // Filled with what is no number.
@@ -195,7 +196,7 @@ void check_launch(int) {}
 void record_launch() {
   ++record.launches;
   record.stream = static_cast<std::int64_t>(reinterpret_cast<std::intptr_t>(thread_stream));
-  record.device = current_device;
+  record.device = entered_device;
 }
 
 }  // namespace detail::cuda
