@@ -22,11 +22,24 @@ IMAGES = [
     (20, 8, 7, 7),
     (2, 64, 28, 28),
     (2, 128, 12, 12),  # last: a block asks for all but little of 48 KB
+    (2, 36, 35, 35),
     (16, 32, 56, 56),
     (9, 2, 256, 96),
     (17, 4, 17, 19),
 ]
-ROWS = [(7, 3), (5, 64), (9, 768), (4, 1001), (37, 333), (3, 4096), (70, 12288), (2, 40000), (2, 300_000)]
+ROWS = [
+    (7, 3),
+    (5, 64),
+    (9, 768),
+    (1300, 1001),
+    (37, 333),
+    (70, 2051),
+    (3, 4096),
+    (70, 12288),
+    (9, 20001),
+    (2, 40000),
+    (2, 300_000),
+]
 
 
 def by_extents(shape):
@@ -157,6 +170,24 @@ def test_bits_of_a_row_depend_on_it_alone(shape):
     y = normkit.layer_norm(x)
     assert torch.equal(normkit.layer_norm(x[-1:].contiguous()), y[-1:])
     assert all(torch.equal(normkit.layer_norm(x), y) for _ in range(20))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(70, 333), (300, 1001), (9, 20001), (6, 768)], ids=by_extents)
+def test_bits_do_not_depend_on_where_rows_begin(shape, dtype):
+    def placed(first, tensor):
+        memory = torch.empty(tensor.numel() + first, dtype=dtype, device="cuda")
+        return memory[first:].view(shape).copy_(tensor)
+
+    (_, weight), (_, bias) = (random((shape[1],), dtype, seed) for seed in (1, 2))
+    (_, numbers), (_, gradients) = (random(shape, dtype, seed) for seed in (0, 3))
+    expected = None
+    for first in (0, 1, 3):
+        x, dy, out = (placed(first, tensor) for tensor in (numbers, gradients, numbers))
+        _, mean, rstd = normkit.layer_norm(x, weight, bias, return_stats=True, out=out)
+        results = (out, *normkit.layer_norm_backward(dy, x, mean, rstd, weight), *normkit.add_rms_norm(x, dy, weight))
+        expected = expected or results
+        assert all(torch.equal(a, b) for a, b in zip(results, expected, strict=True))
 
 
 def test_work_is_queued_on_the_current_stream():
