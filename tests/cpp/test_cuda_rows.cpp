@@ -108,7 +108,8 @@ TEST_CASE("rows that begin anywhere have the same bits in every form") {
       x.fill(numbers(1));
       addend.fill(numbers(2));
       dy.fill(numbers(3));
-      for (const std::size_t off : {0, 1}) {  // weights a unit of which does not begin at 16 bytes: the general form
+      for (const std::size_t off :
+           {std::size_t{0}, std::size_t{1}}) {  // weights a unit of which does not begin at 16 bytes: the general form
         Tensor weight(dtype, {length});
         for (std::int64_t i = 0; i < length; ++i) weight.set(i + static_cast<std::int64_t>(off), numbers(4)(i));
         TensorView w = weight.view(gpu);

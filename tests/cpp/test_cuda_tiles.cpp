@@ -62,8 +62,9 @@ bool has_room(const Geometry& g, const TileCut& cut, DType dtype, int kept) {
 }
 
 bool same(const TileCut& a, const TileCut& b) {
-  return a.taken == b.taken && a.lanes == b.lanes && a.across == b.across && a.down == b.down && a.cluster_bits == b.cluster_bits &&
-         a.sums_bits == b.sums_bits && a.pool_bits == b.pool_bits && a.positions_of_block == b.positions_of_block;
+  return a.taken == b.taken && a.lanes == b.lanes && a.across == b.across && a.down == b.down &&
+         a.cluster_bits == b.cluster_bits && a.sums_bits == b.sums_bits && a.pool_bits == b.pool_bits &&
+         a.positions_of_block == b.positions_of_block;
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// Rows that begin anywhere, by way of their block's memory: copied there and back in pieces of 16 bytes, as the tensor's
-// memory has them, whatever units these belong to. Once they are there each thread puts its own units together from two
-// pieces each. Beyond a row's end there are zeros.
+// Rows that begin anywhere, by way of their block's memory: copied there and back in pieces of 16 bytes, as the
+// tensor's memory has them, whatever units these belong to. Once they are there each thread puts its own units together
+// from two pieces each. Beyond a row's end there are zeros.
 #pragma once
 
 #include "cuda/row_walk.h"
@@ -64,8 +64,8 @@ struct ToBlock {
   }
 };
 
-/// A block's rows in its memory, of one operand, `kept` units to a thread: round by round the units that those who share
-/// a row have side by side, and one more, which is the first of the next.
+/// A block's rows in its memory, of one operand, `kept` units to a thread: round by round the units that those who
+/// share a row have side by side, and one more, which is the first of the next.
 template <class S, int kept, int threads>
 class BlockRows {
   using Row = cuda::Row<Form::unaligned>;
@@ -266,7 +266,7 @@ struct StagedInBlock {
       NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) units[u] = across(rows.unit(u));
     });
     block.sync();
-    NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) *rows.unit(u) = units[u];
+    NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) * rows.unit(u) = units[u];
   }
 };
 

@@ -24,10 +24,10 @@ class Copies {
   /// The first `bytes` bytes of a unit, the others being zeros (PTX: cp.async, with a size that is no constant).
   template <class S>
   NORMKIT_DEVICE void add_part(Unit<S>* to, const void* from, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                     static_cast<unsigned>(__cvta_generic_to_shared(to))),
-                 "l"(from), "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(to))),
+        "l"(from), "r"(bytes)
+        : "memory");
   }
   NORMKIT_DEVICE void close_group() { __pipeline_commit(); }
   /// Until all but the last `left` groups are there, for this thread to read.

@@ -55,8 +55,8 @@ struct TileLanes {
   Layout layout;
 };
 std::optional<TileLanes> lanes_of_tiles(const Geometry& geometry, DType dtype, bool gradient);
-/// Whether planes of lanes lie as a tile of them is copied: one after the other, and in x and in the result alike within
-/// 16 bytes.
+/// Whether planes of lanes lie as a tile of them is copied: one after the other, and in x and in the result alike
+/// within 16 bytes.
 bool are_dense_planes(const Job& job, DType dtype);
 
 /// Planes of channels, which begin at no multiples of 16 bytes, as columns of their values: each sample is a position,
@@ -90,7 +90,8 @@ constexpr int parts_bytes(int threads) { return threads / warp_size * met_number
 std::int64_t kept_bytes(const RowCut& cut, int kept);
 /// Rows, chunk by chunk.
 Launch launch_rows(const Geometry& geometry, const RowCut& cut);
-/// What the rows of a block take there of one operand where they are unaligned, and whether they are long enough for it.
+/// What the rows of a block take there of one operand where they are unaligned, and whether they are long enough for
+/// it.
 int block_rows_bytes(const RowCut& cut);
 constexpr bool go_by_block(const RowCut& cut) { return cut.group >= least_block_group && cut.kept_units >= 4; }
 /// Rows, slab by slab. Of all forms but the general one two at a time lie in memory of the block, with the weights of

@@ -84,8 +84,8 @@ TileCut cut_lanes(const Geometry& g, DType dtype, int kept, Layout layout, std::
   return cut;
 }
 
-// A cut of planes of up to `most` times `whole` lanes: so many, and as many rows of threads, as leave threads with little
-// that is no work.
+// A cut of planes of up to `most` times `whole` lanes: so many, and as many rows of threads, as leave threads with
+// little that is no work.
 TileCut cut_planes(const Geometry& g, DType dtype, int kept, std::int64_t whole, std::int64_t most) {
   const auto is_fuller = [](const TileCut& a, const TileCut& b) {
     return std::int64_t{a.taken} * a.down * b.threads > std::int64_t{b.taken} * b.down * a.threads;
@@ -221,8 +221,7 @@ Form form_of_tiles(Job& job, DType dtype) {
   Axis& lanes = job.geometry.kept[1];
   const std::int64_t extent = lanes.extent;
   const bool one_by_one = lanes.param_stride == 0 || job.tiles.taken != job.tiles.lanes;  // params_at
-  if (job.tiles.planes && one_by_one)
-    lanes.extent = up_to_multiple(extent, unit_of(dtype, Schedule::columns));
+  if (job.tiles.planes && one_by_one) lanes.extent = up_to_multiple(extent, unit_of(dtype, Schedule::columns));
   const Form form = form_of(job, dtype);
   lanes.extent = extent;
   return form;

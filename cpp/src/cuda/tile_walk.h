@@ -160,8 +160,8 @@ struct ColumnTile : TensorTile<S, gradient> {
   }
 };
 
-/// Planes in the block's memory, as they lie in the tensor, in pieces of 16 bytes that begin where there they do; behind
-/// them zeros. So does what becomes of x, in its place.
+/// Planes in the block's memory, as they lie in the tensor, in pieces of 16 bytes that begin where there they do;
+/// behind them zeros. So does what becomes of x, in its place.
 template <class S, bool gradient>
 struct PlaneTile : TensorTile<S, gradient> {
   static constexpr int size = column_unit_size<S>;
