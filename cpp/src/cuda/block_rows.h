@@ -100,7 +100,7 @@ class BlockRows {
       if (left >= size) {
         copies.add(to, source);
       } else if (piece <= row.end) {  // the last unit may end in one more than there are units
-        copies.add_part(to, source, left > 0 ? left * static_cast<int>(sizeof(S)) : 0);
+        copies.add_part(to, left > 0 ? source : from - begin, left > 0 ? left * static_cast<int>(sizeof(S)) : 0);
       }
     };
     NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) add(unit(u), row.begin + u * job.rows.group);

@@ -167,20 +167,22 @@ struct PlaneTile : TensorTile<S, gradient> {
   static constexpr int size = column_unit_size<S>;
   static constexpr int piece = unit_size<S>;
   S* kept;
+  S* own[gradient ? 2 : 1];  // of this thread's lanes, x and dy
   Copies copies;
 
   static NORMKIT_DEVICE int lanes_of(const TileShare&) { return size; }
   template <class Block>
   NORMKIT_DEVICE void begin(const Block& block, const Job& job, const TileShare& share) {
-    take(block, job, share, operand_x);
-    if constexpr (gradient) take(block, job, share, operand_second);
+    own[0] = take(block, job, share, operand_x, kept);
+    if constexpr (gradient) own[1] = take(block, job, share, operand_second, kept + pieces(job) * piece);
     copies.close_group();
     copies.template wait<0>();
     block.sync();
   }
   NORMKIT_DEVICE Unit<S, size> load(const Job& job, const TileShare& share, int which, int position) const {
     if (which == operand_x || (gradient && which == operand_second)) {
-      return gathered<S, size>(place(job, share, which, position), length(job), size);
+      const S* const from = which == operand_x ? own[0] : own[gradient ? 1 : 0];
+      return gathered<S, size>(from + position, length(job), size);
     }
     return TensorTile<S, gradient>::load(job, share, which, position);
   }
@@ -189,7 +191,7 @@ struct PlaneTile : TensorTile<S, gradient> {
     if (which != operand_out) return TensorTile<S, gradient>::put(job, share, which, at, share.lanes, values);
     Unit<S, size> unit;
     unit.set(values);
-    scatter(place(job, share, operand_x, static_cast<int>(at.reduced[2])), length(job), size, unit);
+    scatter(own[0] + static_cast<int>(at.reduced[2]), length(job), size, unit);
   }
   template <class Block>
   NORMKIT_DEVICE void end(const Block& block, const Job& job, const TileShare& share) const {
@@ -225,25 +227,23 @@ struct PlaneTile : TensorTile<S, gradient> {
     return static_cast<T*>(job.operands[which]) - static_cast<std::int64_t>(share.first) * length(job);
   }
   template <class Block>
-  NORMKIT_DEVICE void take(const Block& block, const Job& job, const TileShare& share, int which) {
+  NORMKIT_DEVICE S* take(const Block& block, const Job& job, const TileShare& share, int which, S* memory) {
     const S* const first = of_tensor<const S>(job, share, which);
     const int begin = begin_in_piece(first);
     const int end = begin + values_of(job, share);
     const int all = pieces(job);
-    auto* const to = reinterpret_cast<Unit<S>*>(kept) + (which == operand_x ? 0 : all);
+    auto* const to = reinterpret_cast<Unit<S>*>(memory);
     NORMKIT_ROLL_DEVICE for (int p = block.thread(); p < all; p += job.tiles.threads) {
-      const S* const from = first - begin + p * piece;
       const int left = end - p * piece;
       if (left >= piece) {
-        copies.add(to + p, from);
+        copies.add(to + p, first - begin + p * piece);
+      } else if (left > 0) {
+        copies.add_part(to + p, first - begin + p * piece, left * static_cast<int>(sizeof(S)));
       } else {
-        copies.add_part(to + p, left > 0 ? from : first, left > 0 ? left * static_cast<int>(sizeof(S)) : 0);
+        to[p] = Unit<S>{};
       }
     }
-  }
-  NORMKIT_DEVICE S* place(const Job& job, const TileShare& share, int which, int position) const {
-    S* const first = which == operand_x ? kept : kept + pieces(job) * piece;
-    return first + begin_in_piece(of_tensor<const S>(job, share, which)) + share.first * length(job) + position;
+    return memory + begin + share.first * length(job);
   }
 };
 
