@@ -12,10 +12,10 @@ NORMKIT_DEVICE Unit<S> whole(const Unit<S>* unit) {
   return load_unit<unit_size<S>>(reinterpret_cast<const S*>(unit), unit_size<S>, true);
 }
 
-/// Units that begin within one and end within the next: from the `word`th word on, or from its second half.
+/// Units that begin within one and end within the next: with the `word`th word, or with its second half.
 template <int word>
 struct Across {
-  int bits;  // 16, of those
+  int bits;  // before them in that word: 0, or 16
   template <class S>
   NORMKIT_DEVICE Unit<S> operator()(const Unit<S>* first) const {
     const Unit<S> own = whole(first);
@@ -266,7 +266,10 @@ struct StagedInBlock {
       NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) units[u] = across(rows.unit(u));
     });
     block.sync();
-    NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) * rows.unit(u) = units[u];
+    NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) {
+      Unit<S>* const to = rows.unit(u);
+      *to = units[u];
+    }
   }
 };
 
