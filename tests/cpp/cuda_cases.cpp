@@ -105,15 +105,16 @@ void check_large_mean(const Case& c) {
 
 void check_bits_anywhere(const Normalizer& norm, const Shape& shape, const std::vector<int>& order, DType dtype) {
   const Device gpu = Device::cuda;
+  const DType stat_dtype = dtype == DType::float64 ? dtype : DType::float32;
   const Shape kept = statistics_shape(norm, shape);
   const std::int64_t size = size_of(shape);
   Tensor y[] = {{dtype, shape, order}, {dtype, shape, order}};
   Tensor dx[] = {{dtype, shape, order}, {dtype, shape, order}};
-  Tensor rstd[] = {{DType::float32, kept}, {DType::float32, kept}};
+  Tensor rstd[] = {{stat_dtype, kept}, {stat_dtype, kept}};
   for (const int off : {0, 1}) {  // elements from a multiple of 16 bytes
     Tensor x(dtype, shape, order);
     Tensor dy(dtype, shape, order);
-    Tensor mean(DType::float32, kept);
+    Tensor mean(stat_dtype, kept);
     for (std::int64_t i = 0; i < size; ++i) {
       x.set(i + off, numbers(1)(i));
       dy.set(i + off, numbers(2)(i));

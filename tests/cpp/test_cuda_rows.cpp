@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <normkit/normkit.h>
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -25,6 +26,56 @@ std::vector<Rows> slabs_of_clusters() {
           {DType::float32, 6, 10000},  {DType::float32, 5, 16500},  {DType::float32, 6, 32768},
           {DType::float64, 9, 2050},   {DType::float64, 6, 5000},   {DType::float64, 6, 8250},
           {DType::float64, 5, 10001}};
+}
+
+// Rows within a larger tensor, whose other elements are to stay what they are.
+struct Within {
+  DType dtype;
+  std::int64_t rows, length, stride, offset;
+
+  [[nodiscard]] Tensor tensor() const { return {dtype, {rows + 2, stride}}; }
+  [[nodiscard]] TensorView of(Tensor& all) const {
+    TensorView view = all.view(Device::cuda);
+    view.data = static_cast<char*>(view.data) + offset * item_size(dtype);
+    view.shape[0] = rows;
+    view.shape[1] = length;
+    return view;
+  }
+};
+struct OfRows {
+  Tensor sum, y, dx, dweight, dbias;
+};
+// Weights that do not begin at 16 bytes, but so many elements further, leave rows to the general form.
+OfRows sums_and_back(const Within& within, std::int64_t weights_offset) {
+  const Normalizer norm = layer_norm(2, {-1});
+  const DType dtype = within.dtype;
+  const Shape params = {within.length};
+  Tensor x = within.tensor();
+  Tensor dy = within.tensor();
+  x.fill(numbers(1));
+  dy.fill(numbers(2));
+  Tensor weights(dtype, {within.length + 1});
+  for (std::int64_t i = 0; i < within.length; ++i) weights.set(i + weights_offset, numbers(4)(i));
+  TensorView weight = weights.view(Device::cuda);
+  weight.data = static_cast<char*>(weight.data) + weights_offset * item_size(dtype);
+  weight.shape[0] = within.length;
+  OfRows to{within.tensor(), within.tensor(), within.tensor(), {dtype, params}, {dtype, params}};
+  Tensor stats[] = {{DType::float32, {within.rows}}, {DType::float32, {within.rows}}};
+  const TensorView mean = stats[0].view(Device::cuda);
+  const TensorView rstd = stats[1].view(Device::cuda);
+  forward(norm, {.x = within.of(x),
+                 .weight = weight,
+                 .y = within.of(to.y),
+                 .mean = mean,
+                 .rstd = rstd,
+                 .addend = within.of(dy),
+                 .sum = within.of(to.sum)});
+  Backward a{.x = within.of(to.sum), .dy = within.of(dy), .mean = mean, .rstd = rstd, .weight = weight};
+  a.dx = within.of(to.dx);
+  a.dweight = to.dweight.view(Device::cuda);
+  a.dbias = to.dbias.view(Device::cuda);
+  backward(norm, a);
+  return to;
 }
 
 }  // namespace
@@ -143,6 +194,35 @@ TEST_CASE("rows that begin anywhere have the same bits in every form") {
       CHECK(dweight[0] == dweight[1]);
       CHECK(dbias[0] == dbias[1]);
     }
+  }
+}
+
+TEST_CASE("rows of any length, at any place, and nothing else is written") {
+  for (int n = 0; n < (is_quick() ? 20 : 120); ++n) {
+    std::uint64_t state = static_cast<std::uint64_t>(n) + 1;
+    const auto pick = [&](std::int64_t most) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      return static_cast<std::int64_t>(state >> 33) % most;
+    };
+    const DType dtype = n % 3 == 0 ? DType::float32 : n % 3 == 1 ? DType::bfloat16 : DType::float16;
+    const std::int64_t length = 1 + pick(n % 5 == 0 ? 20000 : 1500);
+    const std::int64_t rows = 1 + pick(length < 400 ? 60 : 6);
+    const Within within{dtype, rows, length, length + pick(9), pick(9)};
+    INFO(name(dtype) << " " << rows << " x " << length << ", " << within.stride << " apart from " << within.offset);
+    const OfRows of_block = sums_and_back(within, 0);
+    const OfRows general = sums_and_back(within, 1);
+    CHECK(of_block.sum == general.sum);
+    CHECK(of_block.y == general.y);
+    CHECK(of_block.dx == general.dx);
+    CHECK(of_block.dweight == general.dweight);
+    CHECK(of_block.dbias == general.dbias);
+    std::int64_t touched = 0;
+    for (std::int64_t i = 0; i < of_block.y.size(); ++i) {
+      const std::int64_t at = i - within.offset;
+      if (at >= 0 && at / within.stride < rows && at % within.stride < length) continue;
+      for (const Tensor* to : {&of_block.sum, &of_block.y, &of_block.dx}) touched += std::isnan(to->at(i)) ? 0 : 1;
+    }
+    CHECK(touched == 0);
   }
 }
 

@@ -326,6 +326,25 @@ TEST_CASE("tiles give the same bits wherever in memory they begin, and masked by
   cuda::emulate_clusters(Clusters::of_most);
 }
 
+TEST_CASE("planes of any size, in groups of any number") {
+  for (int n = 0; n < (is_quick() ? 15 : 90); ++n) {
+    std::uint64_t state = static_cast<std::uint64_t>(n) + 1;
+    const auto pick = [&](std::int64_t most) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      return 1 + static_cast<std::int64_t>(state >> 33) % most;
+    };
+    const DType dtype = n % 3 == 0 ? DType::float32 : n % 3 == 1 ? DType::bfloat16 : DType::float64;
+    const std::int64_t groups = pick(6);
+    const std::int64_t channels = groups * pick(9);
+    const std::int64_t width = 1 + 2 * pick(n % 4 == 0 ? 60 : 12);
+    const Shape shape = {pick(3), channels, width, channels * width * width < 40000 ? width : 1};
+    const Activation activation = n % 5 == 0 ? Activation::relu : Activation::none;
+    const Case c = {"planes", group_norm(4, groups), shape, {}, {channels}, activation, false, n % 7 == 0};
+    compare(c, dtype, run(c, dtype, Device::cuda), run(c, dtype, Device::cpu));
+    if (size_of(shape) < 9000) check_bits_anywhere(c.norm, shape, {}, dtype);
+  }
+}
+
 TEST_CASE("tiles of equal, of huge and of no values") {
   for (const bool planes : {false, true}) {
     const std::vector<int> order = planes ? std::vector<int>{0, 1, 2, 3} : channels_last();
