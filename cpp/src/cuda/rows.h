@@ -16,6 +16,7 @@ constexpr int resident_blocks(Form form, int units, bool gradient) {
   if (form == Form::general) return gradient ? 1 : 2;
   if (sizeof(S) == 8) return 2;
   const bool few = units <= 4 && !gradient;
+  if (form == Form::unaligned) return (gradient == (sizeof(S) == 4) ? 3 : 2) + (few ? 1 : 0);
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900  // code for these needs a few registers more
   if (form == Form::lines && !gradient) return few ? 3 : 2;
 #endif
@@ -81,7 +82,9 @@ struct RunRows {
       part = RowMoments<S, form>::of(block, here, row, walk);
     }
     if (row.exists) finish_row<S, Sums>(job, row, given, walk, part);
-    walk.end(block, here, row);
+    if constexpr (form == Form::unaligned) {  // again found, as above
+      walk.end(block, settled<S, form, true>(job, place_of(job, forgotten(row.lane))), row);
+    }
   }
 };
 
