@@ -261,14 +261,14 @@ struct StagedInBlock {
   // To where units are whole; all of them are read before any is written.
   template <class Block>
   static NORMKIT_DEVICE void move(const Block& block, int begin, const Rows& rows) {
-    Unit<S> units[kept];
+    Unit<S> own[kept];
     visit_across<S>(begin, [&](const auto& across) {
-      NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) units[u] = across(rows.unit(u));
+      NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) own[u] = across(rows.unit(u));
     });
     block.sync();
     NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) {
       Unit<S>* const to = rows.unit(u);
-      *to = units[u];
+      *to = own[u];
     }
   }
 };
