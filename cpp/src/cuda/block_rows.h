@@ -211,7 +211,7 @@ struct StagedInBlock {
   using Rows = BlockRows<S, kept, threads>;
   static constexpr int units = 2 * 2 * Rows::units;
   Rows first_rows;  // of two stages x and dy in turn
-  Rows x, dy;       // of one of them
+  Rows x;           // of one of them; dy lies behind
   Copies copies;
 
   NORMKIT_DEVICE void open(const Job& job, int thread, Unit<S>* stages) { first_rows = {job, thread, stages}; }
@@ -226,11 +226,10 @@ struct StagedInBlock {
   NORMKIT_DEVICE void take(const Block& block, const Job& job, const Row& row, bool odd, bool last,
                            const Ask& ask_next) {
     x = first_rows.behind(odd ? 2 : 0);
-    dy = x.behind(1);
     copies.template wait<0>();
     block.sync();
     const int begin = begin_in_piece(operand<const S>(job, operand_x, row.at));
-    for (const Rows& rows : {x, dy}) move(block, begin, rows);
+    NORMKIT_ROLL_DEVICE for (int which = 0; which < 2; ++which) move(block, begin, x.behind(which));
     if (!last) ask_next();
   }
   template <bool again, bool beside = false, class Visit, class Close>
@@ -242,7 +241,7 @@ struct StagedInBlock {
       Found<S, true> unit;
       unit.place(job, row, next);
       unit.x = *x.unit(u);
-      unit.dy = *dy.unit(u);
+      unit.dy = *x.behind(1).unit(u);
       visit(unit, u);
     }
     close(first, kept);
