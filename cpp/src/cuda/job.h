@@ -11,8 +11,8 @@ namespace normkit::detail::cuda {
 inline constexpr int block_threads = 256;     // but for rows of more
 inline constexpr int long_row_threads = 512;  // where a multiprocessor has room for one block only
 inline constexpr int slab_threads = 128;      // but for rows of more
-inline constexpr int row_batch = 4;           // units that a thread folds at a time
 inline constexpr int least_block_group = 8;   // threads to a row that goes by way of the block's memory
+inline constexpr int row_batch = 4;           // units that a thread folds at a time
 inline constexpr int column_batch = 8;        // positions, likewise
 inline constexpr int column_recalls = 4;      // such batches, before what is summed in the working type is moved
 

@@ -120,7 +120,8 @@ int attribute(cudaDeviceAttr which, const char* what) {
   return value;
 }
 
-// What is true of a device for good, and asked at every launch. Where several threads ask first, all find the same.
+// What is true of a device for good, and asked at every launch. One thread at a time finds it: to ask for clusters
+// changes what a kernel is granted, which another's question depends on.
 template <class T>
 class OfDevices {
  public:
@@ -128,18 +129,22 @@ class OfDevices {
   T here(const Find& find) {
     OfDevice& device = known_.at(static_cast<std::size_t>(current_device()));
     if (!device.is_known.load(std::memory_order_acquire)) {
-      device.value.store(find(), std::memory_order_relaxed);
-      device.is_known.store(true, std::memory_order_release);
+      const std::lock_guard lock(finding_);
+      if (!device.is_known.load(std::memory_order_relaxed)) {
+        device.value = find();
+        device.is_known.store(true, std::memory_order_release);
+      }
     }
-    return device.value.load(std::memory_order_relaxed);
+    return device.value;
   }
 
  private:
   struct OfDevice {
     std::atomic<bool> is_known{false};
-    std::atomic<T> value{};
+    T value{};
   };
   std::array<OfDevice, most_devices> known_{};
+  std::mutex finding_;
 };
 }  // namespace
 
