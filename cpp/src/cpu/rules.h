@@ -59,6 +59,13 @@ inline bool in_range(double sum_of_squares, double count, double eps) {
   return (sum_of_squares >= tiny_square * count) & (sum_of_squares <= 3e38);
 }
 
+// Rare, and as much code as all the rest where the compiler takes it for usual.
+template <class Rule, class Block>
+__attribute__((noinline, cold)) void fold_widened(const Block& block, const PartsView<Rule::terms>* so_far,
+                                                  Parts<Rule::terms, Block::width>& parts) {
+  Rule::fold(block.widened(), so_far, parts);
+}
+
 // In columns only the lanes that need it take the wide result: a neighbour must not change a statistic's bits.
 template <class Rule, class Block>
 NORMKIT_INLINE void widen_where_needed(const Block& block, const PartsView<Rule::terms>* so_far,
@@ -74,7 +81,7 @@ NORMKIT_INLINE void widen_where_needed(const Block& block, const PartsView<Rule:
     each_lane(block.in_use(), [&](int l) { any |= needed(l); });
     if (__builtin_expect(any == 0, 1)) return;
     Parts<Rule::terms, Block::width> wide;
-    Rule::fold(block.widened(), so_far, wide);
+    fold_widened<Rule>(block, so_far, wide);
     for (int l = 0; l < block.in_use(); ++l) {
       if (!needed(l)) continue;
       for (int t = 0; t < Rule::terms; ++t) parts.term[t][l] = wide.term[t][l];
@@ -166,9 +173,10 @@ struct VarianceRule {
     means_of<divides<Block>>(so_far, pilot, static_cast<double>(head.piece.count()), block.computed(), shift);
   }
 
+  // One piece of code for the first time and the second: it is most of a fold's.
   template <class Block, class C>
-  static void take(const Block& block, const C (&shift)[Block::width], C (&sums)[terms][Block::width],
-                   Parts<terms, Block::width>& parts) {
+  static NORMKIT_NOINLINE void take(const Block& block, const C (&shift)[Block::width], C (&sums)[terms][Block::width],
+                                    Parts<terms, Block::width>& parts) {
     const bool omits_nan = block.job->omits_nan;
     block.template reduce<Squares>(shift, sums);
     if constexpr (ranged && of != Of::present_with_range) {
