@@ -75,7 +75,7 @@ class BlockRows {
  public:
   static constexpr int units = kept * round;
 
-  NORMKIT_DEVICE BlockRows() = default;
+  BlockRows() = default;
   /// `memory`: of the block, so many units.
   NORMKIT_DEVICE BlockRows(const Job& job, int thread, Unit<S>* memory)
       : first_(memory + thread + (thread >> job.rows.group_bits)) {}
@@ -151,12 +151,29 @@ class BlockRows {
   }
 };
 
+/// What walks by way of the block's memory do with results.
+template <class S, int kept, int threads>
+struct LeftInBlock {
+  using Row = cuda::Row<Form::unaligned>;
+  BlockRows<S, kept, threads> rows;  // of x, whose place results take
+
+  [[nodiscard]] NORMKIT_DEVICE ToBlock<S> results(const Job& job, const Row& row, int u) const {
+    return rows.results(job, row, u);
+  }
+  template <class Block>
+  NORMKIT_DEVICE void end(const Block& block, const Job& job, const Row& row) const {
+    if (job.operands[operand_out] == nullptr) return;
+    block.sync();
+    rows.leave(job, row, operand<S>(job, operand_out, row.at));
+  }
+};
+
 /// In registers, by way of the block's memory, where results go too.
 template <class S, bool gradient, int kept, int threads>
-struct KeptInBlock : Kept<S, gradient, Form::unaligned, kept> {
-  using Row = cuda::Row<Form::unaligned>;
+struct KeptInBlock : Kept<S, gradient, Form::unaligned, kept>, LeftInBlock<S, kept, threads> {
+  using typename LeftInBlock<S, kept, threads>::Row;
+  using LeftInBlock<S, kept, threads>::rows, LeftInBlock<S, kept, threads>::results, LeftInBlock<S, kept, threads>::end;
   Unit<S>* memory;  // of the block, for one operand, or for two: of gradients and of sums
-  BlockRows<S, kept, threads> rows;
 
   template <class Block>
   NORMKIT_DEVICE void begin(const Block& block, const Job& job, const Row& row) {
@@ -181,15 +198,6 @@ struct KeptInBlock : Kept<S, gradient, Form::unaligned, kept> {
     block.sync();
     if (adds) leave_sums(block, job, row);
   }
-  [[nodiscard]] NORMKIT_DEVICE ToBlock<S> results(const Job& job, const Row& row, int u) const {
-    return rows.results(job, row, u);
-  }
-  template <class Block>
-  NORMKIT_DEVICE void end(const Block& block, const Job& job, const Row& row) const {
-    if (job.operands[operand_out] == nullptr) return;
-    block.sync();
-    rows.leave(job, row, operand<S>(job, operand_out, row.at));
-  }
 
  private:
   template <class Block>
@@ -206,12 +214,12 @@ struct KeptInBlock : Kept<S, gradient, Form::unaligned, kept> {
 /// A slab's rows one after the other (slabs.h), the next being asked for before one is worked on. dx takes the place of
 /// x.
 template <class S, int kept, int threads>
-struct StagedInBlock {
-  using Row = cuda::Row<Form::unaligned>;
+struct StagedInBlock : LeftInBlock<S, kept, threads> {
+  using typename LeftInBlock<S, kept, threads>::Row;
+  using LeftInBlock<S, kept, threads>::rows;  // of one of two stages; dy lies behind x
   using Rows = BlockRows<S, kept, threads>;
   static constexpr int units = 2 * 2 * Rows::units;
-  Rows first_rows;  // of two stages x and dy in turn
-  Rows x;           // of one of them; dy lies behind
+  Rows first_rows;  // of both stages x and dy in turn
   Copies copies;
 
   NORMKIT_DEVICE void open(const Job& job, int thread, Unit<S>* stages) { first_rows = {job, thread, stages}; }
@@ -225,11 +233,11 @@ struct StagedInBlock {
   template <class Block, class Ask>
   NORMKIT_DEVICE void take(const Block& block, const Job& job, const Row& row, bool odd, bool last,
                            const Ask& ask_next) {
-    x = first_rows.behind(odd ? 2 : 0);
+    rows = first_rows.behind(odd ? 2 : 0);
     copies.template wait<0>();
     block.sync();
     const int begin = begin_in_piece(operand<const S>(job, operand_x, row.at));
-    NORMKIT_ROLL_DEVICE for (int which = 0; which < 2; ++which) move(block, begin, x.behind(which));
+    NORMKIT_ROLL_DEVICE for (int which = 0; which < 2; ++which) move(block, begin, rows.behind(which));
     if (!last) ask_next();
   }
   template <bool again, bool beside = false, class Visit, class Close>
@@ -240,33 +248,24 @@ struct StagedInBlock {
       if (next.unit >= row.end) continue;
       Found<S, true> unit;
       unit.place(job, row, next);
-      unit.x = *x.unit(u);
-      unit.dy = *x.behind(1).unit(u);
+      unit.x = *rows.unit(u);
+      unit.dy = *rows.behind(1).unit(u);
       visit(unit, u);
     }
     close(first, kept);
-  }
-  [[nodiscard]] NORMKIT_DEVICE ToBlock<S> results(const Job& job, const Row& row, int u) const {
-    return x.results(job, row, u);
-  }
-  template <class Block>
-  NORMKIT_DEVICE void end(const Block& block, const Job& job, const Row& row) const {
-    if (job.operands[operand_out] == nullptr) return;
-    block.sync();
-    x.leave(job, row, operand<S>(job, operand_out, row.at));
   }
 
  private:
   // To where units are whole; all of them are read before any is written.
   template <class Block>
-  static NORMKIT_DEVICE void move(const Block& block, int begin, const Rows& rows) {
+  static NORMKIT_DEVICE void move(const Block& block, int begin, const Rows& operand) {
     Unit<S> own[kept];
     visit_across<S>(begin, [&](const auto& across) {
-      NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) own[u] = across(rows.unit(u));
+      NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) own[u] = across(operand.unit(u));
     });
     block.sync();
     NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) {
-      Unit<S>* const to = rows.unit(u);
+      Unit<S>* const to = operand.unit(u);
       *to = own[u];
     }
   }

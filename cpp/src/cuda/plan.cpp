@@ -239,11 +239,11 @@ bool are_lines(const Job& job) {
 // are left to the general form.
 bool begin_alike(const Job& job, DType dtype) {
   const std::int64_t item = item_size(dtype);
-  const auto in_piece = [&](int k) { return reinterpret_cast<std::uintptr_t>(job.operands[k]) % 16; };
+  const std::uintptr_t begin = bytes_into_piece(job, operand_x);
   for (int k = 0; k < max_operands; ++k) {
-    if (job.operands[k] != nullptr && in_piece(k) != in_piece(operand_x)) return false;
+    if (job.operands[k] != nullptr && bytes_into_piece(job, k) != begin) return false;
   }
-  return item < 8 && in_piece(operand_x) % static_cast<std::uintptr_t>(item) == 0;
+  return item < 8 && begin % static_cast<std::uintptr_t>(item) == 0;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // How work is cut for the device, as pure functions of lengths.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 
 #include "cuda/job.h"
@@ -103,6 +104,10 @@ Launch launch_finish_slabs(std::int64_t columns);
 Launch launch_columns(const Geometry& geometry, const ColumnCut& cut, bool folds = true);
 /// Lanes, tile by tile. `keeps`: what is folded is kept on the chip, not read again.
 Launch launch_tiles(const Geometry& geometry, const TileCut& cut, DType dtype, int kept, bool keeps);
+/// How many bytes an operand begins behind a multiple of 16, which is a piece of what is copied at a time.
+inline std::uintptr_t bytes_into_piece(const Job& job, int operand) {
+  return reinterpret_cast<std::uintptr_t>(job.operands[operand]) % 16;
+}
 /// A thread for each of `count`.
 Launch launch_each(std::int64_t count);
 /// How many threads merge so many parts; and that, of so many slots.

@@ -204,17 +204,17 @@ bool are_dense_planes(const Job& job, DType dtype) {
   const Geometry& g = job.geometry;
   const std::int64_t plane = g.reduced[2].extent;
   const std::int64_t unit = 16 / item_size(dtype);
-  const auto in_piece = [&](int k) { return reinterpret_cast<std::uintptr_t>(job.operands[k]) % 16; };
   if (g.reduced[0].extent != 1 || g.reduced[1].extent != 1) return false;
   for (const int k : {operand_x, operand_out, operand_second}) {
     if (job.operands[k] == nullptr || (k == operand_second && !job.gradient)) continue;
-    if (in_piece(k) % static_cast<std::uintptr_t>(item_size(dtype)) != 0) return false;
+    if (bytes_into_piece(job, k) % static_cast<std::uintptr_t>(item_size(dtype)) != 0) return false;
     if (g.reduced[2].data_stride[k] != 1 && plane != 1) return false;
     if (g.kept[1].data_stride[k] != plane && g.kept[1].extent != 1) return false;
   }
   const bool same_samples =
       (g.kept[0].data_stride[operand_x] - g.kept[0].data_stride[operand_out]) % unit == 0 || g.kept[0].extent == 1;
-  return job.operands[operand_out] == nullptr || (same_samples && in_piece(operand_x) == in_piece(operand_out));
+  return job.operands[operand_out] == nullptr ||
+         (same_samples && bytes_into_piece(job, operand_x) == bytes_into_piece(job, operand_out));
 }
 
 Form form_of_tiles(Job& job, DType dtype) {
