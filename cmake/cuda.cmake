@@ -33,10 +33,14 @@ function(normkit_add_cuda target)
     cpp/src/cuda/backend.cu
     cpp/src/cuda/backward.cu
     cpp/src/cuda/forward.cu
-    cpp/src/cuda/kernels_bfloat16.cu
-    cpp/src/cuda/kernels_float16.cu
-    cpp/src/cuda/kernels_float32.cu
-    cpp/src/cuda/kernels_float64.cu
+    cpp/src/cuda/kernels_backward_bfloat16.cu
+    cpp/src/cuda/kernels_backward_float16.cu
+    cpp/src/cuda/kernels_backward_float32.cu
+    cpp/src/cuda/kernels_backward_float64.cu
+    cpp/src/cuda/kernels_forward_bfloat16.cu
+    cpp/src/cuda/kernels_forward_float16.cu
+    cpp/src/cuda/kernels_forward_float32.cu
+    cpp/src/cuda/kernels_forward_float64.cu
     cpp/src/cuda/plan.cpp
     cpp/src/cuda/plan_tiles.cpp
     cpp/src/cuda/runtime.cu)

@@ -272,35 +272,35 @@ void run_slabs(Job job, DType dtype) {
 }
 
 template <class S>
-void Kernels<S>::normalize(const Job& job, DType dtype) {
+void ForwardKernels<S>::normalize(const Job& job, DType dtype) {
   run_fold<S, VarianceSums<Work<S>, false>>(job, dtype);
 }
 template <class S>
-void Kernels<S>::rescale(const Job& job, DType dtype) {
+void ForwardKernels<S>::rescale(const Job& job, DType dtype) {
   run_fold<S, RangeSums<Work<S>>>(job, dtype);
 }
 template <class S>
-void Kernels<S>::moments(const Job& job, DType dtype) {
+void ForwardKernels<S>::moments(const Job& job, DType dtype) {
   run_fold<S, VarianceSums<Work<S>, true>>(job, dtype);
 }
 template <class S>
-void Kernels<S>::apply(const Job& job, DType dtype) {
+void ForwardKernels<S>::apply(const Job& job, DType dtype) {
   run_given<S, Task::normalize>(job, dtype);
 }
 template <class S>
-void Kernels<S>::scale(const Job& job, DType dtype) {
+void ForwardKernels<S>::scale(const Job& job, DType dtype) {
   run_map<S, Task::scale>(job, dtype);
 }
 template <class S>
-void Kernels<S>::gradient(const Job& job, DType dtype) {
+void BackwardKernels<S>::gradient(const Job& job, DType dtype) {
   run_fold<S, GradientSums<Work<S>>>(job, dtype);
 }
 template <class S>
-void Kernels<S>::apply_gradient(const Job& job, DType dtype) {
+void BackwardKernels<S>::apply_gradient(const Job& job, DType dtype) {
   if (maps(job)) run_given<S, Task::gradient>(job, dtype);
 }
 template <class S>
-void Kernels<S>::slabs(const Job& job, DType dtype) {
+void BackwardKernels<S>::slabs(const Job& job, DType dtype) {
   run_slabs<S>(job, dtype);
 }
 

@@ -1,0 +1,3 @@
+#include "cuda/launches.h"
+
+template struct normkit::detail::cuda::BackwardKernels<normkit::detail::BFloat16>;

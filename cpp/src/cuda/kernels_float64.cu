@@ -1,3 +1,0 @@
-#include "cuda/launches.h"
-
-template struct normkit::detail::cuda::Kernels<double>;
