@@ -52,7 +52,7 @@ struct Native<double> {
 #define NORMKIT_NOINLINE __attribute__((noinline))
 
 // Before loops over vectors that are to be registers, and before those whose steps could be taken in any order. Where
-// each step calls a function (fma_each) it matters not where they are, and code of a third the size compiles sooner.
+// each step calls a function (fma_each) it matters not where they are, and a quarter less code compiles sooner.
 #if defined(__x86_64__) && !defined(__FMA__)
 #define NORMKIT_UNROLL
 #elif defined(__clang__)
