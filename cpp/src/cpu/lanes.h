@@ -54,7 +54,7 @@ struct Native<double> {
 // Before loops over vectors that are to be registers, and before those whose steps could be taken in any order. Where
 // each step calls a function (fma_each) it matters not where they are, and a quarter less code compiles sooner.
 #if defined(__x86_64__) && !defined(__FMA__)
-#define NORMKIT_UNROLL
+#define NORMKIT_UNROLL _Pragma("GCC unroll 1")
 #elif defined(__clang__)
 #define NORMKIT_UNROLL _Pragma("unroll")
 #else

@@ -151,9 +151,10 @@ class BlockRows {
   }
 };
 
-/// What walks by way of the block's memory do with results.
-template <class S, int kept, int threads>
-struct LeftInBlock {
+struct NoWalk {};
+/// What walks by way of the block's memory do with results, beside what else they are.
+template <class S, int kept, int threads, class Walk = NoWalk>
+struct LeftInBlock : Walk {
   using Row = cuda::Row<Form::unaligned>;
   BlockRows<S, kept, threads> rows;  // of x, whose place results take
 
@@ -170,9 +171,10 @@ struct LeftInBlock {
 
 /// In registers, by way of the block's memory, where results go too.
 template <class S, bool gradient, int kept, int threads>
-struct KeptInBlock : Kept<S, gradient, Form::unaligned, kept>, LeftInBlock<S, kept, threads> {
-  using typename LeftInBlock<S, kept, threads>::Row;
-  using LeftInBlock<S, kept, threads>::rows, LeftInBlock<S, kept, threads>::results, LeftInBlock<S, kept, threads>::end;
+struct KeptInBlock : LeftInBlock<S, kept, threads, Kept<S, gradient, Form::unaligned, kept>> {
+  using Left = LeftInBlock<S, kept, threads, Kept<S, gradient, Form::unaligned, kept>>;
+  using Left::rows, Left::results;
+  using typename Left::Row;
   Unit<S>* memory;  // of the block, for one operand, or for two: of gradients and of sums
 
   template <class Block>
