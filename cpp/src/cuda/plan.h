@@ -66,6 +66,11 @@ bool are_dense_planes(const Job& job, DType dtype);
 std::optional<Geometry> planes_as_columns(const Geometry& rows, DType dtype, void* const (&operands)[max_operands],
                                           bool folds = true);
 
+/// How many bytes an operand begins behind a multiple of 16, which is a piece of what is copied at a time.
+inline std::uintptr_t bytes_into_piece(const Job& job, int operand) {
+  return reinterpret_cast<std::uintptr_t>(job.operands[operand]) % 16;
+}
+
 /// Whether each unit of x, and of all that has its type, begins at a multiple of its size.
 bool is_aligned(const Geometry& geometry, DType dtype, void* const (&operands)[max_operands]);
 
@@ -104,10 +109,6 @@ Launch launch_finish_slabs(std::int64_t columns);
 Launch launch_columns(const Geometry& geometry, const ColumnCut& cut, bool folds = true);
 /// Lanes, tile by tile. `keeps`: what is folded is kept on the chip, not read again.
 Launch launch_tiles(const Geometry& geometry, const TileCut& cut, DType dtype, int kept, bool keeps);
-/// How many bytes an operand begins behind a multiple of 16, which is a piece of what is copied at a time.
-inline std::uintptr_t bytes_into_piece(const Job& job, int operand) {
-  return reinterpret_cast<std::uintptr_t>(job.operands[operand]) % 16;
-}
 /// A thread for each of `count`.
 Launch launch_each(std::int64_t count);
 /// How many threads merge so many parts; and that, of so many slots.
