@@ -70,12 +70,11 @@ struct FoldColumns {
     } else {
       Unit<S, size> x[batch];
       unsigned valid[batch];
-      read(job, column, column.begin, x, valid);
-      NORMKIT_ROLL_DEVICE for (Index first = column.begin; first < column.end; first += step) {
+      NORMKIT_ROLL_DEVICE for (Index first = column.begin - step; first < column.end; first += step) {
         Unit<S, size> next[batch];
         unsigned next_valid[batch];
         read(job, column, first + step, next, next_valid);  // before the last are used
-        take_in(first, x, valid, std::false_type{});
+        if (first >= column.begin) take_in(first, x, valid, std::false_type{});
         NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) x[r] = next[r], valid[r] = next_valid[r];
       }
     }
@@ -120,16 +119,18 @@ struct FoldColumns {
                           unsigned bits, Sums& sums, Count& count) const {
     if constexpr (Sums::may_weigh) {
       if (job.operands[operand_weight] != nullptr) {
-        double weights[batch];
-        NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
-          weights[r] = 0.0;
+        C again[batch];  // those that are recalled stay in registers
+        NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) again[r] = values[r];
+        NORMKIT_ROLL_DEVICE for (int r = 0; r < batch; ++r) {
           if (!is_set(bits, r)) continue;
           Place at = column.at;
           at.kept[1] += i;
           column_position(job, first + r * column.step, at);
-          read_weights<1>(job, at, false, 1, weights + r);
+          double weight;
+          read_weights<1>(job, at, false, 1, &weight);
+          sums.add_weighed(again[r], weight, count);
         }
-        return sums.add_weighed(values, bits, weights, count);
+        return;
       }
     }
     sums.recall(values, bits, count);
@@ -170,7 +171,7 @@ struct FoldColumns {
     each_positions<S, true, batch, ahead>(job, column, [&](Index first, const auto& taken, auto whole) {
       Unit<S, size> y[batch];
       if (has_beside<true>(job)) take_positions<S>(job, column, first, operand_beside<true>, y);
-      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+      NORMKIT_UNROLL_DEVICE_BY((unrolled<form, batch>)) for (int r = 0; r < batch; ++r) {
         const Index position = first + r * column.step;
         if (!whole && position >= column.end) continue;
         Place at = column.at;
@@ -237,7 +238,7 @@ struct MapColumns {
       if ((gradient || task == Task::normalize) && has_beside<gradient>(job)) {
         take_positions<S>(job, column, first, operand_beside<gradient>, more);
       }
-      NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+      NORMKIT_UNROLL_DEVICE_BY((unrolled<form, batch>)) for (int r = 0; r < batch; ++r) {
         Place at = column.at;
         if (!whole && first + r * column.step >= column.end) continue;
         column_position(job, first + r * column.step, at);

@@ -31,10 +31,13 @@
 #define NORMKIT_DEVICE __device__ __forceinline__
 #define NORMKIT_UNROLL_DEVICE _Pragma("unroll")
 #define NORMKIT_ROLL_DEVICE _Pragma("unroll 1")
+#define NORMKIT_PRAGMA_(text) _Pragma(#text)
+#define NORMKIT_UNROLL_DEVICE_BY(times) NORMKIT_PRAGMA_(unroll(times))
 #else
 #define NORMKIT_DEVICE inline
 #define NORMKIT_UNROLL_DEVICE
 #define NORMKIT_ROLL_DEVICE
+#define NORMKIT_UNROLL_DEVICE_BY(times)
 #endif
 // What a kernel need not be prepared for, which leaves it more registers. The host sees whether it is so.
 #if defined(__CUDA_ARCH__)

@@ -80,30 +80,35 @@ NORMKIT_DEVICE void read_statistics(const Job& job, const Place& at, int n, Arou
   }
 }
 
+/// One by one, `index(i)` from the first number on.
+template <class S, int size, class Index>
+NORMKIT_DEVICE void load_params_by(const Job& job, int n, Params<Work<S>, size>& params, const Index& index) {
+  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+    const std::int64_t at = index(i < n ? i : 0);
+    params.weight[i] = load_param<S, Work<S>>(job, job.weight, at);
+    params.bias[i] = load_param<S, Work<S>>(job, job.bias, at);
+  }
+}
+
 template <class S, bool rows>
 NORMKIT_DEVICE Params<Work<S>, unit_size_of<S, rows>> params_at(const Job& job, const Place& at, int n) {
+  const Axis& unit = unit_axis_of(job.geometry, rows);
   Params<Work<S>, unit_size_of<S, rows>> params;
-  if (!rows && job.pools_params) {
-    load_pooled_params<S>(job, job.weight, at.kept[1], n, params.weight);
-    load_pooled_params<S>(job, job.bias, at.kept[1], n, params.bias);
-    return params;
-  }
-  if (!rows && job.tiles.planes && job.tiles.taken != job.tiles.lanes) {  // where a tile's first one may lie anywhere
-    const Axis& lanes = job.geometry.kept[1];
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < unit_size_of<S, rows>; ++i) {
-      const std::int64_t lane = at.kept[1] + i < lanes.extent ? i : 0;
-      const std::int64_t index = param_offset(job, at) + lane * lanes.param_stride;
-      params.weight[i] = load_param<S, Work<S>>(job, job.weight, index);
-      params.bias[i] = load_param<S, Work<S>>(job, job.bias, index);
-    }
-    return params;
-  }
+  const bool pooled = !rows && job.pools_params;
   const bool by_parameters = job.column == Column::parameters;
   const std::int64_t first = by_parameters ? stat_offset(job, at.kept[0], at.kept[1]) : param_offset(job, at);
-  const Axis& unit = unit_axis_of(job.geometry, rows);
   const std::int64_t stride = by_parameters ? (rows ? 0 : unit.stat_stride) : unit.param_stride;
-  load_params<S>(job, job.weight, first, stride, n, params.weight);
-  load_params<S>(job, job.bias, first, stride, n, params.bias);
+  // Of planes, a tile's first lane may lie anywhere, and so may its unit's weights.
+  const bool planes = !rows && job.tiles.planes && job.tiles.taken != job.tiles.lanes;
+  if (pooled) {
+    load_params_by<S>(job, n, params, [&](int i) { return pool_of(job, at.kept[1] + i) * unit.param_stride; });
+  } else if (planes || job.form == Form::general) {
+    const std::int64_t left = planes ? unit.extent - at.kept[1] : n;
+    load_params_by<S>(job, left < n ? static_cast<int>(left) : n, params, [&](int i) { return first + i * stride; });
+  } else {
+    load_params<S>(job, job.weight, first, n, params.weight);
+    load_params<S>(job, job.bias, first, n, params.bias);
+  }
   return params;
 }
 

@@ -272,7 +272,10 @@ NORMKIT_DEVICE Part<Sums::terms> fold_row(const Block& block, const Job& job, co
           if (weighed) {
             double weights[size];
             read_weights<size>(job, found.at, true, found.n, weights);
-            return sums.add_weighed(value, valid, weights, count);
+            NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
+              if (is_set(valid, i)) sums.add_weighed(value[i], weights[i], count);
+            }
+            return;
           }
         }
         sums.recall(value, valid, count);

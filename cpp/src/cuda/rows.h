@@ -149,16 +149,13 @@ struct FoldRows {
 
 /// The job of a map that reads something beside x and dy, or does not.
 template <class S, Task task, Form form, bool beside>
-NORMKIT_DEVICE JobOf<form> mapped_job(const Job& job) {
-  if constexpr (form == Form::general) {
-    return job;  // NOLINT(bugprone-return-const-ref-from-parameter): the kernel has it
-  } else {
-    Job mapped = known<S, form, true, task == Task::gradient>(job);
-    if constexpr (task == Task::gradient) mapped.activation = beside ? Activation::relu : Activation::none;
-    mapped.adds = false;  // there is a sum already
-    if constexpr (task == Task::normalize && !beside) mapped.operands[operand_second] = nullptr;
-    return mapped;
-  }
+NORMKIT_DEVICE Job mapped_job(const Job& job) {
+  Job mapped = known<S, form, true, task == Task::gradient>(job);
+  if constexpr (form == Form::general) return mapped;
+  if constexpr (task == Task::gradient) mapped.activation = beside ? Activation::relu : Activation::none;
+  mapped.adds = false;  // there is a sum already
+  if constexpr (task == Task::normalize && !beside) mapped.operands[operand_second] = nullptr;
+  return mapped;
 }
 
 /// Rows whose lanes are known, last chunk first: the end of x is what the cache still holds.

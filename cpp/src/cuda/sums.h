@@ -95,14 +95,11 @@ struct VarianceSums {
   C about = C{0}, recent1 = C{0}, recent2 = C{0};  // recent ones: of value - about
 
   NORMKIT_DEVICE void begin(const Job& job) { centred = job.statistic != Statistic::mean_square; }
-  /// As if each value were there `weight` times.
-  template <int size>
-  NORMKIT_DEVICE void add_weighed(const C (&x)[size], unsigned valid, const double (&weight)[size], Count& count) {
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-      if (!is_set(valid, i) || weight[i] == 0.0) continue;
-      take(weight[i], x[i], 0.0, 0.0, count);
-      widen_range(x[i]);
-    }
+  /// As if the value were there `weight` times.
+  NORMKIT_DEVICE void add_weighed(C x, double weight, Count& count) {
+    if (weight == 0.0) return;
+    take(weight, x, 0.0, 0.0, count);
+    widen_range(x);
   }
 
   /// Leaves it to the caller to count them.

@@ -11,7 +11,7 @@ namespace normkit::detail::cuda {
 
 /// The job as a kernel for tiles knows it: lanes of planes lie apart, and their positions side by side.
 template <class S, Form form, bool gradient, Layout layout>
-NORMKIT_DEVICE JobOf<form> known_tiles(const Job& job) {
+NORMKIT_DEVICE Job known_tiles(const Job& job) {
   if constexpr (form == Form::general || layout == Layout::columns) {
     return known<S, form, false, gradient>(job);
   } else {
@@ -69,12 +69,19 @@ struct TileMoments {
         }
       }
     });
+    unsigned poor = 0;
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
       if (count[i] == 0) continue;
       const C scale = form == Form::general ? values / static_cast<C>(count[i]) : C{1};
-      const C mean = fma(sum[i], scale, about[i]);
-      about[i] = is_finite(mean) ? mean : mean_in_double(tile, i, count[i]);
+      about[i] = fma(sum[i], scale, about[i]);
+      if (!is_finite(about[i])) poor |= 1u << i;
     }
+    each_again(poor, [&](int i) {
+      const C mean = mean_in_double(tile, i);
+      NORMKIT_UNROLL_DEVICE for (int k = 0; k < size; ++k) {
+        if (k == i) about[k] = mean;
+      }
+    });
   }
 
   /// The deviations from `about`, and how many there are.
@@ -100,18 +107,37 @@ struct TileMoments {
           }
         }
       });
+      unsigned poor = 0;
       NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
         if (squares_are_good(squares[i])) {
           all[i].sum += static_cast<double>(sum[i]);
           all[i].squares += static_cast<double>(squares[i]);
         } else {
-          each_of_lane(tile, i, since, end, [&](double value) { all[i].add(value); });
+          poor |= 1u << i;
         }
       }
+      each_again(poor, [&](int i) {
+        Deviations own = all[0];
+        NORMKIT_UNROLL_DEVICE for (int k = 1; k < size; ++k) {
+          if (k == i) own = all[k];
+        }
+        each_of_lane(tile, i, since, end, [&](double value) { own.add(value); });
+        NORMKIT_UNROLL_DEVICE for (int k = 0; k < size; ++k) {
+          if (k == i) all[k] = own;
+        }
+      });
     }
   }
 
  private:
+  // One piece of code for the few lanes that are gone through again.
+  template <class Visit>
+  static NORMKIT_DEVICE void each_again(unsigned poor, const Visit& visit) {
+    if (poor == 0) return;
+    NORMKIT_ROLL_DEVICE for (int i = 0; i < size; ++i) {
+      if (is_set(poor, i)) visit(i);
+    }
+  }
   template <class Tile, class Visit>
   NORMKIT_DEVICE void each_of_lane(const Tile& tile, int i, int begin, int end, const Visit& visit) const {
     NORMKIT_ROLL_DEVICE for (int position = begin; position < end; position += share.step) {
@@ -123,9 +149,10 @@ struct TileMoments {
     }
   }
   template <class Tile>
-  NORMKIT_DEVICE C mean_in_double(const Tile& tile, int i, int count) const {
+  NORMKIT_DEVICE C mean_in_double(const Tile& tile, int i) const {
     double sum = 0.0;
-    each_of_lane(tile, i, share.begin, share.end, [&](double value) { sum += value; });
+    int count = 0;
+    each_of_lane(tile, i, share.begin, share.end, [&](double value) { sum += value, ++count; });
     return static_cast<C>(sum / count);
   }
 };
@@ -144,7 +171,7 @@ NORMKIT_DEVICE void tile_gradients(const Job& job, const TileShare& share, const
   read_statistics<S, false>(job, share.at, share.lanes, around);
   if (stay && needs_params(job)) around.params = params_at<S, false>(job, share.at, n);
   each_batch<batch, alone>(share, share.begin, share.end, [&](int first, auto whole) {
-    NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+    NORMKIT_UNROLL_DEVICE_BY((unrolled<form, batch>)) for (int r = 0; r < batch; ++r) {
       const int position = first + r * share.step;
       if (!whole && position >= share.end) continue;
       Place at = share.at;
@@ -167,7 +194,7 @@ NORMKIT_DEVICE void tile_gradients(const Job& job, const TileShare& share, const
 }
 
 /// What becomes of a thread's values.
-template <class S, Task task, bool alone, class Tile>
+template <class S, Task task, Form form, bool alone, class Tile>
 NORMKIT_DEVICE void map_tile(const Job& job, const TileShare& share, Tile& tile, bool stay,
                              const UnitLanes<S, false>& lanes) {
   constexpr int size = column_unit_size<S>;
@@ -189,7 +216,7 @@ NORMKIT_DEVICE void map_tile(const Job& job, const TileShare& share, Tile& tile,
         more[r] = tile.load(job, share, operand_beside<gradient>, position);
       }
     }
-    NORMKIT_UNROLL_DEVICE for (int r = 0; r < batch; ++r) {
+    NORMKIT_UNROLL_DEVICE_BY((unrolled<form, batch>)) for (int r = 0; r < batch; ++r) {
       const int position = first + r * share.step;
       if (!whole && position >= share.end) continue;
       Place at = share.at;
@@ -259,7 +286,9 @@ struct RunTiles {
       const int lane = share.first + (i < share.lanes ? i : 0);
       lanes.of[i] = memory.statistics()[pool_of(job, lane)];
     }
-    const auto map = [&](const Job& of, auto alone) { map_tile<S, Sums::task, alone>(of, share, tile, stay, lanes); };
+    const auto map = [&](const Job& of, auto alone) {
+      map_tile<S, Sums::task, form, alone>(of, share, tile, stay, lanes);
+    };
     const bool lean = !general && stay && maps_alone<Sums::task>(here);
     if constexpr (!general) {
       if (lean) run_alone<Sums::task>(here, [&](const Job& of) { map(of, std::true_type{}); });

@@ -79,15 +79,19 @@ NORMKIT_DEVICE void drop_axis(Axis& axis) {
   NORMKIT_UNROLL_DEVICE for (std::int64_t& stride : axis.data_stride) stride = 0;
 }
 
-template <Form form>
-using JobOf = std::conditional_t<form == Form::general, const Job&, Job>;
+/// How often what is done with each of a batch is written out: in the general form, of several times the code, once.
+template <Form form, int batch>
+inline constexpr int unrolled = form == Form::general ? 1 : batch;
 
 /// The job as a kernel of a form knows it: what is written here are constants to the compiler, which drops all that is
-/// for other jobs.
+/// for other jobs. A copy in the general form too: what is read of it then need not be read again after every store.
 template <class S, Form form, bool rows, bool gradient, Column column = Column::statistics>
-NORMKIT_DEVICE JobOf<form> known(const Job& job) {
+NORMKIT_DEVICE Job known(const Job& job) {
   if constexpr (form == Form::general) {
-    return job;  // NOLINT(bugprone-return-const-ref-from-parameter): the kernel has it
+    Job own = job;
+    own.form = Form::general;
+    own.settled = own.row_lines = false;
+    return own;
   } else {
     Job plain = job;
     plain.form = form;
@@ -122,9 +126,9 @@ NORMKIT_DEVICE JobOf<form> known(const Job& job) {
 /// The job where the kept index is known: what follows from that is in its pointers, or, of rows that lie alike in all
 /// operands, a single number, which takes fewer registers.
 template <class S, Form form, bool rows>
-NORMKIT_DEVICE JobOf<form> settled(const Job& job, const Place& at) {
+NORMKIT_DEVICE Job settled(const Job& job, const Place& at) {
   if constexpr (form == Form::general) {
-    return job;  // NOLINT(bugprone-return-const-ref-from-parameter): likewise
+    return job;
   } else {
     Job here = job;
     here.settled = true;
@@ -148,9 +152,9 @@ NORMKIT_DEVICE JobOf<form> settled(const Job& job, const Place& at) {
 
 /// The job where weight and bias vary along a row: of the form of lines they do so alike in all rows.
 template <Form form>
-NORMKIT_DEVICE JobOf<form> along_row(const Job& job) {
+NORMKIT_DEVICE Job along_row(const Job& job) {
   if constexpr (!are_lines(form)) {
-    return job;  // NOLINT(bugprone-return-const-ref-from-parameter): likewise
+    return job;
   } else {
     Job along = job;
     for (Axis& axis : along.geometry.kept) axis.param_stride = 0;
@@ -198,9 +202,10 @@ NORMKIT_DEVICE void column_position(const Job& job, Index position, Place& at) {
   at.reduced[1] = outer - at.reduced[0] * g.reduced[1].extent;
 }
 
-NORMKIT_DEVICE double number(const void* data, DType dtype, std::int64_t index) {
+template <class C = double>
+NORMKIT_DEVICE C number(const void* data, DType dtype, std::int64_t index) {
   switch (dtype) {
-    case DType::float64: return static_cast<const double*>(data)[index];
+    case DType::float64: return static_cast<C>(static_cast<const double*>(data)[index]);
     case DType::float16: return widened(static_cast<const Float16*>(data)[index]);
     case DType::bfloat16: return widened(static_cast<const BFloat16*>(data)[index]);
     default: return static_cast<const float*>(data)[index];
@@ -215,7 +220,7 @@ template <class S, class C>
 NORMKIT_DEVICE C load_param(const Job& job, const Numbers& of, std::int64_t index) {
   if (of.data == nullptr) return static_cast<C>(of.absent);
   if (job.form == Form::general || sizeof(C) == 8) {
-    return static_cast<C>(number(of.data, of.dtype, index)) + static_cast<C>(of.offset);
+    return number<C>(of.data, of.dtype, index) + static_cast<C>(of.offset);
   }
   C value = sizeof(S) == 2 && of.dtype != DType::float32
                 ? static_cast<C>(widened(static_cast<const S*>(of.data)[index]))
@@ -224,21 +229,12 @@ NORMKIT_DEVICE C load_param(const Job& job, const Numbers& of, std::int64_t inde
   return value;
 }
 
-/// n numbers, `stride` apart, in the working type; parameters are of that type or of x's own.
+/// n numbers side by side, or one for all, in the working type; parameters are of that type or of x's own.
 template <class S, class C, int size>
-NORMKIT_DEVICE void load_params(const Job& job, const Numbers& of, std::int64_t first, std::int64_t stride, int n,
-                                C (&to)[size]) {
-  const bool general = job.form == Form::general;
-  if (general ? of.data == nullptr || stride == 0 : of.along <= Along::row) {
+NORMKIT_DEVICE void load_params(const Job& job, const Numbers& of, std::int64_t first, int n, C (&to)[size]) {
+  if (of.along <= Along::row) {
     const C shared = load_param<S, C>(job, of, first);
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i] = shared;
-    return;
-  }
-  if (general) {
-    const auto offset = static_cast<C>(of.offset);
-    NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-      to[i] = i < n ? static_cast<C>(number(of.data, of.dtype, first + i * stride)) + offset : C{0};
-    }
     return;
   }
   const int there = has_whole_units(job.form) ? size : n;
@@ -251,15 +247,6 @@ NORMKIT_DEVICE void load_params(const Job& job, const Numbers& of, std::int64_t 
   }
   if (of.offset != 0.0) {
     NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) to[i] += static_cast<C>(of.offset);
-  }
-}
-
-/// n numbers from column k1 on, where columns that share a statistic share them too.
-template <class S, class C, int size>
-NORMKIT_DEVICE void load_pooled_params(const Job& job, const Numbers& of, std::int64_t k1, int n, C (&to)[size]) {
-  const Geometry& g = job.geometry;
-  NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-    to[i] = load_param<S, C>(job, of, pool_of(job, i < n ? k1 + i : k1) * g.kept[1].param_stride);
   }
 }
 
