@@ -137,7 +137,7 @@ def fingerprints(shapes, threads):
     return found.table
 
 
-def fingerprints_of(isa, threads=THREADS, program=__file__, **variables):
+def fingerprints_of(isa, threads, program, **variables):
     """{case: {number of threads: hash}}, as a process forced to one instruction set, and to what else environment
     variables say, prints them."""
     command = [sys.executable, program, *map(str, threads)]
@@ -163,29 +163,26 @@ def assert_same_bits(tables):
     assert not different, f"other bits than the first: {different}"
 
 
+def tables_of(program, threads):
+    """The fastest instruction set with all these numbers of threads, and every other one with 3: how work is cut does
+    not depend on it. Then each of them with results that are all streamed past the caches. What cpp/bits.cpp hashes, it
+    hashes for all numbers of threads on each."""
+    fastest, *others = normkit.build_info()["isas"]
+    tables = {fastest: fingerprints_of(fastest, threads, program)}
+    tables |= {isa: fingerprints_of(isa, (3,), program) for isa in others}
+    streaming = {"NORMKIT_CACHE_BYTES": "0"}
+    return tables | {
+        f"{isa}, streaming": fingerprints_of(isa, (2,), program, **streaming) for isa in (fastest, *others)
+    }
+
+
 @pytest.mark.slow
 def test_instruction_sets_and_threads():
-    """The fastest instruction set with 1, 2, 3 and 8 threads, every other one with 1 and 3: how work is cut does not
-    depend on it. What cpp/bits.cpp hashes, it hashes for all numbers of threads on each."""
-    fastest, *others = normkit.build_info()["isas"]
-    tables = {fastest: fingerprints_of(fastest)} | {isa: fingerprints_of(isa, (1, 3)) for isa in others}
-    assert "baseline" in tables or "neon" in tables
-    assert len(tables[fastest]) > 200
-    assert_same_bits(tables)
-
-
-def assert_same_bits_past_the_caches(program):
-    """Results that are streamed past the caches, on every instruction set, against some that are not."""
-    isas = normkit.build_info()["isas"]
-    tables = {isas[0]: fingerprints_of(isas[0], (1,), program)}
-    tables |= {f"{isa}, streaming": fingerprints_of(isa, (2,), program, NORMKIT_CACHE_BYTES="0") for isa in isas}
-    assert_same_bits(tables)
-
-
-@pytest.mark.slow
-def test_past_the_caches():
     """Of every normalizer, forward."""
-    assert_same_bits_past_the_caches(__file__)
+    tables = tables_of(__file__, THREADS)
+    assert "baseline" in tables or "neon" in tables
+    assert len(next(iter(tables.values()))) > 200
+    assert_same_bits(tables)
 
 
 @pytest.mark.parametrize(

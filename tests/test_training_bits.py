@@ -16,7 +16,7 @@ import cases
 import normkit
 import training
 from cases import DTYPES
-from test_bits import Fingerprints, assert_same_bits, assert_same_bits_past_the_caches, fingerprints_of
+from test_bits import Fingerprints, assert_same_bits, tables_of
 from training import BY_CHANNEL, TRAINED, half_valid, mask_shape, train, trained
 
 THREADS = (1, 3)
@@ -88,17 +88,10 @@ def fingerprints(shapes, threads):
 
 @pytest.mark.slow
 def test_instruction_sets_and_threads():
-    """Every instruction set that this machine has, with 1 and 3 threads."""
-    tables = {isa: fingerprints_of(isa, THREADS, __file__) for isa in normkit.build_info()["isas"]}
-    reference = next(iter(tables.values()))
-    assert len(reference) > 300
-    assert_same_bits(tables)
-
-
-@pytest.mark.slow
-def test_past_the_caches():
     """Of both passes, masked and fused."""
-    assert_same_bits_past_the_caches(__file__)
+    tables = tables_of(__file__, THREADS)
+    assert len(next(iter(tables.values()))) > 300
+    assert_same_bits(tables)
 
 
 def main(threads):
