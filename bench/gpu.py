@@ -156,6 +156,29 @@ def images(shape: tuple[int, ...], groups: int, last: bool, dtype: torch.dtype =
                lambda: normkit.instance_norm_backward(dy, x, imean, irstd, weight))  # fmt: skip
 
 
+def sequences(shape: tuple[int, int, int], dtype: torch.dtype = BF16) -> Iterator[Case]:
+    """BatchNorm of padded sequences, half of them padding on average; PyTorch's of what is picked out of them."""
+    n, t, c = shape
+    x, dy = (torch.randn(shape, device="cuda", dtype=dtype) for _ in range(2))
+    weight, bias = torch.randn(c, device="cuda"), torch.randn(c, device="cuda")
+    there = torch.arange(t, device="cuda") < torch.randint(1, t + 1, (n, 1), device="cuda")
+    padding = {"axis": -1, "mask": there}
+    out, size = torch.empty_like(x), x.numel() * x.element_size()
+    _, mean, rstd = normkit.batch_norm(x, None, weight, bias, training=True, return_stats=True, **padding)
+
+    def picked() -> torch.Tensor:
+        y = torch.zeros_like(x)
+        y[there] = functional.batch_norm(x[there], None, None, weight, bias, training=True)
+        return y
+
+    tag = "x".join(map(str, shape)) + f" padded {str(dtype)[6:]}"
+    yield Case(f"batch_norm training {tag}", 2 * size, 0.95,
+               lambda: normkit.batch_norm(x, None, weight, bias, training=True, out=out, **padding),
+               picked)  # fmt: skip
+    yield Case(f"batch_norm_backward {tag}", 3 * size, 0.90,
+               lambda: normkit.batch_norm_backward(dy, x, mean, rstd, weight, **padding))  # fmt: skip
+
+
 def check(case: Case) -> None:
     """Compare a case's first result with those of the others."""
     for name, other in {"torch": case.torch, **case.others}.items():
@@ -248,6 +271,7 @@ def main() -> None:
     groups: list[Callable[[], Iterator[Case]]] = [lambda s=s: rows(*s) for s in SHAPES]
     groups += [lambda: rows(16384, 4096, F32)]
     groups += [lambda p=p, last=last: images(*p, last) for p in PICTURES for last in (False, True)]
+    groups += [lambda: sequences((128, 1024, 1024))]
     groups += [lambda last=last: images((64, 64, 56, 56), 32, last, F32) for last in (False, True)]
     print(
         f"{'case':58} {'ms least':>9} {'median':>8} {'TB/s':>6} {'share':>6} {'target':>6} "
