@@ -11,6 +11,7 @@ from normkit import _core
 RNG = np.random.default_rng(0)
 X = RNG.normal(3, 2, (4, 5, 6)).astype(np.float32)
 V = RNG.uniform(0.5, 1.5, 5).astype(np.float32)
+SHARED, SHARED_X = V.copy(), X.copy()
 
 
 def averages(dtype=np.float32, slots=1):
@@ -59,13 +60,15 @@ def test_what_is_not_finite_goes_in():
 
 @pytest.mark.parametrize("change, error, message", [
     ({"running_mean": np.zeros(5, np.float16)}, TypeError, "running_mean must be float32 or float64; got float16"),
-    ({"running_mean": np.zeros((5, 1), np.float32)}, ValueError, r"must have one axis; got shape \(5, 1\)"),
-    ({"running_mean": np.zeros(4, np.float32)}, ValueError, "one length and dtype; got 4 of float32 and 5 of float32"),
-    ({"running_var": np.zeros(5)}, ValueError, "got 5 of float32 and 5 of float64"),
+    ({"running_mean": np.zeros((5, 1), np.float32)}, ValueError, r"one entry per channel; got \(5, 1\)"),
+    ({"running_mean": np.zeros(4, np.float32)}, ValueError, r"running_mean must have shape \(5,\), one entry .* \(4,\)"),
+    ({"running_var": np.zeros(5)}, TypeError, "running_var must be float32; got float64; convert it"),
     ({"running_var": None}, TypeError, "batch_norm: running_var must be"),
     ({"running_var": np.broadcast_to(np.float32(1), (5,))}, ValueError, "running_var must be writeable"),
-    ({"momentum": 1.5}, ValueError, r"momentum is the weight of the new batch, in \[0, 1\]"),
-    ({"x": X[:, :4]}, ValueError, "num_features=5, channels=4"),
+    ({"running_mean": SHARED, "running_var": SHARED}, ValueError, "must not share memory with running_var"),
+    ({"x": SHARED_X, "running_var": SHARED_X[0, :, 0]}, ValueError, "outputs must not share memory with x"),
+    ({"momentum": 1.5}, ValueError, r"momentum is the weight of the new batch, in \[0, 1\]; got momentum=1.5"),
+    ({"x": X[:, :4]}, ValueError, r"running_mean must have shape \(4,\), one entry per channel; got \(5,\)"),
     ({"x": X[:1, :, :1]}, ValueError, "batch_norm"),
 ])  # fmt: skip
 def test_errors_leave_the_averages(change, error, message):

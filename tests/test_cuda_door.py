@@ -258,14 +258,20 @@ def test_views_of_a_state_outlive_its_time_on_the_gpu():
     np.testing.assert_array_equal(mean, device.running_mean)
 
 
-def test_averages_of_the_callers_are_the_hosts():
-    expected, given = ((np.zeros(6, np.float32), np.ones(6, np.float32)) for _ in range(2))
-    y = _core.batch_norm_with_averages(X, *expected, V, V, training=True, momentum=0.1, eps=1e-5)
-    ours = _core.batch_norm_with_averages(
-        streams.put(X), *given, streams.put(V), streams.put(V), training=True, momentum=0.1, eps=1e-5
-    )
-    assert_close(ours, y, streams)
-    np.testing.assert_allclose(given, expected, rtol=1e-6)
+@each("dtype", [np.float32, np.float64])
+def test_averages_of_the_callers_move_where_they_are(dtype):
+    x, v = X.astype(dtype), V.astype(dtype)
+    expected = np.zeros((2, 12), dtype)[:, ::2]
+    given = [streams.put(a) for a in expected]
+    before = gpu.allocations, gpu.waits_for_stream, gpu.waits_for_device
+    for training in (True, True, False):
+        y = _core.batch_norm_with_averages(x, *expected, v, v, training, 0.3, 1e-5)
+        ours = _core.batch_norm_with_averages(
+            streams.put(x), *given, streams.put(v), streams.put(v), training, 0.3, 1e-5
+        )
+        assert_close(ours, y, streams)
+        np.testing.assert_allclose([a.host for a in given], expected, rtol=1e-6)
+    assert (gpu.allocations, gpu.waits_for_stream, gpu.waits_for_device) == before
 
 
 def test_state_of_another_gpu(library):
@@ -448,5 +454,5 @@ def test_refusals(library):
         normkit.BatchNormState(5).load_state_dict(entries)
     with pytest.raises(TypeError, match="weight must be in CPU memory; got a CUDA array"):
         normkit.fold_batch_norm(library.put(np.ones((6, 3), np.float32)), None, (V, np.abs(V)))
-    with pytest.raises(TypeError, match="batch_norm: running_mean must be in CPU memory; got a CUDA array"):
-        _core.batch_norm_with_averages(x, streams.put(V), streams.put(V), None, None, True, 0.1, 1e-5)
+    with pytest.raises(TypeError, match="all arrays must be on one device; got x on GPU 0 and another on the CPU"):
+        _core.batch_norm_with_averages(x, V.copy(), V.copy(), None, None, True, 0.1, 1e-5)

@@ -19,9 +19,12 @@ struct GradientTotals {
   double projection = 0.0;  // g * w * unit
 };
 
-/// Moving averages in the device's memory: two counts, of batches tracked and skipped, then means and variances.
+/// Moving averages in the device's memory.
 struct RunningUpdate {
-  void* memory = nullptr;  // null where there are none to be moved
+  void* mean = nullptr;  // null where there are none to be moved
+  void* var = nullptr;
+  std::int64_t mean_stride = 1, var_stride = 1;
+  void* counts = nullptr;  // of batches tracked and of those skipped; null where nobody counts
   std::int64_t features = 0;
   double momentum = 0.0;  // NaN: the cumulative average
   double ddof = 0.0;
@@ -45,6 +48,7 @@ struct MomentTotals {
   }
   /// Takes them into the averages as one batch.
   void update(RunningStats& running) const;
+  void update(const Averages& averages) const;
 };
 
 /// A checked and planned call. Not to be made with {}, which would clear what nobody reads. Pointers are to the

@@ -155,6 +155,26 @@ void check_mask(const Normalizer& norm, const TensorView& mask, const TensorView
   }
 }
 
+void check_averages(const char* op, const Averages& averages, std::int64_t count) {
+  const auto& [mean, var, momentum] = averages;
+  for (const auto& [argument, view] : {std::pair{"running_mean", &mean}, {"running_var", &var}}) {
+    if (!*view) fail(op, std::string(argument) + " is required with the other average; got none");
+    if (view->dtype != DType::float32 && view->dtype != DType::float64) {
+      fail<dtype_error>(op, std::string(argument) + " must be float32 or float64; got " + name(view->dtype));
+    }
+    const std::int64_t wanted[] = {count};
+    check_shape(op, argument, *view, wanted, "one entry per channel");
+    if (overlaps_itself(*view)) {
+      fail(op, std::string(argument) + " must not overlap itself; got a broadcast view; copy it first");
+    }
+  }
+  check_dtype(op, "running_var", var.dtype, mean.dtype);
+  check_apart(op, mean, "running_var", var);
+  if (!(momentum >= 0.0 && momentum <= 1.0)) {
+    fail(op, "momentum is the weight of the new batch, in [0, 1]; got momentum=" + text(momentum));
+  }
+}
+
 void check_output(const char* op, const char* argument, const TensorView& x, const TensorView& y) {
   check_like_x(op, argument, y, x);
   if (overlaps_itself(y)) {

@@ -46,6 +46,8 @@ void check_like_x(const char* op, const char* argument, const TensorView& view, 
 /// Of the shape of x.
 void check_spread(const char* op, const char* argument, const TensorView& view, const TensorView& x);
 void check_mask(const Normalizer& norm, const TensorView& mask, const TensorView& x);
+/// Averages of `count` features that can be written.
+void check_averages(const char* op, const Averages& averages, std::int64_t count);
 /// A result of x's shape and dtype, each of whose elements is one place in memory.
 void check_output(const char* op, const char* argument, const TensorView& x, const TensorView& y);
 /// An output that may be written where that input is read only if they are the same elements.

@@ -26,6 +26,23 @@ void blend(T& running, double batch, double weight) {
   running = static_cast<T>((1.0 - weight) * static_cast<double>(running) + weight * batch);
 }
 
+// Takes the moments of each feature, `at`, into its averages.
+template <class At>
+void blend_all(const TensorView& mean, const TensorView& var, double weight, double ddof, const At& at) {
+  const auto blend_as = [&](auto one) {
+    using T = decltype(one);
+    const auto features = static_cast<std::size_t>(mean.shape[0]);
+    for (std::size_t feature = 0; feature < features; ++feature) {
+      const Moments& m = at(feature);
+      const auto f = static_cast<std::int64_t>(feature);
+      blend(static_cast<T*>(mean.data)[f * mean.strides[0]], m.mean, weight);
+      blend(static_cast<T*>(var.data)[f * var.strides[0]], m.variance(ddof), weight);
+    }
+  };
+  if (mean.dtype == DType::float64) return blend_as(1.0);
+  blend_as(1.0F);
+}
+
 }  // namespace
 
 double Moments::variance(double ddof) const noexcept {
@@ -188,6 +205,11 @@ void detail::MomentTotals::update(RunningStats& running) const {
   running.take([this](std::size_t feature) { return at(feature); });
 }
 
+void detail::MomentTotals::update(const Averages& averages) const {
+  if (statistics == 0 || at(0).count == 0.0) return;  // a mask leaves all channels as many
+  blend_all(averages.mean, averages.var, averages.momentum, 1.0, [this](std::size_t feature) { return at(feature); });
+}
+
 template <class At>
 void RunningStats::take(const At& at) {
   using detail::fail;
@@ -224,19 +246,7 @@ void RunningStats::take(const At& at) {
   }
   ++counts_.tracked;
   const double weight = options_.momentum.value_or(1.0 / static_cast<double>(counts_.tracked));
-  const auto blend_all = [&](auto* means) {
-    auto* variances = means + num_features_;
-    for (std::size_t feature = 0; feature < features; ++feature) {
-      const Moments& m = at(feature);
-      blend(means[feature], m.mean, weight);
-      blend(variances[feature], m.variance(ddof), weight);
-    }
-  };
-  if (options_.dtype == DType::float64) {
-    blend_all(reinterpret_cast<double*>(averages_.data()));
-  } else {
-    blend_all(reinterpret_cast<float*>(averages_.data()));
-  }
+  blend_all(average(0), average(1), weight, ddof, at);
 }
 
 std::int64_t RunningStats::num_batches_tracked() const { return read_counts().tracked; }

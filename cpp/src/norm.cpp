@@ -29,6 +29,27 @@ void check_moments(const Normalizer& norm, const Forward& a, std::span<const Mom
   }
 }
 
+// Moving averages in the caller's memory.
+void check_averages(const Normalizer& norm, const Forward& a, std::int64_t statistics) {
+  if (!a.averages.mean && !a.averages.var) return;
+  if (norm.least_count < 2 || a.running != nullptr || a.sync) {
+    fail(norm.name, "averages are taken by batch norm in training, without running and sync");
+  }
+  detail::check_averages(norm.name, a.averages, statistics);
+  for (const TensorView* average : {&a.averages.mean, &a.averages.var}) {
+    for (const auto& [argument, other] : {std::pair{"x", &a.x},
+                                          {"weight", &a.weight},
+                                          {"bias", &a.bias},
+                                          {"mask", &a.mask},
+                                          {"residual", &a.residual},
+                                          {"out", &a.y},
+                                          {"mean", &a.mean},
+                                          {"rstd", &a.rstd}}) {
+      check_apart(norm.name, *average, argument, *other);
+    }
+  }
+}
+
 // What surrounds the normalizing: mask, residual and activation, or an addend and its sum.
 void check_extras(const Normalizer& norm, const Forward& a) {
   const bool fused = a.mask || a.residual || a.activation != Activation::none;
@@ -46,7 +67,9 @@ void check_extras(const Normalizer& norm, const Forward& a) {
 }
 
 void check_forward(const Normalizer& norm, const Forward& a, std::int64_t statistics) {
-  check_device(norm.name, a.x, {&a.weight, &a.bias, &a.y, &a.mean, &a.rstd, &a.mask, &a.residual, &a.addend, &a.sum});
+  check_device(norm.name, a.x,
+               {&a.weight, &a.bias, &a.y, &a.mean, &a.rstd, &a.mask, &a.residual, &a.addend, &a.sum, &a.averages.mean,
+                &a.averages.var});
   check_param(norm, "weight", a.weight, a.x);
   check_param(norm, "bias", a.bias, a.x);
   if (a.mean && norm.statistic != Statistic::variance) fail(norm.name, "takes no mean; got an array for it");
@@ -57,6 +80,7 @@ void check_forward(const Normalizer& norm, const Forward& a, std::int64_t statis
   check_extras(norm, a);
   check_moments(norm, a, a.moments, statistics);
   check_sync(norm, a.sync);
+  check_averages(norm, a, statistics);
   if (!a.sync) check_counts(norm, shape_of(a.x));
   if (a.y) check_output(norm.name, "out", a.x, a.y);
   for (const TensorView* written : {&a.y, &a.mean, &a.rstd, &a.sum}) {
@@ -116,14 +140,28 @@ void check_running(const RunningStats& running) {
 }
 
 // What the device wants to know of moving averages.
-RunningUpdate running_update(const RunningStats& running) {
+RunningUpdate running_update(RunningStats& running) {
   const RunningStats::Options& options = running.options();
-  return {.memory = running.counts(),
+  return {.mean = running.running_mean().data,
+          .var = running.running_var().data,
+          .counts = running.counts(),
           .features = running.num_features(),
           .momentum = options.momentum.value_or(std::numeric_limits<double>::quiet_NaN()),
           .ddof = options.unbiased ? 1.0 : 0.0,
           .propagates = options.on_nonfinite == NonFinite::propagate,
           .dtype = options.dtype};
+}
+
+RunningUpdate running_update(const Averages& averages) {
+  return {.mean = averages.mean.data,
+          .var = averages.var.data,
+          .mean_stride = averages.mean.strides[0],
+          .var_stride = averages.var.strides[0],
+          .features = averages.mean.shape[0],
+          .momentum = averages.momentum,
+          .ddof = 1.0,
+          .propagates = true,
+          .dtype = averages.mean.dtype};
 }
 
 // The moments of x, of none where it is empty, become the group's; what is done with those is `apply`.
@@ -182,9 +220,8 @@ void forward(const Normalizer& norm, const Forward& a) {
   request.activation = a.activation;
   std::vector<Moments> batch;
   std::span<Moments> moments = a.moments;
-  const bool runs_on_device = a.running != nullptr && a.x.device == Device::cuda;
   if (a.running != nullptr && !a.sync) {
-    if (runs_on_device) check_running(*a.running);
+    if (a.x.device == Device::cuda) check_running(*a.running);
     a.running->move_to(a.x.device, a.x.device_index);
   }
   if (a.sync && moments.empty()) {
@@ -210,13 +247,16 @@ void forward(const Normalizer& norm, const Forward& a) {
   }
   MomentTotals totals;
   totals.statistics = static_cast<std::size_t>(statistics);
-  if (runs_on_device) {
-    request.running = running_update(*a.running);
-  } else if (a.running != nullptr) {
+  const bool is_running = a.running != nullptr || a.averages.mean;
+  if (is_running && a.x.device == Device::cuda) {
+    request.running = a.running != nullptr ? running_update(*a.running) : running_update(a.averages);
+  } else if (is_running) {
     request.totals = &totals;
   }
   run_planned(norm, operands, backend, backend.forward, request);
-  if (request.totals != nullptr) totals.update(*a.running);
+  if (request.totals == nullptr) return;
+  if (a.running != nullptr) return totals.update(*a.running);
+  totals.update(a.averages);
 }
 
 void apply(const Normalizer& norm, const Apply& a) {

@@ -1400,7 +1400,7 @@ def batch_norm_with_averages(x: ArrayT, running_mean: Any, running_var: Any, wei
     x, weight, bias, training, eps, residual, activation, out, return_stats
         As of `batch_norm`.
     running_mean, running_var : array
-        One axis, float32 or float64; written where `training`.
+        One axis, float32 or float64, on the device of x; written where `training`.
     momentum : float
         The weight of the new batch, in [0, 1]. With 1 the averages become the statistics of the batch, whatever finite values
         they had.

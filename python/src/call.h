@@ -40,6 +40,21 @@ void compute(const TensorView& x, const Queue& queue, Work&& work, bool waits = 
   if (queue.waits) wait_for_gpu(x.device_index);
 }
 
+/// The same pass with statistics that are given.
+inline Apply with_statistics(const Forward& arguments, const TensorView& mean, const TensorView& variance) {
+  return {.x = arguments.x,
+          .mean = mean,
+          .variance = variance,
+          .weight = arguments.weight,
+          .bias = arguments.bias,
+          .y = arguments.y,
+          .mean_used = arguments.mean,
+          .rstd = arguments.rstd,
+          .mask = arguments.mask,
+          .residual = arguments.residual,
+          .activation = arguments.activation};
+}
+
 /// What `make` makes, and its refusals in the name of the function that the user called.
 template <class Make>
 Normalizer make_for(const char* operation, Make&& make) {

@@ -64,6 +64,7 @@ TorchCall::TorchCall(nb::handle x, nb::handle weight, nb::handle bias, nb::handl
 }
 
 bool TorchCall::goes_with_x(const TensorView& view) const {
+  if (view.device != x().device || view.device_index != x().device_index) return false;
   if (view.dtype == x().dtype) return true;
   return view.dtype == DType::float32 && (x().dtype == DType::float16 || x().dtype == DType::bfloat16);
 }
@@ -91,46 +92,29 @@ nb::object TorchCall::run(nb::handle apply) {
 
 nb::object TorchCall::compute(nb::object* statistics) {
   const bool kept = is_dense(x()) || (keeps_channels_last && is_channels_last(x()));
-  TensorView y_view;
-  nb::object y = torch.new_like(operands_[0].tensor, !kept, y_view);
-  TensorView mean_view;
-  TensorView rstd_view;
+  const auto& [input, weight, bias, residual] = operands_;
+  Forward arguments{.x = x(),
+                    .weight = weight.view,
+                    .bias = bias.view,
+                    .residual = residual.view,
+                    .activation = record.activation};
+  nb::object y = torch.new_like(input.tensor, !kept, arguments.y);
   if (statistics != nullptr) {
     Statistics views(record.norm, x());
-    *statistics = torch.new_dense(views.dtype, views.shape, views.all);
+    *statistics = torch.new_dense(input, views.dtype, views.shape, views.all);
     views.split();
-    mean_view = views.mean;
-    rstd_view = views.rstd;
+    arguments.mean = views.mean;
+    arguments.rstd = views.rstd;
   }
-  const auto& [_, weight, bias, residual] = operands_;
+  const Queue queue = TorchState::queue(input);
   if (record.statistics_given) {
-    python::compute(x(), [&] {
-      normkit::apply(record.norm, {.x = x(),
-                                   .mean = averages->mean(),
-                                   .variance = averages->var(),
-                                   .weight = weight.view,
-                                   .bias = bias.view,
-                                   .y = y_view,
-                                   .mean_used = mean_view,
-                                   .rstd = rstd_view,
-                                   .residual = residual.view,
-                                   .activation = record.activation});
-    });
-  } else {
-    Forward arguments{.x = x(),
-                      .weight = weight.view,
-                      .bias = bias.view,
-                      .y = y_view,
-                      .mean = mean_view,
-                      .rstd = rstd_view,
-                      .residual = residual.view,
-                      .activation = record.activation};
-    if (averages != nullptr) {
-      averages->move(torch, momentum, record.norm, arguments);
-    } else {
-      python::compute(x(), [&] { forward(record.norm, arguments); });
-    }
+    const Apply given = with_statistics(arguments, averages->mean(), averages->var());
+    python::compute(x(), queue, [&] { apply(record.norm, given); });
+    return y;
   }
+  if (averages != nullptr) arguments.averages = {averages->mean(), averages->var(), momentum};
+  python::compute(x(), queue, [&] { forward(record.norm, arguments); });
+  if (averages != nullptr) averages->finish(torch);
   return y;
 }
 
@@ -203,7 +187,7 @@ nb::object gradients(const TorchState& torch, nb::handle ctx, nb::handle dy_tens
   if (wanted(1)) results[1] = parameter(weight, arguments.dweight);
   if (wanted(2)) results[2] = parameter(bias, arguments.dbias);
   if (wanted(3)) results[3] = torch.new_like(x.tensor, false, arguments.dresidual);
-  compute(arguments.x, [&] { backward(record.norm, arguments); });
+  compute(arguments.x, TorchState::queue(x), [&] { backward(record.norm, arguments); });
   return nb::make_tuple(results[0], results[1], results[2], results[3], nb::none());
 }
 

@@ -25,25 +25,22 @@ class TorchAverages {
 
   /// Views them. False where PyTorch is to answer.
   bool take(const class TorchCall& call, std::int64_t channels);
-  /// Moves them towards the statistics of the batch that `forward` takes.
-  void move(const TorchState& torch, double momentum, const Normalizer& norm, Forward& arguments);
+  /// Has PyTorch know that they have moved.
+  void finish(const TorchState& torch) const;
 
   [[nodiscard]] const TensorView& mean() const { return mean_.view(); }
   [[nodiscard]] const TensorView& var() const { return var_.view(); }
 
  private:
-  /// One of them, as the kernels take it: dense, float32 or float64.
+  /// One of them, as the kernels take it: float32 or float64.
   class Average {
    public:
     explicit Average(nb::handle tensor) : own_(tensor) {}
     bool take(const TorchCall& call, std::int64_t channels);
     [[nodiscard]] const TensorView& view() const { return copy_.is_valid() ? copied_.view : own_.view; }
-    void copy_to(const TensorView& state) const;
-    void copy_from(const TensorView& state, const TorchState& torch);
+    void finish(const TorchState& torch) const;
 
    private:
-    [[nodiscard]] std::size_t bytes() const;
-
     Operand own_, copied_;
     nb::object copy_;
   };
@@ -58,7 +55,8 @@ class TorchCall {
 
   /// Whether the kernels may answer; the views are filled then.
   [[nodiscard]] bool is_ours();
-  /// Whether a parameter or an average may go with x: is of its dtype, or float32 where x is half precision.
+  /// Whether a parameter or an average may go with x: is on its device and of its dtype, or float32 where x is half
+  /// precision.
   [[nodiscard]] bool goes_with_x(const TensorView& view) const;
   [[nodiscard]] const TensorView& x() const { return operands_[0].view; }
 

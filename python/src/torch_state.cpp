@@ -1,5 +1,7 @@
 #include "torch_state.h"
 
+#include <normkit/cuda.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -18,10 +20,12 @@ nb::object called(const nb::object& function) { return checked(PyObject_CallNoAr
 /// Fills `view`; false where the kernels take no such tensor.
 bool describe(const dlpack::Tensor& tensor, TensorView& view) {
   const auto device = tensor.device.type;
-  if (device != dlpack::cpu && device != dlpack::cuda_host) return false;
+  const bool is_on_gpu = device == dlpack::cuda && built_with_cuda();
+  if (!is_on_gpu && device != dlpack::cpu && device != dlpack::cuda_host) return false;
   if (!dtype_of(tensor.dtype, view.dtype) || view.dtype == DType::boolean || tensor.rank > max_rank) return false;
   if (tensor.data == nullptr) return false;  // of no elements, or known to be zero
-  view.device = Device::cpu;
+  view.device = is_on_gpu ? Device::cuda : Device::cpu;
+  view.device_index = static_cast<std::int16_t>(is_on_gpu ? tensor.device.id : 0);
   const std::int64_t size = take_shape(tensor, view);
   view.data = static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
   return size > 0;
@@ -45,7 +49,6 @@ TorchState::TorchState(const Torch& torch) : torch_(torch) {
   parameter_type_ = module.attr("nn").attr("Parameter");
   empty_ = module.attr("empty");
   contiguous_format_ = module.attr("contiguous_format");
-  cpu_ = module.attr("device")("cpu");
   functorch_ = own.attr("_are_functorch_transforms_active");
   tracing_ = own.attr("_get_tracing_state");
   dispatch_modes_ = own.attr("_len_torch_dispatch_stack");
@@ -83,14 +86,14 @@ bool TorchState::view_memory(Operand& operand) const {
     }
     if (!describe(described, operand.view)) return false;
   } else {
-    Queue queue;  // of no use: tensors on a GPU are not taken
+    Queue queue;
     try {
       operand.owner =
           view_exporter({"normkit", "a tensor"}, operand.tensor.attr("detach")(), operand.view, queue, false);
     } catch (nb::python_error&) {
       return false;
     }
-    if (operand.view.device != Device::cpu || operand.view.size() == 0) return false;
+    if (operand.view.size() == 0) return false;
   }
   return true;
 }
@@ -119,22 +122,32 @@ nb::object TorchState::new_like(nb::handle like, bool dense, TensorView& view) c
   return tensor;
 }
 
-nb::object TorchState::new_dense(DType dtype, std::span<const std::int64_t> shape, TensorView& view) const {
+Queue TorchState::queue(const Operand& x) {
+  Queue queue;
+  if (x.view.device == Device::cuda) queue.join(x.tensor, x.view.device_index);
+  return queue;
+}
+
+nb::object TorchState::new_dense(const Operand& x, DType dtype, std::span<const std::int64_t> shape,
+                                 TensorView& view) const {
   // A call with a shape and a dtype takes twice the time of one with a tensor like the result: the last is kept, and
   // takes no more than one element of memory.
   static nb::object* last = new nb::object();
   static TensorView of_last;
   nb::object like = *last;  // one's own: PyTorch lets other threads run
-  const bool fits = like.is_valid() && of_last.dtype == dtype && of_last.rank == static_cast<int>(shape.size()) &&
+  const bool fits = like.is_valid() && of_last.dtype == dtype && of_last.device == x.view.device &&
+                    of_last.device_index == x.view.device_index && of_last.rank == static_cast<int>(shape.size()) &&
                     std::equal(shape.begin(), shape.end(), of_last.shape);
   if (!fits) {
     nb::list extents;
     for (const std::int64_t extent : shape) extents.append(extent);
-    const nb::object one =
-        empty_(nb::tuple(), nb::arg("dtype") = torch_.dtypes[static_cast<int>(dtype)], nb::arg("device") = cpu_);
+    const nb::object one = empty_(nb::tuple(), nb::arg("dtype") = torch_.dtypes[static_cast<int>(dtype)],
+                                  nb::arg("device") = x.tensor.attr("device"));
     like = one.attr("expand")(nb::tuple(extents));
     nb::object old = std::exchange(*last, like);
     of_last.dtype = dtype;
+    of_last.device = x.view.device;
+    of_last.device_index = x.view.device_index;
     of_last.rank = static_cast<int>(shape.size());
     std::copy(shape.begin(), shape.end(), of_last.shape);
   }

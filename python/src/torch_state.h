@@ -40,8 +40,8 @@ class TorchState {
 
   [[nodiscard]] const ContextNames& names() const { return names_; }
 
-  /// Fills `operand.view`. False where the kernels miss something that PyTorch does: for other devices, dtypes and
-  /// layouts, subclasses, negated views; and where there is nothing to do, without elements.
+  /// Fills `operand.view`. False where the kernels miss something that PyTorch does: for devices without a backend,
+  /// other dtypes and layouts, subclasses, negated views; and where there is nothing to do, without elements.
   [[nodiscard]] bool view(Operand& operand) const { return view_memory(operand) && !is_negated(operand.tensor); }
   /// The same for what was made here, which is not negated.
   [[nodiscard]] bool view_memory(Operand& operand) const;
@@ -49,8 +49,12 @@ class TorchState {
 
   /// A new tensor like `like`, which `view` describes; dense in C order, or in its order in memory.
   [[nodiscard]] nb::object new_like(nb::handle like, bool dense, TensorView& view) const;
-  /// A new tensor, dense in C order, on the CPU.
-  [[nodiscard]] nb::object new_dense(DType dtype, std::span<const std::int64_t> shape, TensorView& view) const;
+  /// A new tensor, dense in C order, on the device of `x`.
+  [[nodiscard]] nb::object new_dense(const Operand& x, DType dtype, std::span<const std::int64_t> shape,
+                                     TensorView& view) const;
+
+  /// Where work on `x`, which has been viewed, is queued: of no meaning on the CPU.
+  [[nodiscard]] static Queue queue(const Operand& x);
 
   /// Tells autograd, which may have saved the old values, that the tensor has been written.
   void mark_modified(nb::handle tensor) const { torch_.increment_version(tensor); }
@@ -63,7 +67,7 @@ class TorchState {
   void view_own(nb::handle tensor, TensorView& view) const;
 
   const Torch& torch_;
-  nb::object parameter_type_, empty_, contiguous_format_, cpu_;
+  nb::object parameter_type_, empty_, contiguous_format_;
   nb::object functorch_, tracing_, dispatch_modes_, is_grad_enabled_;
   nb::object forward_ad_, level_;  // a module, and the name of its nesting level
   ContextNames names_;

@@ -141,6 +141,39 @@ TEST_CASE("moving averages live where they are used") {
   }
 }
 
+TEST_CASE("averages in the caller's memory on the device move as those of a RunningStats there") {
+  for (const DType dtype : {DType::float32, DType::float64}) {
+    RunningStats stats(6, {.momentum = 0.25, .dtype = dtype, .on_nonfinite = NonFinite::propagate});
+    Tensor mean(dtype, {6, 2});  // every other value
+    Tensor var(dtype, {6, 3});
+    mean.fill([](std::int64_t) { return 0.0; });
+    var.fill([](std::int64_t) { return 1.0; });
+    Averages averages{.mean = mean.view(Device::cuda), .var = var.view(Device::cuda), .momentum = 0.25};
+    averages.mean.rank = averages.var.rank = 1;
+    for (std::uint32_t batch = 0; batch < 3; ++batch) {
+      Tensor x(DType::float32, {50, 6});
+      Tensor y(DType::float32, {50, 6});
+      x.fill(numbers(batch));
+      if (batch == 2) x.set(7, not_a_number);  // goes in
+      forward(batch_norm(2), {.x = x.view(Device::cuda), .y = y.view(Device::cuda), .running = &stats});
+      forward(batch_norm(2), {.x = x.view(Device::cuda), .y = y.view(Device::cuda), .averages = averages});
+    }
+    stats.move_to(Device::cpu);
+    const auto same = [&](Tensor& ours, const TensorView& theirs, std::int64_t stride) {
+      for (std::int64_t f = 0; f < 6; ++f) {
+        const double at = dtype == DType::float64 ? static_cast<double*>(theirs.data)[f]
+                                                  : static_cast<double>(static_cast<float*>(theirs.data)[f]);
+        const double own = ours.at(f * stride);
+        CHECK((own == at || (std::isnan(own) && std::isnan(at))));
+        CHECK(std::isnan(own) == (f == 1));
+        CHECK(ours.at(f * stride + 1) == (stride == 2 ? 0.0 : 1.0));
+      }
+    };
+    same(mean, stats.running_mean(), 2);
+    same(var, stats.running_var(), 3);
+  }
+}
+
 TEST_CASE("a batch whose mask leaves too little is left out, and nobody waits to know") {
   RunningStats stats(3);
   Tensor x(DType::float32, {4, 3, 2});

@@ -10,6 +10,7 @@
 #include <limits>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -145,6 +146,55 @@ TEST_CASE("batch_norm: training moves the averages, apply() uses them") {
                .rstd = view(rstd.data(), {3})});
   for (std::size_t i = 0; i < x.size(); ++i) CHECK(std::abs(again[i] - y[i]) < 1e-6f);
   CHECK(static_cast<double>(rstd[1]) == doctest::Approx(statistics(x, 1, 32, 3, 1e-5).rstd).epsilon(1e-6));
+}
+
+TEST_CASE("batch_norm: averages in the caller's memory move as those of a RunningStats") {
+  std::vector<float> x = numbers(32 * 3);
+  std::vector<float> y(x.size());
+  const auto check_as = [&](auto zero, std::int64_t stride) {
+    using T = decltype(zero);
+    constexpr DType dtype = std::is_same_v<T, double> ? DType::float64 : DType::float32;
+    RunningStats stats(3, {.momentum = 0.25, .dtype = dtype, .on_nonfinite = NonFinite::propagate});
+    std::vector<T> memory(static_cast<std::size_t>(6 * stride), T{7});
+    const std::int64_t shape[] = {3};
+    const std::int64_t strides[] = {stride};
+    const Averages averages{.mean = view(memory.data(), dtype, shape, strides),
+                            .var = view(memory.data() + 3 * stride, dtype, shape, strides),
+                            .momentum = 0.25};
+    const auto at = [&](const TensorView& average, std::int64_t f) -> T& {
+      return static_cast<T*>(average.data)[f * average.strides[0]];
+    };
+    for (std::int64_t f = 0; f < 3; ++f) at(averages.mean, f) = T{0}, at(averages.var, f) = T{1};
+    for (int batch = 0; batch < 3; ++batch) {
+      if (batch == 2) x[4] = std::numeric_limits<float>::quiet_NaN();
+      forward(batch_norm(2), {.x = view(x.data(), {32, 3}), .y = view(y.data(), {32, 3}), .running = &stats});
+      forward(batch_norm(2), {.x = view(x.data(), {32, 3}), .y = view(y.data(), {32, 3}), .averages = averages});
+      for (std::int64_t f = 0; f < 3; ++f) {
+        CHECK(std::memcmp(&at(averages.mean, f), &at(stats.running_mean(), f), sizeof(T)) == 0);
+        CHECK(std::memcmp(&at(averages.var, f), &at(stats.running_var(), f), sizeof(T)) == 0);
+      }
+    }
+    CHECK(std::isnan(at(averages.mean, 1)));
+    if (stride > 1) CHECK(memory[1] == T{7});
+    x = numbers(32 * 3);
+  };
+  for (const std::int64_t stride : {1, 3}) check_as(0.0F, stride), check_as(0.0, stride);
+  Averages averages{.mean = view(x.data(), {3}), .var = view(x.data() + 3, {3})};
+  const std::vector<float> untouched = x;
+  const TensorView in = view(y.data(), {32, 3});
+  RunningStats stats(3);
+  check_refused([&] { forward(batch_norm(2), {.x = in, .running = &stats, .averages = averages}); }, {"running"});
+  check_refused([&] { forward(layer_norm(2, {0}), {.x = in, .averages = averages}); }, {"layer_norm", "averages"});
+  check_refused([&] { forward(batch_norm(2), {.x = in, .averages = averages, .sync = [](std::span<Moments>) {}}); },
+                {"averages", "sync"});
+  averages.var = {};
+  check_refused([&] { forward(batch_norm(2), {.x = in, .averages = averages}); }, {"running_var", "required"});
+  averages.var = view(x.data() + 2, {3});
+  check_refused([&] { forward(batch_norm(2), {.x = in, .averages = averages}); }, {"memory", "running_var"});
+  averages.var = view(x.data() + 3, {3});
+  averages.var.strides[0] = 0;
+  check_refused([&] { forward(batch_norm(2), {.x = in, .averages = averages}); }, {"running_var", "broadcast"});
+  CHECK(same_bits(x, untouched));
 }
 
 TEST_CASE("forward: in place, and from pointers that are not aligned") {

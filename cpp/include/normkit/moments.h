@@ -37,6 +37,14 @@ struct MomentTotals;
 /// What happens to the moving averages when a batch has a NaN or infinite statistic.
 enum class NonFinite : std::uint8_t { skip, raise, propagate };
 
+/// Moving averages in the caller's memory, as PyTorch's modules have theirs. They move as those of RunningStats with
+/// NonFinite::propagate do, and running_var takes the variance that is divided by n - 1.
+struct Averages {
+  TensorView mean = {};   // one per channel, of any stride, float32 or float64
+  TensorView var = {};    // likewise, of the same dtype
+  double momentum = 0.1;  // the weight of the new batch, in [0, 1]
+};
+
 /// The moving averages of batch normalization.
 /// running = (1 - momentum) * running + momentum * batch: momentum is the weight of the new batch, as in PyTorch.
 class RunningStats {

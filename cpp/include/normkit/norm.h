@@ -96,6 +96,7 @@ struct Forward {
   // Statistic::variance.
   std::span<Moments> moments = {};
   RunningStats* running = nullptr;  // batch_norm in training: takes the batch's moments once y is written
+  Averages averages = {};           // the same in the caller's memory, on the device of x; without `running` and `sync`
   TensorView mask = {};             // Statistic::variance only, like what follows
   TensorView residual = {};         // shape and dtype of x: y = activation(norm(x) + residual)
   Activation activation = Activation::none;

@@ -38,17 +38,23 @@ struct Totals {
 
 template <class T>
 void update_running(const RunningUpdate& running, const double* totals) {
-  auto* counts = static_cast<RunningCounts*>(running.memory);
   const double largest = std::numeric_limits<T>::max();
-  const UpdateRunning<T> kernel{counts,           reinterpret_cast<T*>(counts + 1),
-                                totals,           running.features,
-                                running.momentum, running.ddof,
-                                largest,          running.propagates};
+  const UpdateRunning<T> kernel{static_cast<RunningCounts*>(running.counts),
+                                static_cast<T*>(running.mean),
+                                static_cast<T*>(running.var),
+                                running.mean_stride,
+                                running.var_stride,
+                                totals,
+                                running.features,
+                                running.momentum,
+                                running.ddof,
+                                largest,
+                                running.propagates};
   launch(kernel, {1, block_threads, parts_bytes(block_threads)});
 }
 
 void take_into_running(const RunningUpdate& running, const double* totals) {
-  if (running.memory == nullptr) return;
+  if (running.mean == nullptr) return;
   if (running.dtype == DType::float64) return update_running<double>(running, totals);
   update_running<float>(running, totals);
 }
@@ -66,7 +72,7 @@ void forward(const Request& request) {
   const OnDevice bias(request.bias, 0.0);
   Job job = affine_job(request, weight, bias);
   std::optional<Totals<3>> totals;
-  if (!request.moments.empty() || request.running.memory != nullptr) {
+  if (!request.moments.empty() || request.running.mean != nullptr) {
     totals.emplace(statistics_of(request));
     job.results.totals = totals->memory.as<double>();
   }

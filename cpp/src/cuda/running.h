@@ -5,7 +5,7 @@
 
 namespace normkit::detail::cuda {
 
-/// The beginning of their memory; the means follow, then the variances.
+/// Before the averages of a RunningStats.
 struct RunningCounts {
   std::int64_t tracked, skipped;
 };
@@ -15,8 +15,10 @@ template <class T>
 struct UpdateRunning {
   static constexpr int most_threads = block_threads;
   static constexpr int least_blocks = 1;
-  RunningCounts* counts;
-  T* averages;
+  RunningCounts* counts;  // null where nobody counts; nothing is left out then
+  T* means;
+  T* variances;
+  std::int64_t mean_stride, variance_stride;
   const double* totals;  // three terms of each feature: count, mean, sum of squared deviations
   std::int64_t features;
   double momentum;  // NaN: the cumulative average
@@ -33,7 +35,7 @@ struct UpdateRunning {
       const bool good = total[0] > ddof && __builtin_fabs(total[1]) <= largest && variance(total) <= largest;
       if (!good) unfit = 1.0F;
     }
-    const std::int64_t tracked = counts->tracked + 1;
+    const std::int64_t tracked = counts != nullptr ? counts->tracked + 1 : 1;
     float met[2] = {seen, unfit};
     meet<Adding>(Alone<Block>{block}, met, block_threads, block.shared());
     if (met[0] == 0.0F) return;
@@ -41,11 +43,11 @@ struct UpdateRunning {
       if (block.thread() == 0) ++counts->skipped;
       return;
     }
-    if (block.thread() == 0) counts->tracked = tracked;
+    if (counts != nullptr && block.thread() == 0) counts->tracked = tracked;
     const double weight = momentum == momentum ? momentum : 1.0 / static_cast<double>(tracked);
     for (std::int64_t f = block.thread(); f < features; f += block_threads) {
-      blend(averages[f], totals[3 * f + 1], weight);
-      blend(averages[features + f], variance(totals + 3 * f), weight);
+      blend(means[f * mean_stride], totals[3 * f + 1], weight);
+      blend(variances[f * variance_stride], variance(totals + 3 * f), weight);
     }
   }
 

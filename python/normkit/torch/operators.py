@@ -16,6 +16,7 @@ from torch import Tensor
 from normkit import _core
 from normkit.torch.batch_normalizers import BatchNorm, BatchNormInference
 from normkit.torch.normalizers import Gradients, GroupNorm, LayerNorm, Normalizer, RMSNorm, result
+from normkit.torch.routes import HAS_GPU
 
 GIVEN = "Tensor x, Tensor? weight, Tensor? bias"
 SAVED = "Tensor dy, Tensor x, Tensor? weight"
@@ -38,6 +39,8 @@ SCHEMAS = {
     "(Tensor y, Tensor mean, Tensor rstd)",
     "batch_norm_inference_backward": CHANNELS_BACKWARD,
 }
+
+DEVICES = ("CPU", "CUDA") if HAS_GPU else ("CPU",)
 
 library = torch.library.Library("normkit", "DEF")
 
@@ -161,7 +164,8 @@ def _register(normalizer: Any, fake: Callable[..., Any], shape_of: Callable[...,
     name, backward = normalizer.name, f"{normalizer.name}_backward"
     for operator, implementation in ((name, normalizer.forward), (backward, _given(normalizer.gradients))):
         library.define(operator + SCHEMAS[operator], tags=(torch.Tag.pt2_compliant_tag,))
-        library.impl(operator, implementation, "CPU")
+        for device in DEVICES:
+            library.impl(operator, implementation, device)
     torch.library.register_fake(f"normkit::{name}", fake, lib=library)
     torch.library.register_fake(f"normkit::{backward}", _fake_backward(shape_of), lib=library)
     torch.library.register_autograd(

@@ -9,23 +9,34 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
+from normkit import _core
+
 HALVES = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, torch.float64, *HALVES)
+
+# The extension has kernels for NVIDIA's GPUs, and "cuda" means these, not AMD's.
+HAS_GPU = bool(_core.build_info()["cuda"]) and torch.version.hip is None
 
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _functorch_active = torch._C._are_functorch_transforms_active
 _batched_by_grad = torch._C._functorch.is_legacy_batchedtensor
 _jit_trace = torch._C._get_tracing_state
+_has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+
+# What autocast has a rule for on a GPU: to compute in float32.
+_IN_FLOAT32 = frozenset(
+    name for name in ("layer_norm", "group_norm", "rms_norm") if _has_kernel(f"aten::{name}", "AutocastCUDA")
+)
 
 
 def fits(x: Tensor, parameter: Tensor | None) -> bool:
-    """Whether the kernels take `parameter` with `x`: of its dtype, or float32 where `x` is half precision."""
+    """Whether the kernels take `parameter` with `x`: on its device, of its dtype or float32 with half precision."""
     if parameter is None:
         return True
     dtype = parameter.dtype
     return (
         (dtype is x.dtype or (dtype is torch.float32 and x.dtype in HALVES))
-        and parameter.is_cpu
+        and parameter.device == x.device
         and (type(parameter) is Parameter or type(parameter) is Tensor)
     )
 
@@ -47,12 +58,19 @@ def averages(module: torch.nn.Module) -> tuple[Any, Any]:
 
 
 def takes(x: Tensor) -> bool:
-    """Whether `x` is a tensor that the kernels may take: dense, on the CPU, of their dtypes and of no subclass."""
+    """Whether `x` is a tensor that the kernels may take: dense, of their devices and dtypes, and of no subclass."""
     if type(x) is not Tensor and type(x) is not Parameter:
         return False
-    if not x.is_cpu or x.dtype not in DTYPES or x.layout is not torch.strided:
+    if not (x.is_cpu or (HAS_GPU and x.is_cuda)) or x.dtype not in DTYPES or x.layout is not torch.strided:
         return False
     return torch.compiler.is_compiling() or not x.is_nested
+
+
+def widened(x: Tensor, name: str) -> Tensor:
+    """Return `x`, on a GPU, as autocast has PyTorch's operator `name` see it."""
+    if name in _IN_FLOAT32 and x.dtype in HALVES and torch.is_autocast_enabled("cuda"):
+        return x.float()
+    return x
 
 
 def operator_applies(x: Tensor, *parameters: Tensor | None) -> bool:

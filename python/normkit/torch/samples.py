@@ -11,7 +11,7 @@ from torch.compiler import is_compiling
 from normkit import _core
 from normkit.torch import batch_normalizers, normalizers
 from normkit.torch.batch import blend, wide
-from normkit.torch.routes import affine, operator_applies, takes
+from normkit.torch.routes import affine, operator_applies, takes, widened
 
 
 class GroupNorm(torch.nn.GroupNorm):
@@ -35,6 +35,8 @@ class GroupNorm(torch.nn.GroupNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input`, channels along axis 1, over groups of channels."""
         groups, channels, (weight, bias) = self.num_groups, self.num_channels, affine(self)
+        if input.is_cuda:
+            input = widened(input, "group_norm")
         if not is_compiling():
             y = _core.torch_group_norm(normalizers.GroupNorm.apply, input, weight, bias, channels, groups, self.eps)
             if y is not None:
@@ -113,7 +115,7 @@ class _InstanceNorm(torch.nn.modules.instancenorm._InstanceNorm):
             y, new_mean, _, new_var = operator(flat, weight, bias, None, None, self.eps)
         else:
             dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
-            new_mean, new_var = torch.zeros(2, samples * channels, dtype=dtype).unbind()
+            new_mean, new_var = input.new_zeros((2, samples * channels), dtype=dtype).unbind()
             # With momentum 1 the averages become those of the batch.
             averages = (new_mean, new_var, samples * channels, (flat.dim(),), self.eps, 1.0, None, True)
             y = _core.torch_batch_norm(batch_normalizers.BatchNorm.apply, flat, weight, bias, None, None, *averages)

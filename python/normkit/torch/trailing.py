@@ -8,7 +8,7 @@ from torch.compiler import is_compiling
 
 from normkit import _core
 from normkit.torch import normalizers, operators  # noqa: F401 - the latter completes the former
-from normkit.torch.routes import affine, operator_applies
+from normkit.torch.routes import affine, operator_applies, widened
 
 
 class LayerNorm(torch.nn.LayerNorm):
@@ -34,6 +34,8 @@ class LayerNorm(torch.nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input` over its last axes."""
         shape, (weight, bias) = self.normalized_shape, affine(self)
+        if input.is_cuda:
+            input = widened(input, "layer_norm")
         if not is_compiling():
             y = _core.torch_layer_norm(normalizers.LayerNorm.apply, input, weight, bias, shape, self.eps)
             if y is not None:
@@ -65,6 +67,8 @@ class RMSNorm(torch.nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize `x` over its last axes."""
         shape, weight, eps = self.normalized_shape, self.weight, self.eps
+        if x.is_cuda:
+            x = widened(x, "rms_norm")
         if not is_compiling():
             y = _core.torch_rms_norm(normalizers.RMSNorm.apply, x, weight, shape, eps)
             if y is not None:
