@@ -57,7 +57,7 @@ export -f sanitize build
 export few out architecture
 
 runs build && step build 500 bash -c build
-runs test && step test 300 python -m pytest -q tests/test_cuda.py
+runs test && step test 300 python -m pytest -q tests/test_cuda.py tests/test_cuda_torch.py
 runs bench && step bench 500 python bench/gpu.py --json "$out/gpu.json" ${QUICK:+--quick}
 runs sanitize && step sanitize 320 bash -c sanitize
 [[ ${#failed[@]} -eq 0 ]] || { echo "failed: ${failed[*]}"; exit 1; }

@@ -61,7 +61,7 @@ def test_what_is_not_finite_goes_in():
 @pytest.mark.parametrize("change, error, message", [
     ({"running_mean": np.zeros(5, np.float16)}, TypeError, "running_mean must be float32 or float64; got float16"),
     ({"running_mean": np.zeros((5, 1), np.float32)}, ValueError, r"one entry per channel; got \(5, 1\)"),
-    ({"running_mean": np.zeros(4, np.float32)}, ValueError, r"running_mean must have shape \(5,\), one entry .* \(4,\)"),
+    ({"running_mean": np.zeros(4, np.float32)}, ValueError, r"mean must have shape \(5,\), one entry .* \(4,\)"),
     ({"running_var": np.zeros(5)}, TypeError, "running_var must be float32; got float64; convert it"),
     ({"running_var": None}, TypeError, "batch_norm: running_var must be"),
     ({"running_var": np.broadcast_to(np.float32(1), (5,))}, ValueError, "running_var must be writeable"),

@@ -15,8 +15,8 @@ if not normkit.build_info()["cuda"]:
 if not torch.cuda.is_available():
     pytest.skip("no GPU, or a PyTorch without CUDA", allow_module_level=True)
 
-from normkit.torch import convert
-from torch_cases import CASES, IDS, assert_steps_agree, pair, refuse_pytorch, sample, step
+from normkit.torch import convert  # noqa: E402
+from torch_cases import CASES, IDS, assert_steps_agree, pair, refuse_pytorch, sample, step  # noqa: E402
 
 # GroupNorm of two values each has gradients that are all rounding.
 SOUND = [(case, name) for case, name in zip(CASES, IDS, strict=True) if (case[0], len(case[3])) != ("GroupNorm", 2)]
@@ -54,7 +54,7 @@ def test_channels_last(case):
 @each_case
 def test_autocast(case, of_x):
     """The dtypes of results are those that PyTorch's rules give."""
-    ours, theirs, x, dy = on_gpu(case)
+    ours, theirs, x, _ = on_gpu(case)
     with torch.autocast("cuda", torch.bfloat16):
         got, expected = (step(module, x.to(of_x), None) for module in (ours, theirs))
     assert_steps_agree(got, expected, 8e-2, 8e-2, strides=case[0][:8] != "Instance")

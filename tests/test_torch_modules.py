@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import normkit.torch  # noqa: E402
+from normkit.torch import operators, routes  # noqa: E402
 from torch_cases import (  # noqa: E402
     CASES,
     IDS,
@@ -327,3 +328,22 @@ def test_autocast(case, of_x):
         got, expected = ours(x), theirs(x)
     assert got.dtype == expected.dtype
     torch.testing.assert_close(got, expected, rtol=0.02, atol=0.02)
+
+
+def test_where_operators_run():
+    """On GPUs where the extension has kernels for them, and "cuda" means NVIDIA's."""
+    on_gpu = normkit.build_info()["cuda"] and torch.version.hip is None
+    for name in operators.SCHEMAS:
+        has = torch._C._dispatch_has_kernel_for_dispatch_key
+        assert has(f"normkit::{name}", "CPU")
+        assert has(f"normkit::{name}", "CUDA") == on_gpu
+
+
+def test_autocast_of_a_gpu(monkeypatch):
+    """What the modules are to see of half precision there; test_cuda_torch.py compares with PyTorch."""
+    x, wide = (torch.zeros(3, dtype=dtype) for dtype in (torch.bfloat16, torch.float64))
+    assert routes.widened(x, "layer_norm") is x
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+    assert routes.widened(x, "layer_norm").dtype is routes.widened(x, "group_norm").dtype is torch.float32
+    assert routes.widened(x, "batch_norm") is x
+    assert routes.widened(wide, "layer_norm") is wide

@@ -1,6 +1,6 @@
 """
-Where the modules' work on tensors of a GPU goes, where there is no GPU: `pytest -p torch_on_gpu`, with an extension whose
-GPU is the host. What they compute is for the tests of the modules, run so.
+Where the modules' work on tensors of a GPU goes, where there is no GPU: `pytest -p torch_on_gpu`, with an extension
+whose GPU is the host. What they compute is for the tests of the modules, run so.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ torch = pytest.importorskip("torch")
 if "torch_on_gpu" not in sys.modules:
     pytest.skip("PyTorch's tensors are on the host (pytest -p torch_on_gpu)", allow_module_level=True)
 
-from device_arrays import emulated_gpu
-from torch_cases import CASES, IDS, assert_steps_agree, pair, refuse_pytorch, sample, step
-from torch_on_gpu import PLACE
+from device_arrays import emulated_gpu  # noqa: E402
+from torch_cases import CASES, IDS, assert_steps_agree, pair, refuse_pytorch, sample, step  # noqa: E402
+from torch_on_gpu import PLACE  # noqa: E402
 
 gpu = emulated_gpu()
 

@@ -1,9 +1,10 @@
 """
 PyTorch's normalization modules on normkit's kernels.
 
-Each class is a subclass of the one of the same name in `torch.nn` that replaces its `forward`. Where the kernels do
-not apply, such as on other devices and under transforms of `torch.func`, it is PyTorch's own forward that runs;
-docs/torch.md says exactly when. `fuse` is for models in evaluation: it folds their batch norms into the layers before.
+Each class is a subclass of the one of the same name in `torch.nn` that replaces its `forward`, on the CPU and, in a
+build with CUDA, on a GPU. Where the kernels do not apply, such as on other devices and under transforms of
+`torch.func`, it is PyTorch's own forward that runs; docs/torch.md says exactly when. `fuse` is for models in
+evaluation: it folds their batch norms into the layers before.
 """
 
 from normkit.torch.batch import BatchNorm1d, BatchNorm2d, BatchNorm3d
