@@ -14,18 +14,18 @@ nb::object batch_norm_with_averages(nb::handle x, nb::handle running_mean, nb::h
                                     nb::handle activation, nb::handle out, bool return_stats) {
   constexpr const char* operation = "batch_norm";
   Call call(operation, x);
-  Averages averages{.momentum = momentum};
+  Forward& arguments = call.arguments;
+  Averages& averages = arguments.averages;
+  averages.momentum = momentum;
   Output mean = Output::given({operation, "running_mean"}, running_mean, averages.mean, call.queue);
   Output var = Output::given({operation, "running_var"}, running_var, averages.var, call.queue);
   const Normalizer norm = normkit::batch_norm(call.rank(), /*channel_axis=*/1, eps);
   call.prepare({{}, residual, activation}, /*channel_axis=*/1);
   call.prepare(norm, weight, bias, out, return_stats);
-  Forward& arguments = call.arguments;
   if (!training) {
     compute(arguments.x, call.queue, [&] { apply(norm, with_statistics(arguments, averages.mean, averages.var)); });
     return call.finish();
   }
-  arguments.averages = averages;
   compute(arguments.x, call.queue, [&] { forward(norm, arguments); });
   mean.finish();
   var.finish();

@@ -93,11 +93,8 @@ nb::object TorchCall::run(nb::handle apply) {
 nb::object TorchCall::compute(nb::object* statistics) {
   const bool kept = is_dense(x()) || (keeps_channels_last && is_channels_last(x()));
   const auto& [input, weight, bias, residual] = operands_;
-  Forward arguments{.x = x(),
-                    .weight = weight.view,
-                    .bias = bias.view,
-                    .residual = residual.view,
-                    .activation = record.activation};
+  Forward arguments{
+      .x = x(), .weight = weight.view, .bias = bias.view, .residual = residual.view, .activation = record.activation};
   nb::object y = torch.new_like(input.tensor, !kept, arguments.y);
   if (statistics != nullptr) {
     Statistics views(record.norm, x());
