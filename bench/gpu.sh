@@ -8,7 +8,7 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=${1:-build/gpu}
 mkdir -p "$out"
-steps=" ${STEPS:-build test bench sanitize} "
+steps=" ${STEPS:-build test bench modules sanitize} "
 failed=()
 architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
 
@@ -59,5 +59,6 @@ export few out architecture
 runs build && step build 500 bash -c build
 runs test && step test 300 python -m pytest -q tests/test_cuda.py tests/test_cuda_torch.py
 runs bench && step bench 500 python bench/gpu.py --json "$out/gpu.json" ${QUICK:+--quick}
+runs modules && step modules 120 python bench/torch_steps.py --device cuda
 runs sanitize && step sanitize 320 bash -c sanitize
 [[ ${#failed[@]} -eq 0 ]] || { echo "failed: ${failed[*]}"; exit 1; }
