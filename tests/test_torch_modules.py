@@ -230,15 +230,20 @@ def test_averages_and_parameters_in_any_memory(kind, train, monkeypatch):
         torch.testing.assert_close(got[key], value.to(got[key].dtype), rtol=1e-4, atol=2e-5, msg=key)
 
 
-def test_without_the_exchange_table():
-    """Before PyTorch 2.10 tensors come and go through __dlpack__ alone, also those with gradients."""
-    code = """
+@pytest.mark.parametrize("versioned", [True, False])
+def test_without_the_exchange_table(versioned):
+    """Before PyTorch 2.10 tensors come and go through __dlpack__ alone, also those with gradients. That of 2.7 does not
+    say whether they may be written."""
+    code = f"""
 import torch
 del torch.Tensor.__dlpack_c_exchange_api__
+if not {versioned}:
+    exporter = torch.Tensor.__dlpack__
+    torch.Tensor.__dlpack__ = lambda tensor, *, stream=None, **_: exporter(tensor, stream=stream)
 import normkit.torch
 def refuse(*_, **__):
     raise AssertionError("PyTorch's own normalization was called")
-kept = {f: getattr(torch.nn.functional, f) for f in ("layer_norm", "rms_norm", "group_norm", "batch_norm")}
+kept = {{f: getattr(torch.nn.functional, f) for f in ("layer_norm", "rms_norm", "group_norm", "batch_norm")}}
 for name, args in (("LayerNorm", (6,)), ("RMSNorm", (6,)), ("GroupNorm", (2, 6)), ("BatchNorm1d", (6,))):
     theirs = getattr(torch.nn, name)(*args)
     x, dy = torch.randn(5, 6), torch.randn(5, 6)

@@ -107,7 +107,7 @@ void TorchState::view_own(nb::handle tensor, TensorView& view) const {
   const Argument result = {"normkit", "a result"};
   if (torch_.exchange == nullptr) {
     Queue queue;
-    view_exporter(result, tensor, view, queue, true);
+    view_exporter(result, tensor, view, queue, /*for_writing=*/false);  // ours, which PyTorch 2.7 does not say
     return;
   }
   dlpack::Tensor described;
