@@ -52,15 +52,20 @@ class Tensor(ctypes.Structure):
     ]
 
 
+def pointer_in(capsule, name):
+    """Return the address that a capsule of this name holds."""
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return get_pointer(capsule, name)
+
+
 def tensor_in(capsule):
     """Return the description in a capsule, to be read and changed."""
     get_name = ctypes.pythonapi.PyCapsule_GetName
     get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
     name = get_name(capsule)
     before = 32 if name == b"dltensor_versioned" else 0
-    return Tensor.from_address(get_pointer(capsule, name) + before)
+    return Tensor.from_address(pointer_in(capsule, name) + before)
 
 
 class Array:

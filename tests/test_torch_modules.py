@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 
@@ -262,6 +263,33 @@ for name, args in (("LayerNorm", (6,)), ("RMSNorm", (6,)), ("GroupNorm", (2, 6))
     if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
         pytest.skip("covered by the other tests")
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=300)
+
+
+def test_a_gpus_tensors_without_the_exchange_table():
+    """They are PyTorch's where there are no kernels for them: here, whose memory the host's operations can read."""
+    code = """
+import contextlib, types
+import torch
+del torch.Tensor.__dlpack_c_exchange_api__
+import normkit.torch
+from device_arrays import CUDA, tensor_in
+exporter, asked = torch.Tensor.__dlpack__, []
+def export(tensor, **options):
+    asked.append(options)
+    capsule = exporter(tensor, max_version=options["max_version"])
+    tensor_in(capsule).device = CUDA
+    return capsule
+torch.Tensor.__dlpack__, torch.Tensor.__dlpack_device__ = export, lambda tensor: (CUDA, 0)
+torch.cuda.current_stream = lambda device: types.SimpleNamespace(cuda_stream=0)
+torch.cuda.device = lambda index: contextlib.nullcontext()
+x = torch.randn(5, 6)
+torch.testing.assert_close(normkit.torch.LayerNorm(6)(x), torch.nn.LayerNorm(6)(x))
+assert asked
+"""
+    if not hasattr(torch.Tensor, "__dlpack_c_exchange_api__"):
+        pytest.skip("takes a PyTorch whose exports can be told apart")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=300, env=environment)
 
 
 def test_frozen_parameters():

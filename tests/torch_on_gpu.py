@@ -12,7 +12,7 @@ import types
 
 import torch
 
-from device_arrays import CUDA, Tensor, emulated_gpu
+from device_arrays import CUDA, Tensor, emulated_gpu, pointer_in
 
 VIEW = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(Tensor))
 CURRENT_STREAM = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(ctypes.c_void_p))
@@ -40,19 +40,13 @@ def capsule(table):
     return new(ctypes.addressof(table), NAME, None)
 
 
-def table_in(given):
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return ExchangeApi.from_address(get(given, NAME))
-
-
 # Of all tensors, but for those whose addresses are among `on_host`, and of the work on them.
 PLACE = types.SimpleNamespace(index=0, stream=7, on_host=())
 
 
 def put_on_gpu():
     """Return PyTorch's table with what it says of the device of a tensor, and of the stream, replaced."""
-    own = table_in(getattr(torch.Tensor, ATTRIBUTE))
+    own = ExchangeApi.from_address(pointer_in(getattr(torch.Tensor, ATTRIBUTE), NAME))
     table = ExchangeApi()
     ctypes.pointer(table)[0] = own
     table.previous = None

@@ -34,6 +34,10 @@ std::string type_text(nb::handle object);
 /// As Python writes a tuple: "(2, 3)".
 std::string shape_text(std::span<const std::int64_t> shape);
 
+inline bool same_device(const TensorView& a, const TensorView& b) noexcept {
+  return a.device == b.device && a.device_index == b.device_index;
+}
+
 enum class Library : std::uint8_t { numpy, torch, other };
 
 /// Where a call's work on a GPU is queued: on the stream that the library of x queues its own on, if it says which that

@@ -9,6 +9,10 @@
 #include <string>
 
 namespace normkit::python {
+namespace {
+bool is_gpu(int device) { return device == dlpack::cuda || device == dlpack::cuda_managed; }
+}  // namespace
+
 bool dtype_of(dlpack::DataType from, DType& to) noexcept {
   if (from.lanes != 1) return false;
   if (from.code == dlpack::floating && from.bits == 32) return to = DType::float32, true;
@@ -17,6 +21,14 @@ bool dtype_of(dlpack::DataType from, DType& to) noexcept {
   if (from.code == dlpack::brain_floating && from.bits == 16) return to = DType::bfloat16, true;
   if (from.code == dlpack::boolean && from.bits == 8) return to = DType::boolean, true;
   return false;
+}
+
+bool device_of(dlpack::Device from, TensorView& to) noexcept {
+  const bool on_gpu = is_gpu(from.type);
+  if (!on_gpu && from.type != dlpack::cpu && from.type != dlpack::cuda_host) return false;
+  to.device = on_gpu ? Device::cuda : Device::cpu;
+  to.device_index = static_cast<std::int16_t>(on_gpu ? from.id : 0);
+  return true;
 }
 
 std::int64_t take_shape(const dlpack::Tensor& tensor, TensorView& view) noexcept {
@@ -76,14 +88,9 @@ void view_tensor(Argument argument, nb::handle array, const dlpack::Tensor& tens
     if (is_mask) refuse_mask_dtype(argument, array);
     refuse_dtype(argument, array);
   }
-  const auto device = tensor.device.type;
-  if (device == dlpack::cpu || device == dlpack::cuda_host) {
-    view.device = Device::cpu;
-  } else if (device == dlpack::cuda || device == dlpack::cuda_managed) {
-    view.device = Device::cuda;
-    view.device_index = static_cast<std::int16_t>(tensor.device.id);
-  } else {
-    refuse(PyExc_TypeError, argument, "must be in CPU or CUDA memory", "DLPack device type " + std::to_string(device));
+  if (!device_of(tensor.device, view)) {
+    refuse(PyExc_TypeError, argument, "must be in CPU or CUDA memory",
+           "DLPack device type " + std::to_string(tensor.device.type));
   }
   if (tensor.rank > max_rank) refuse_rank(argument, tensor.rank);
   const std::int64_t size = take_shape(tensor, view);
@@ -186,12 +193,6 @@ nb::object new_tensor(const Torch& torch, const Input& like, DType dtype, std::s
   if (torch.exchange->import_managed(managed, &tensor) != 0) throw nb::python_error();
   return nb::steal(static_cast<PyObject*>(tensor));
 }
-
-namespace {
-
-bool is_gpu(int device) { return device == dlpack::cuda || device == dlpack::cuda_managed; }
-
-}  // namespace
 
 bool is_on_gpu(nb::handle array) {
   return nb::hasattr(array, "__dlpack_device__") &&

@@ -8,6 +8,8 @@ namespace normkit::python {
 
 /// False where normkit has no such element type.
 bool dtype_of(dlpack::DataType from, DType& to) noexcept;
+/// False for memory that is neither the CPU's nor CUDA's.
+bool device_of(dlpack::Device from, TensorView& to) noexcept;
 /// Shape and strides of a tensor of no more than max_rank axes. Returns the number of elements.
 std::int64_t take_shape(const dlpack::Tensor& tensor, TensorView& view) noexcept;
 

@@ -64,7 +64,7 @@ TorchCall::TorchCall(nb::handle x, nb::handle weight, nb::handle bias, nb::handl
 }
 
 bool TorchCall::goes_with_x(const TensorView& view) const {
-  if (view.device != x().device || view.device_index != x().device_index) return false;
+  if (!same_device(view, x())) return false;
   if (view.dtype == x().dtype) return true;
   return view.dtype == DType::float32 && (x().dtype == DType::float16 || x().dtype == DType::bfloat16);
 }

@@ -19,13 +19,9 @@ nb::object called(const nb::object& function) { return checked(PyObject_CallNoAr
 
 /// Fills `view`; false where the kernels take no such tensor.
 bool describe(const dlpack::Tensor& tensor, TensorView& view) {
-  const auto device = tensor.device.type;
-  const bool is_on_gpu = device == dlpack::cuda && built_with_cuda();
-  if (!is_on_gpu && device != dlpack::cpu && device != dlpack::cuda_host) return false;
+  if (!device_of(tensor.device, view)) return false;
   if (!dtype_of(tensor.dtype, view.dtype) || view.dtype == DType::boolean || tensor.rank > max_rank) return false;
   if (tensor.data == nullptr) return false;  // of no elements, or known to be zero
-  view.device = is_on_gpu ? Device::cuda : Device::cpu;
-  view.device_index = static_cast<std::int16_t>(is_on_gpu ? tensor.device.id : 0);
   const std::int64_t size = take_shape(tensor, view);
   view.data = static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
   return size > 0;
@@ -95,7 +91,7 @@ bool TorchState::view_memory(Operand& operand) const {
     }
     if (operand.view.size() == 0) return false;
   }
-  return true;
+  return operand.view.device == Device::cpu || built_with_cuda();
 }
 
 bool TorchState::is_negated(nb::handle tensor) const {
@@ -135,8 +131,8 @@ nb::object TorchState::new_dense(const Operand& x, DType dtype, std::span<const 
   static nb::object* last = new nb::object();
   static TensorView of_last;
   nb::object like = *last;  // one's own: PyTorch lets other threads run
-  const bool fits = like.is_valid() && of_last.dtype == dtype && of_last.device == x.view.device &&
-                    of_last.device_index == x.view.device_index && of_last.rank == static_cast<int>(shape.size()) &&
+  const bool fits = like.is_valid() && of_last.dtype == dtype && same_device(of_last, x.view) &&
+                    of_last.rank == static_cast<int>(shape.size()) &&
                     std::equal(shape.begin(), shape.end(), of_last.shape);
   if (!fits) {
     nb::list extents;
