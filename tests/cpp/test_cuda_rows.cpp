@@ -137,6 +137,41 @@ TEST_CASE("rows that begin anywhere") {
   }
 }
 
+// What stands in for values that a unit lacks is as far from the mean as a zero is, which may be further than floats
+// go.
+TEST_CASE("units that lack values make nothing of them") {
+  constexpr double huge = 0x1p121;
+  const auto compare_finite = [](const Case& c, DType dtype) {
+    INFO(c.name << " of " << c.shape.back());
+    const Results gpu = run(c, dtype, Device::cuda, huge);
+    const Results cpu = run(c, dtype, Device::cpu, huge);
+    for (std::int64_t i = 0; i < size_of(c.shape); ++i) {
+      REQUIRE(std::isfinite(gpu.dx.at(i)) == std::isfinite(cpu.dx.at(i)));
+      REQUIRE(std::isfinite(gpu.y.at(i)) == std::isfinite(cpu.y.at(i)));
+    }
+    for (std::int64_t i = 0; i < size_of(c.params); ++i) {
+      REQUIRE(std::isfinite(gpu.dweight.at(i)) == std::isfinite(cpu.dweight.at(i)));
+      REQUIRE(std::isfinite(gpu.dbias.at(i)) == std::isfinite(cpu.dbias.at(i)));
+    }
+  };
+  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+    for (const std::int64_t length : {37, 1000, 1001, 2051, 9001}) {
+      compare_finite({"rows", layer_norm(2, {-1}), {6, length}, {}, {length}}, dtype);
+    }
+    for (const bool masked : {false, true}) {
+      for (const Shape& shape : {Shape{3, 6, 7, 7}, Shape{18, 6, 7, 7}, Shape{1, 6, 101, 101}}) {
+        const auto planes = [&](const char* name, const Normalizer& norm) {
+          compare_finite({name, norm, shape, {}, {6}, Activation::none, masked}, dtype);
+          compare_finite({name, norm, shape, {0, 2, 3, 1}, {6}, Activation::none, masked}, dtype);
+        };
+        planes("batch_norm", batch_norm(4));
+        planes("group_norm", group_norm(4, 2));
+        planes("instance_norm", instance_norm(4));
+      }
+    }
+  }
+}
+
 TEST_CASE("rows that begin anywhere have the same bits in every form") {
   const Normalizer norm = layer_norm(2, {-1});
   const Device gpu = Device::cuda;

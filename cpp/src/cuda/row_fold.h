@@ -209,7 +209,8 @@ NORMKIT_DEVICE Part<4> row_gradients(const Block& block, const Job& job, const R
           Gradient<C> gradients[size];
           gradients_of<false>(of, found.x, found.dy, found.beside, valid, around, gradients, weighs_gradients(of));
           NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-            if (form == Form::unaligned && i >= found.n) gradients[i].centred = C{0};  // the others are, as dy is
+            // What stands in for values has no dy, but may be further from the mean than floats go.
+            if (form == Form::unaligned && i >= found.n) gradients[i].centred = gradients[i].unit = C{0};
             sums.add(gradients[i]);
           }
           count.recent += has_whole_units(form) ? size : __builtin_popcount(valid);

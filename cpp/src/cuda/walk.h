@@ -258,10 +258,11 @@ NORMKIT_DEVICE unsigned valid_bits(const Job& job, const Place& at, bool rows, i
   const auto* mask = static_cast<const std::uint8_t*>(job.operands[operand_mask]);
   if (mask == nullptr) return all;
   mask += data_offset(job, operand_mask, at);
-  if (unit_axis_of(job.geometry, rows).data_stride[operand_mask] == 0) return *mask != 0 ? all : 0u;
+  const std::int64_t stride = unit_axis_of(job.geometry, rows).data_stride[operand_mask];
+  if (stride == 0) return *mask != 0 ? all : 0u;
   unsigned bits = 0;
   NORMKIT_UNROLL_DEVICE for (int i = 0; i < size; ++i) {
-    if (i < n && mask[i] != 0) bits |= 1u << i;
+    if (i < n && mask[i * stride] != 0) bits |= 1u << i;
   }
   return bits;
 }
