@@ -98,7 +98,7 @@ class BlockRows {
       const S* const source = from - begin + piece * size;
       const int left = extent(job) + begin - piece * size;
       if (left >= size) {
-        copies.add(to, source);
+        copies.add(to, source, piece == 0 ? begin : 0);
       } else if (piece <= row.end) {  // the last unit may end in one more than there are units
         copies.add_part(to, left > 0 ? source : from - begin, left > 0 ? left * static_cast<int>(sizeof(S)) : 0);
       }

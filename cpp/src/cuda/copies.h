@@ -16,8 +16,10 @@ namespace normkit::detail::cuda {
 class Copies {
  public:
 #if defined(__CUDACC__)
+  /// `others`: so many elements that come first are copied for no more than being in the same 16 bytes. They may be
+  /// written meanwhile, and nobody looks at what has come of them.
   template <class S, int size>
-  NORMKIT_DEVICE void add(Unit<S, size>* to, const S* from) {
+  NORMKIT_DEVICE void add(Unit<S, size>* to, const S* from, int /*others*/ = 0) {
     static_assert(sizeof *to == 8 || sizeof *to == 16);
     __pipeline_memcpy_async(to, from, sizeof *to);
   }
@@ -35,14 +37,14 @@ class Copies {
   NORMKIT_DEVICE void wait() {
     __pipeline_wait_prior(left);
   }
-#else  // no sooner than somebody waits for them
+#else  // no sooner than somebody waits for them; until then there is what is no number
   template <class S, int size>
-  void add(Unit<S, size>* to, const S* from) {
-    open_.push_back({to, from, sizeof *to, sizeof *to});
+  void add(Unit<S, size>* to, const S* from, int others = 0) {
+    ask(to, from, sizeof *to, static_cast<std::size_t>(others) * sizeof(S));
   }
   template <class S>
   void add_part(Unit<S>* to, const void* from, int bytes) {
-    open_.push_back({to, from, sizeof *to, static_cast<std::size_t>(bytes)});
+    ask(to, from, static_cast<std::size_t>(bytes), 0);
   }
   void close_group() {
     groups_.push_back(open_);
@@ -51,20 +53,33 @@ class Copies {
   template <int left>
   void wait() {
     while (groups_.size() > left) {
-      for (const Copy& copy : groups_.front()) {
-        std::memset(copy.to, 0, copy.size);
-        std::memcpy(copy.to, copy.from, copy.bytes);
-      }
+      for (const Copy& copy : groups_.front()) copy.make();
       groups_.erase(groups_.begin());
     }
   }
 
  private:
+  static constexpr std::size_t piece = 2;  // every element has as many bytes, or a multiple
   struct Copy {
-    void* to;
-    const void* from;
-    std::size_t size, bytes;
+    char* to;
+    const char* from;
+    std::size_t size, bytes, others;
+
+    void make() const {
+      for (std::size_t at = others; at < size; at += piece) {
+        if (at < bytes) {
+          std::memcpy(to + at, from + at, piece);
+        } else {
+          std::memset(to + at, 0, piece);
+        }
+      }
+    }
   };
+  template <class Unit>
+  void ask(Unit* to, const void* from, std::size_t bytes, std::size_t others) {
+    std::memset(to, 0xff, sizeof *to);
+    open_.push_back({reinterpret_cast<char*>(to), static_cast<const char*>(from), sizeof *to, bytes, others});
+  }
   using Group = std::vector<Copy>;
   Group open_;
   std::vector<Group> groups_;

@@ -236,7 +236,7 @@ struct PlaneTile : TensorTile<S, gradient> {
     NORMKIT_ROLL_DEVICE for (int p = block.thread(); p < all; p += job.tiles.threads) {
       const int left = end - p * piece;
       if (left >= piece) {
-        copies.add(to + p, first - begin + p * piece);
+        copies.add(to + p, first - begin + p * piece, p == 0 ? begin : 0);
       } else if (left > 0) {
         copies.add_part(to + p, first - begin + p * piece, left * static_cast<int>(sizeof(S)));
       } else {

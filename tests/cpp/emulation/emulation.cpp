@@ -61,12 +61,16 @@ EmulatedBlock::EmulatedBlock(std::int64_t first_index, int ranks, int threads, i
       parity_(static_cast<std::size_t>(threads_)),
       waits_for_(static_cast<std::size_t>(threads_)),
       mail_(static_cast<std::size_t>(threads_)),
-      received_(static_cast<std::size_t>(ranks)),
+      received_(static_cast<std::size_t>(ranks) * 2),
       fibers_(static_cast<std::size_t>(threads_)),
       jumps_(static_cast<std::size_t>(threads_)) {
   if (threads % warp_size != 0) throw std::logic_error("a warp that lacks threads");
   for (auto& slots : slots_) slots.resize(static_cast<std::size_t>(threads_));
   for (auto& boxes : boxes_) boxes.resize(static_cast<std::size_t>(ranks) * most_cluster * met_numbers, no_number());
+  if (watcher == nullptr) return;
+  for (const auto* of_block : {&shared_, &boxes_[0], &boxes_[1]}) {
+    watcher->lend(of_block->data(), of_block->size() * sizeof(double));
+  }
 }
 
 void EmulatedBlock::enter(unsigned low, unsigned high) {
@@ -120,6 +124,32 @@ void EmulatedBlock::begin(int thread) {
 
 // NOLINTEND(modernize-avoid-setjmp-longjmp,performance-no-int-to-ptr)
 
+void EmulatedBlock::give_turn(int thread) const {
+  const auto of_block = static_cast<std::uint32_t>(thread % threads_of_block_);
+  const auto block = static_cast<std::uint32_t>(first_index_ + thread / threads_of_block_);
+  OfThread& about = mail_[static_cast<std::size_t>(thread)];
+  running = {true, block, of_block, about.barriers, stack_of(thread), stack_bytes};
+  resume(thread);
+  running.any = false;
+  if (waits_for_[static_cast<std::size_t>(thread)] == barrier) ++about.barriers;
+  if (watcher != nullptr && fault_ == nullptr) fault_ = watcher->fault();
+}
+
+void EmulatedBlock::send(int to_rank, void* to, const void* number, std::size_t bytes, unsigned turn) const {
+  std::memcpy(to, number, bytes);
+  ++received(to_rank, turn);
+  if (watcher != nullptr) watcher->send(static_cast<std::uint32_t>(first_index_ + to_rank), to, bytes);
+}
+
+void EmulatedBlock::arrive(const void* box, std::size_t numbers, std::size_t bytes_each, unsigned turn) const {
+  std::size_t& sent = received(rank(), turn);
+  if (sent == 0) return;  // this is not the first thread of the block that goes on
+  // On a GPU it would wait forever for what is not sent.
+  if (sent != numbers) fault_ = "a block was sent more numbers than it expects, or fewer";
+  sent = 0;
+  if (watcher != nullptr) watcher->arrive(box, numbers * bytes_each);
+}
+
 EmulatedBlock::Wait EmulatedBlock::turns(int first, int members, const std::function<Wait(int)>& turn) const {
   const bool backwards = first_index_ / ranks_ % 2 != 0;
   Wait all = none;
@@ -140,7 +170,7 @@ EmulatedBlock::Wait EmulatedBlock::run_warp(int first_thread) const {
   Wait all = none;
   do {
     all = turns(first_thread, warp_size, [&](int thread) {
-      resume(thread);
+      give_turn(thread);
       return waits_for_[static_cast<std::size_t>(thread)];
     });
   } while (all == shuffle);

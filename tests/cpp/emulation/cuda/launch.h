@@ -17,6 +17,7 @@
 
 #include "cuda/plan.h"
 #include "cuda/runtime.h"
+#include "watch.h"
 
 namespace normkit::detail::cuda {
 
@@ -28,20 +29,20 @@ class EmulatedBlock {
  public:
   EmulatedBlock(std::int64_t first_index, int ranks, int threads, int shared_bytes);
 
-  [[nodiscard]] int thread() const { return running_ % threads_of_block_; }
+  [[nodiscard]] NORMKIT_UNWATCHED int thread() const { return running_ % threads_of_block_; }
   [[nodiscard]] int threads() const { return threads_of_block_; }
-  [[nodiscard]] std::int64_t index() const { return first_index_ + rank(); }
+  [[nodiscard]] NORMKIT_UNWATCHED std::int64_t index() const { return first_index_ + rank(); }
   [[nodiscard]] int ranks() const { return ranks_; }
-  void sync() const {
+  NORMKIT_UNWATCHED void sync() const {
     mail_of_thread().has_read = true;
     wait(barrier);
   }
-  void open_cluster() const {
+  NORMKIT_UNWATCHED void open_cluster() const {
     if (mail_of_thread().is_open) fault_ = "a thread opens its cluster twice";
     mail_of_thread().is_open = true;
   }
   template <class T, int count>
-  const double* exchange(const T (&number)[count]) const {
+  NORMKIT_UNWATCHED const double* exchange(const T (&number)[count]) const {
     static_assert(count <= met_numbers && sizeof(T) <= sizeof(double));
     OfThread& own = mail_of_thread();
     if (!own.is_open) fault_ = "a thread sends before its cluster is open";
@@ -57,27 +58,23 @@ class EmulatedBlock {
     return boxes.data() + static_cast<std::size_t>(rank()) * of_block;
   }
   template <class T, class Post>
-  const T* gather(T* box, int of_block, const Post& post) const {
+  NORMKIT_UNWATCHED const T* gather(T* box, int of_block, const Post& post) const {
     OfThread& own = mail_of_thread();
     if (!own.is_open) fault_ = "a thread sends before its cluster is open";
-    ++own.turns;
+    const unsigned turn = ++own.turns;
     const std::ptrdiff_t at_byte = reinterpret_cast<char*>(box) - reinterpret_cast<char*>(shared());
     post([&](int at, const auto& numbers) {
       for (int r = 0; r < ranks_; ++r) {
         T* to = reinterpret_cast<T*>(reinterpret_cast<char*>(shared_of(r)) + at_byte) + rank() * of_block + at;
-        for (const T number : numbers) *to++ = number;
-        received_[static_cast<std::size_t>(r)] += static_cast<int>(std::size(numbers));
+        for (const T number : numbers) send(r, to++, &number, sizeof number, turn);
       }
     });
     wait(letters);
-    // On a GPU it would wait forever for what is not sent.
-    if (thread() == 0 && received_[static_cast<std::size_t>(rank())] != ranks_ * of_block) {
-      fault_ = "a block was sent more numbers than it expects, or fewer";
-    }
+    arrive(box, static_cast<std::size_t>(ranks_ * of_block), sizeof(T), turn);
     return box;
   }
   template <class T>
-  T shuffle_xor(T value, int bits) const {
+  NORMKIT_UNWATCHED T shuffle_xor(T value, int bits) const {
     static_assert(sizeof(T) <= sizeof(std::uint64_t));
     auto& slots = slots_[parity_[static_cast<std::size_t>(running_)] ^= 1u];
     std::memcpy(&slots[static_cast<std::size_t>(running_)], &value, sizeof value);
@@ -96,21 +93,29 @@ class EmulatedBlock {
   enum Wait : int { none, shuffle, barrier, letters, ended };
   struct OfThread {
     unsigned turns = 0;
+    std::uint32_t barriers = 0;
     bool is_open = false;
     bool has_read = true;
   };
-  [[nodiscard]] OfThread& mail_of_thread() const { return mail_[static_cast<std::size_t>(running_)]; }
+  [[nodiscard]] NORMKIT_UNWATCHED OfThread& mail_of_thread() const { return mail_[static_cast<std::size_t>(running_)]; }
   // What returns twice is not to be part of what has variables of its own.
   [[gnu::noinline]] void begin(int thread);
   [[gnu::noinline]] void wait(Wait kind) const;
   [[gnu::noinline]] void resume(int thread) const;
   static void enter(unsigned low, unsigned high);
+  void give_turn(int thread) const;
+  // What is gathered, number by number, and then all that this block was sent.
+  void send(int to_rank, void* to, const void* number, std::size_t bytes, unsigned turn) const;
+  void arrive(const void* box, std::size_t numbers, std::size_t bytes_each, unsigned turn) const;
+  [[nodiscard]] std::size_t& received(int by_rank, unsigned turn) const {
+    return received_[static_cast<std::size_t>(by_rank) * 2 + turn % 2];
+  }
   // What all of them wait for, after a turn of each.
   Wait turns(int first, int members, const std::function<Wait(int)>& turn) const;
   Wait run_warp(int first_thread) const;
   Wait run_block(int rank) const;
 
-  [[nodiscard]] int rank() const { return running_ / threads_of_block_; }
+  [[nodiscard]] NORMKIT_UNWATCHED int rank() const { return running_ / threads_of_block_; }
   double* shared_of(int rank) const { return shared_.data() + static_cast<std::ptrdiff_t>(rank) * shared_of_block_; }
 
   std::int64_t first_index_;
@@ -122,9 +127,9 @@ class EmulatedBlock {
   mutable std::vector<unsigned> parity_;
   mutable std::vector<Wait> waits_for_;
   mutable std::vector<OfThread> mail_;
-  mutable std::vector<double> boxes_[2];  // of each block what each sent it
-  mutable std::vector<int> received_;     // how many numbers were gathered
-  mutable const char* fault_ = nullptr;   // of a thread, to be thrown by who gives it its turn
+  mutable std::vector<double> boxes_[2];       // of each block what each sent it
+  mutable std::vector<std::size_t> received_;  // how many numbers each was sent, in this turn and in the next
+  mutable const char* fault_ = nullptr;        // of a thread, to be thrown by who gives it its turn
   mutable int running_ = 0;
   // Fibers begin as contexts, and go on by jumps, which spare a system call; under AddressSanitizer, which has to know
   // of changes of stacks, as contexts too.
@@ -147,6 +152,7 @@ template <class Kernel>
 void launch(const Kernel& kernel, const Launch& shape) {
   check_blocks(shape.blocks);
   record_launch();
+  if (watcher != nullptr) watcher->launch();
   if (shape.threads > Kernel::most_threads) throw std::logic_error("a block of more threads than its kernel allows");
   if (shape.blocks % shape.cluster != 0) throw std::logic_error("a cluster that lacks blocks");
   for (std::int64_t b = 0; b < shape.blocks; b += shape.cluster) {
