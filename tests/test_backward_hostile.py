@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import cases
+import normkit
 import training
 from cases import DTYPES
 from reference import finfo, working_eps
@@ -43,6 +44,23 @@ def test_mean_far_from_zero(name, dtype, ratio):
             for sign in (1, -1):
                 x = cases.sample(shape, DTYPES[dtype], ratio, offset=sign * ratio, scale=1.0)
                 check(name, x, f"mean / std = {ratio}", memory=memory)
+
+
+@each("ratio", [10, 1e4, 1e6])
+@each("dtype", ["float32", "float64"])
+@each("shape", [(64, 32), (8, 4), (700, 33), (64, 32, 1, 1)])
+def test_mean_far_from_zero_of_one_group(shape, dtype, ratio):
+    """A group of all channels, one value each, is layer norm, and as accurate."""
+    x = cases.sample(shape, DTYPES[dtype], ratio, offset=ratio, scale=1.0)
+    dy = x - ratio + training.upstream(shape, x.dtype)
+    weight = cases.random("weight", shape).uniform(-2, 2, shape[1]).astype(dtype)
+    _, mean, rstd = normkit.group_norm(x, 1, weight, return_stats=True)
+    grouped = normkit.group_norm_backward(dy, x, mean, rstd, 1, weight)
+    rows = (a.reshape(shape[:2]) for a in (dy, x))
+    layered = normkit.layer_norm_backward(*rows, mean[:, 0], rstd[:, 0], weight)
+    for one, other in zip(grouped, layered, strict=True):
+        tolerance = 8 * np.finfo(dtype).eps * np.abs(other).max()
+        np.testing.assert_allclose(one.reshape(other.shape), other, rtol=0, atol=tolerance)
 
 
 @each("dtype, scale", [("float32", 1e30), ("float64", 1e150), ("bfloat16", 1e30), ("float32", 1e-15)])

@@ -203,6 +203,9 @@ case(
 STATE = "BatchNormState|RunningStats"
 for features in (0, -3):
     case(STATE, partial(normkit.BatchNormState, features), ValueError, "num_features", rf"{features}\b")
+for features, dtype in ((2**60, "float32"), (2**61, "float32"), (2**59, "float64"), (2**60, "float64"), (2**62, "f8")):
+    state = partial(normkit.BatchNormState, features, dtype=dtype)
+    case(STATE, state, ValueError, "num_features must be at most", rf"{features}\b")
 for momentum in (-0.1, 1.5, np.nan, np.inf):
     case(STATE, partial(normkit.BatchNormState, 3, momentum=momentum), ValueError, "momentum", f"{momentum:g}")
 for dtype in ("float16", "int32", "complex128"):

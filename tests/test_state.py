@@ -203,6 +203,18 @@ class TestNonFinite:
         assert "finite" in str(error.value) and "2" in str(error.value), "the message names the feature"
         assert everything(state) == before
 
+    @each("sync", [None, lambda moments: moments])
+    def test_raise_writes_nothing(self, poison, sync):
+        state = normkit.BatchNormState(C, on_nonfinite="raise")
+        x = self.poisoned(poison)
+        given = x.copy()
+        with pytest.raises(ValueError, match="must be finite"):
+            normkit.batch_norm(x, state, training=True, sync=sync, out=x)
+        np.testing.assert_array_equal(x, given)
+        masked = np.arange(x.shape[0] * x.shape[2]).reshape(x.shape[0], x.shape[2]) != 3 * x.shape[2] + 1
+        normkit.batch_norm(x, state, training=True, sync=sync, mask=masked, out=x)  # what is poisoned does not count
+        assert state.num_batches_tracked == 1 and np.isfinite(x).all()
+
     def test_propagate(self, poison):
         state = train(normkit.BatchNormState(C, on_nonfinite="propagate"), *batches(2))
         train(state, self.poisoned(poison))

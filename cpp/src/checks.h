@@ -37,6 +37,8 @@ void check_counts(const Normalizer& norm, std::span<const std::int64_t> shape);
 void check_sync(const Normalizer& norm, const Sync& sync);
 /// What `sync` made of this process's own counts: a group's that it belongs to, of more than one value if of any.
 void check_group(const Normalizer& norm, std::span<const double> own_counts, std::span<const Moments> group);
+/// Statistics that are finite, where averages are to take no others.
+void check_finite(const RunningStats& running, std::span<const Moments> batch);
 void check_param(const Normalizer& norm, const char* argument, const TensorView& param, const TensorView& x);
 /// `given`: an input, of either width, and any strides.
 void check_statistic(const Normalizer& norm, const char* argument, const TensorView& view, const TensorView& x,

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "backend.h"
+#include "checks.h"
 #include "error.h"
 #include "math.h"
 #include "request.h"
@@ -19,6 +21,19 @@ bool is_finite(const Moments& m, double ddof, DType dtype) {
   const double largest =
       dtype == DType::float32 ? std::numeric_limits<float>::max() : std::numeric_limits<double>::max();
   return std::abs(m.mean) <= largest && m.variance(ddof) <= largest;
+}
+
+// The first feature with a statistic that the averages cannot take, or as many as there are.
+template <class At>
+std::size_t first_not_finite(const RunningStats::Options& options, std::size_t features, const At& at) {
+  std::size_t feature = 0;
+  while (feature < features && is_finite(at(feature), options.unbiased ? 1.0 : 0.0, options.dtype)) ++feature;
+  return feature;
+}
+
+[[noreturn]] void fail_not_finite(std::size_t feature) {
+  detail::fail("RunningStats.update", "the batch's statistics must be finite; got NaN or infinity for feature " +
+                                          std::to_string(feature) + "; the averages were left as they are");
 }
 
 template <class T>
@@ -72,6 +87,11 @@ RunningStats::RunningStats(std::int64_t num_features, const Options& options)
   }
   if (options.dtype != DType::float32 && options.dtype != DType::float64) {
     fail<dtype_error>("RunningStats", std::string("dtype must be float32 or float64; got ") + name(options.dtype));
+  }
+  const std::int64_t most = std::numeric_limits<std::int64_t>::max() / (2 * item_size(options.dtype));
+  if (num_features > most) {
+    fail("RunningStats", "num_features must be at most " + std::to_string(most) + ", which memory has addresses for; got " +
+                             "num_features=" + std::to_string(num_features));
   }
   averages_.resize(static_cast<std::size_t>(2 * num_features * item_size(options.dtype)));
   reset();
@@ -201,6 +221,13 @@ void RunningStats::update(std::span<const Moments> batch) {
   take([=](std::size_t feature) -> const Moments& { return batch[feature]; });
 }
 
+void detail::check_finite(const RunningStats& running, std::span<const Moments> batch) {
+  if (running.options().on_nonfinite != NonFinite::raise) return;
+  if (std::ranges::all_of(batch, [](const Moments& m) { return m.count == 0.0; })) return;
+  const std::size_t bad = first_not_finite(running.options(), batch.size(), [=](std::size_t f) { return batch[f]; });
+  if (bad < batch.size()) fail_not_finite(bad);
+}
+
 void detail::MomentTotals::update(RunningStats& running) const {
   running.take([this](std::size_t feature) { return at(feature); });
 }
@@ -227,12 +254,9 @@ void RunningStats::take(const At& at) {
                                     detail::text(at(few).count) + " for feature " + std::to_string(few));
   }
   if (options_.on_nonfinite != NonFinite::propagate) {
-    const std::size_t bad = first_where([&](const Moments& m) { return !is_finite(m, ddof, options_.dtype); });
+    const std::size_t bad = first_not_finite(options_, features, at);
     if (bad < features) {
-      if (options_.on_nonfinite == NonFinite::raise) {
-        fail("RunningStats.update", "the batch's statistics must be finite; got NaN or infinity for feature " +
-                                        std::to_string(bad) + "; the averages were left as they are");
-      }
+      if (options_.on_nonfinite == NonFinite::raise) fail_not_finite(bad);
       Counts counts = read_counts();
       ++counts.skipped;
       return write_counts(counts);

@@ -164,22 +164,36 @@ RunningUpdate running_update(const Averages& averages) {
           .dtype = averages.mean.dtype};
 }
 
+void find_moments(const Normalizer& norm, const Forward& a, std::span<Moments> moments, const Backend& backend,
+                  const Request& request) {
+  if (a.x.size() == 0) return;
+  Request own = request;
+  own.moments = moments;
+  own.weight = own.bias = {};
+  own.activation = Activation::none;
+  Operands operands;
+  operands.view = {a.x, {}, {}, {}, a.mask, {}};
+  run_planned(norm, operands, backend, backend.forward, own);
+}
+
+// Nothing is written where the averages will not have the batch.
+void check_batch(const Normalizer& norm, const Forward& a, std::int64_t statistics, const Backend& backend,
+                 const Request& request) {
+  if (a.running == nullptr || a.running->options().on_nonfinite != NonFinite::raise) return;
+  std::vector<Moments> batch(static_cast<std::size_t>(statistics));
+  find_moments(norm, a, batch, backend, request);
+  check_finite(*a.running, batch);
+}
+
 // The moments of x, of none where it is empty, become the group's; what is done with those is `apply`.
 void forward_in_group(const Normalizer& norm, const Forward& a, std::span<Moments> group, const Backend& backend,
                       Request& request) {
-  Operands operands;
-  if (a.x.size() != 0) {
-    Request own = request;
-    own.moments = group;
-    own.weight = own.bias = {};
-    own.activation = Activation::none;
-    operands.view = {a.x, {}, {}, {}, a.mask, {}};
-    run_planned(norm, operands, backend, backend.forward, own);
-  }
+  find_moments(norm, a, group, backend, request);
   std::vector<double> own_counts(group.size());
   std::ranges::transform(group, own_counts.begin(), &Moments::count);
   a.sync(group);
   check_group(norm, own_counts, group);
+  if (a.running != nullptr) check_finite(*a.running, group);
   std::vector<double> mean(group.size());
   std::vector<double> variance(group.size());
   for (std::size_t s = 0; s < group.size(); ++s) {
@@ -190,6 +204,7 @@ void forward_in_group(const Normalizer& norm, const Forward& a, std::span<Moment
   request.given_variance = vector_view(variance);
   request.mean = a.mean.data;
   request.rstd = a.rstd.data;
+  Operands operands;
   operands.view = {a.x, a.y, a.residual, {}, a.mask, {}};
   if (!group.empty()) run_apply(norm, operands, backend, request);
 }
@@ -235,6 +250,7 @@ void forward(const Normalizer& norm, const Forward& a) {
     a.running->update(moments);
     return a.running->move_to(a.x.device, a.x.device_index);
   }
+  check_batch(norm, a, statistics, backend, request);
   request.mean = a.mean.data;
   request.rstd = a.rstd.data;
   request.moments = moments;

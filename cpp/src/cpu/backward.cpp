@@ -79,8 +79,10 @@ struct BlockOfRows {
     // Ours: `params` or `given` holds it, or it is the request's own `mean_error`.
     void* const memory = const_cast<void*>(columns.job.given_mean_low);
     auto* low = static_cast<C*>(memory);
+    const auto repeats = static_cast<std::size_t>(columns.request.channels_per_statistic);
     for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
-      low[row] = static_cast<C>(columns.given.rest(row) + rows.request.mean_error[row]);
+      const std::size_t at = row * repeats;
+      std::fill_n(low + at, repeats, static_cast<C>(columns.given.rest(at) + rows.request.mean_error[row]));
     }
   }
 };

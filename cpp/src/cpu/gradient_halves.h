@@ -145,8 +145,8 @@ struct Given {
     along[1].given = vector_view(low);
     along[2].given = vector_view(rstd);
   }
-  // What is known of the mean beyond its word.
-  [[nodiscard]] double rest(std::size_t statistic) const { return low.empty() ? 0.0 : low[statistic]; }
+  // What is known of the mean beyond its word, of a sample and channel.
+  [[nodiscard]] double rest(std::size_t at) const { return low.empty() ? 0.0 : low[at]; }
 };
 
 // A job of either half, with what varies along its reduction.

@@ -94,18 +94,25 @@ class BlockRows {
   NORMKIT_DEVICE void take(Copies& copies, const Job& job, const Row& row, const S* from) const {
     if (!row.exists) return;
     const int begin = begin_in_piece(from);
-    const auto add = [&](Unit<S>* to, int piece) {
+    // Of rounds that blocks share, each has its own: what its first and last piece have of others' may be written by
+    // them.
+    const bool is_shared = job.rows.cluster_bits != 0;
+    const auto add = [&](Unit<S>* to, int piece, int before, int after) {
       const S* const source = from - begin + piece * size;
       const int left = extent(job) + begin - piece * size;
       if (left >= size) {
-        copies.add(to, source, piece == 0 ? begin : 0);
+        copies.add(to, source, before, after);
       } else if (piece <= row.end) {  // the last unit may end in one more than there are units
         copies.add_part(to, left > 0 ? source : from - begin, left > 0 ? left * static_cast<int>(sizeof(S)) : 0);
       }
     };
-    NORMKIT_UNROLL_DEVICE for (int u = 0; u < kept; ++u) add(unit(u), row.begin + u * job.rows.group);
     const int u = member(job, row);  // whose round's last piece this thread takes, too
-    if (u < kept) add(unit(u) - u + across(job), row.begin - u + u * job.rows.group + across(job));
+    NORMKIT_UNROLL_DEVICE for (int v = 0; v < kept; ++v) {
+      const int piece = row.begin + v * job.rows.group;
+      add(unit(v), piece, u == 0 && (is_shared || piece == 0) ? begin : 0, 0);
+    }
+    if (u >= kept) return;
+    add(unit(u) - u + across(job), row.begin - u + u * job.rows.group + across(job), 0, is_shared ? size - begin : 0);
   }
   /// What has been put, to a row of the tensor: pieces, and what there is less at both ends.
   NORMKIT_DEVICE void leave(const Job& job, const Row& row, S* to) const {

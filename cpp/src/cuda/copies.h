@@ -16,10 +16,10 @@ namespace normkit::detail::cuda {
 class Copies {
  public:
 #if defined(__CUDACC__)
-  /// `others`: so many elements that come first are copied for no more than being in the same 16 bytes. They may be
-  /// written meanwhile, and nobody looks at what has come of them.
+  /// `before`, `after`: so many elements that come first and last are copied for no more than being in the same 16
+  /// bytes. They may be written meanwhile, and nobody looks at what has come of them.
   template <class S, int size>
-  NORMKIT_DEVICE void add(Unit<S, size>* to, const S* from, int /*others*/ = 0) {
+  NORMKIT_DEVICE void add(Unit<S, size>* to, const S* from, int /*before*/ = 0, int /*after*/ = 0) {
     static_assert(sizeof *to == 8 || sizeof *to == 16);
     __pipeline_memcpy_async(to, from, sizeof *to);
   }
@@ -39,12 +39,13 @@ class Copies {
   }
 #else  // no sooner than somebody waits for them; until then there is what is no number
   template <class S, int size>
-  void add(Unit<S, size>* to, const S* from, int others = 0) {
-    ask(to, from, sizeof *to, static_cast<std::size_t>(others) * sizeof(S));
+  void add(Unit<S, size>* to, const S* from, int before = 0, int after = 0) {
+    constexpr int item = static_cast<int>(sizeof(S));
+    ask(to, from, before * item, (size - after) * item, (size - after) * item);
   }
   template <class S>
   void add_part(Unit<S>* to, const void* from, int bytes) {
-    ask(to, from, static_cast<std::size_t>(bytes), 0);
+    ask(to, from, 0, bytes, sizeof *to);
   }
   void close_group() {
     groups_.push_back(open_);
@@ -59,26 +60,22 @@ class Copies {
   }
 
  private:
-  static constexpr std::size_t piece = 2;  // every element has as many bytes, or a multiple
-  struct Copy {
+  static constexpr int piece = 2;  // every element has as many bytes, or a multiple
+  struct Copy {                    // of bytes from `begin` on, as many zeros behind them as there are to `end`
     char* to;
     const char* from;
-    std::size_t size, bytes, others;
+    int begin, bytes, end;
 
     void make() const {
-      for (std::size_t at = others; at < size; at += piece) {
-        if (at < bytes) {
-          std::memcpy(to + at, from + at, piece);
-        } else {
-          std::memset(to + at, 0, piece);
-        }
-      }
+      int at = begin;
+      for (; at < bytes; at += piece) std::memcpy(to + at, from + at, piece);
+      for (; at < end; at += piece) std::memset(to + at, 0, piece);
     }
   };
   template <class Unit>
-  void ask(Unit* to, const void* from, std::size_t bytes, std::size_t others) {
+  void ask(Unit* to, const void* from, int begin, int bytes, int end) {
     std::memset(to, 0xff, sizeof *to);
-    open_.push_back({reinterpret_cast<char*>(to), static_cast<const char*>(from), sizeof *to, bytes, others});
+    open_.push_back({reinterpret_cast<char*>(to), static_cast<const char*>(from), begin, bytes, end});
   }
   using Group = std::vector<Copy>;
   Group open_;
