@@ -86,3 +86,24 @@ def test_a_mean_that_is_given(layout, dtype, rounding, off):
     for actual, exact, other in zip((dx, dweight), right, wrong, strict=False):
         np.testing.assert_allclose(actual, exact, rtol=0, atol=allowed)
         assert abs(exact - other).max() > 10 * allowed, "the two must be told apart"
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("run", [2, 3, 5, 7, 9, 16, 31, 33, 49, 100, 300])
+def test_short_runs_cost_no_digits(run, dtype, masked):
+    """Statistics whose values lie in many short runs are as accurate as of one run, where every term rounds alike."""
+    shape = (max(8192 // run, 40), 3, run)
+    offset = {"float32": 1e4, "float64": 1.0}[dtype]  # of which float64's merges, too, would take digits
+    x, dy = cases.sample(shape, DTYPES[dtype], offset=offset, scale=1.0), np.full(shape, 1.1, dtype)
+    x[: shape[0] // 2] -= 7
+    options = dict(training=True, mask=np.ones((shape[0], run), bool)) if masked else dict(training=True)
+    _, mean, rstd = normkit.batch_norm(x, None, eps=0.0, return_stats=True, **options)
+    _, _, dbias = normkit.batch_norm_backward(dy, x, mean, rstd, np.ones(3, dtype), **options)
+    exact = x.astype(np.longdouble)
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(mean, exact.mean(axis=(0, 2)).astype(dtype), rtol=8 * eps)
+    np.testing.assert_allclose(rstd, (1 / exact.std(axis=(0, 2))).astype(dtype), rtol=4 * eps)
+    np.testing.assert_allclose(
+        dbias, np.full(3, dy[0, 0, 0].astype(np.longdouble) * shape[0] * run, dtype), rtol=3 * eps
+    )

@@ -12,9 +12,19 @@ namespace {
 //   about(shift)             starts it;
 //   add(j, v)                takes what a reader reads at one vector into vector j of the lanes;
 //   fill(j)                  is what missing lanes read: it must not change the result;
-//   flush()                  is called after every `flush_every` steps and at the end of a run or span;
+//   flush()                  is called after every `flush_every` steps, or a few less, and at the end;
 //   results(collect)         calls collect(k, lanes, combine) for each of its results.
 constexpr int flush_every = 8;
+
+// Of several runs to a row a block has no more values than of one, but as many more steps as a run has fewer than there
+// are lanes. So that no sum is one of many terms, a fold is flushed when it has seen so many of them, and after so many
+// flushes its results are combined with those of the fold before.
+struct Stretch {
+  std::int64_t runs_flushed, runs;
+  NORMKIT_INLINE Stretch(std::int64_t run, std::int64_t lanes)
+      : runs_flushed(run > flush_every / 2 * lanes ? 1 : flush_every / ((run + lanes - 1) / lanes)),
+        runs(flush_every * runs_flushed) {}
+};
 
 // A block's head is a sample of it: so many of its first values, where it is of a single run. Several runs are summed
 // in many small steps, whose rounding is only small about a good mean: their head is all of them.
@@ -141,16 +151,28 @@ struct RowBlock {
         for (int r = 0; r < rows; ++r, reader.next_lane(*job)) {
           auto fold = about(r, reader);
           walk_run(reader, piece.length, fold);
+          fold.flush();
           keep(r, fold);
         }
         done = true;
       }
     }
+    const Stretch stretch(piece.length, vectors * Vec<C>::width);
     for (int r = 0; !one_run && !done && r < rows; ++r) {
       Reader reader = row(r);
-      auto fold = about(r, reader);
-      walk(reader, fold);
-      keep(r, fold);
+      LaneVectors sums[count];
+      for (std::int64_t begin = piece.outer_begin; begin < piece.outer_end; begin += stretch.runs) {
+        auto fold = about(r, reader);
+        walk(reader, begin, smaller(begin + stretch.runs, piece.outer_end), stretch.runs_flushed, fold);
+        fold.results([&](int k, LaneVectors lanes, auto combine) {
+          NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) {
+            sums[k].v[j] = begin == piece.outer_begin ? lanes.v[j] : combine(sums[k].v[j], lanes.v[j]);
+          }
+        });
+      }
+      Fold<LaneVectors>::about(LaneVectors{}).results([&](int k, LaneVectors, auto combine) {
+        partial[k][r] = fold_to_vector(sums[k], combine);
+      });
     }
     Fold<LaneVectors>::about(LaneVectors{}).results([&](int k, LaneVectors, auto combine) {
       fold_rows(partial[k], combine, results[k]);
@@ -170,14 +192,23 @@ struct RowBlock {
   }
 
   template <class Fold>
-  NORMKIT_INLINE void walk(Reader& reader, Fold& fold) const {
-    for_spans(*job, piece.outer_begin, piece.outer_end, [&](const OuterIndex& index, std::int64_t runs) {
+  NORMKIT_INLINE void walk(Reader& reader, std::int64_t begin, std::int64_t end, std::int64_t runs_flushed,
+                           Fold& fold) const {
+    std::int64_t left = runs_flushed;
+    for_spans(*job, begin, end, [&](const OuterIndex& index, std::int64_t runs) {
       reader.seek(*job, index);
-      for (; runs > 0; --runs, reader.advance()) walk_run(reader, piece.length, fold);
+      for (; runs > 0; --runs, reader.advance()) {
+        walk_run(reader, piece.length, fold);
+        if (--left > 0) continue;
+        fold.flush();
+        left = runs_flushed;
+      }
     });
+    fold.flush();
   }
 
-  // Value i meets lane i mod (number of lanes); the lanes a run does not reach keep what they have.
+  // Value i meets lane i mod (number of lanes); the lanes a run does not reach keep what they have. The last steps are
+  // not flushed.
   template <class Fold>
   static NORMKIT_INLINE void walk_run(const Reader& reader, std::int64_t length, Fold& fold) {
     constexpr int vector = Vec<C>::width;
@@ -195,7 +226,6 @@ struct RowBlock {
       NORMKIT_UNROLL for (int j = 0; j < vectors; ++j) reader.add(j, i + j * vector, fold);
     }
     add_first<vectors>(reader, i, static_cast<int>(length - i), fold);
-    fold.flush();
   }
 };
 

@@ -63,24 +63,42 @@ struct TileBlock {
 
     // What one lane of a RowBlock holds in the end: of each run, values `row_lanes` apart.
     NORMKIT_INLINE Sums<count> one(std::int64_t j) const {
-      auto fold = Fold::about(shift);
       Reader at = reader;
       at.advance(j);
       if constexpr (one_run) {
+        auto fold = Fold::about(shift);
         at.add(0, lane, fold);
         for (std::int64_t i = j + row_lanes; __builtin_expect(i < run, 0); i += row_lanes) {
           at.advance(row_lanes);
           at.add(0, lane, fold);
         }
-        fold.flush();
-      } else {
-        for (std::int64_t left = positions; left > 0; left -= run, at.advance(run)) {
-          const std::int64_t end = smaller(run, left);
-          Reader next = at;
-          for (std::int64_t i = j; i < end; i += row_lanes, next.advance(row_lanes)) next.add(0, lane, fold);
-          fold.flush();
-        }
+        return flushed(fold);
       }
+      const Stretch stretch(run, row_lanes);
+      const std::int64_t runs = positions / run;
+      Sums<count> sums = of_runs(at, j, smaller(stretch.runs, runs), stretch.runs_flushed);
+      for (std::int64_t begin = stretch.runs; begin < runs; begin += stretch.runs) {
+        sums = both(sums, of_runs(at, j, smaller(stretch.runs, runs - begin), stretch.runs_flushed));
+      }
+      return sums;
+    }
+    NORMKIT_INLINE Sums<count> of_runs(Reader& at, std::int64_t j, std::int64_t runs, std::int64_t runs_flushed) const {
+      auto fold = Fold::about(shift);
+      for (; runs > runs_flushed; runs -= runs_flushed) {
+        add_runs(at, j, runs_flushed, fold);
+        fold.flush();
+      }
+      add_runs(at, j, runs, fold);
+      return flushed(fold);
+    }
+    NORMKIT_INLINE void add_runs(Reader& at, std::int64_t j, std::int64_t runs, Fold& fold) const {
+      for (; runs > 0; --runs, at.advance(run)) {
+        Reader next = at;
+        for (std::int64_t i = j; i < run; i += row_lanes, next.advance(row_lanes)) next.add(0, lane, fold);
+      }
+    }
+    NORMKIT_INLINE Sums<count> flushed(Fold& fold) const {
+      fold.flush();
       Sums<count> sums;
       fold.results([&](int k, Lanes<C, 1> found, auto) { sums.v[k] = found.v[0]; });
       return sums;
