@@ -154,6 +154,17 @@ def test_masks_and_lengths():
         assert_close(normkit.batch_norm(gx, None, training=True, **goptions), y, torch.float32)
 
 
+@pytest.mark.parametrize("shape, axis", [((37, 11), -1), ((5, 64), -1), ((3, 8, 7, 7), (2, 3)), ((9, 300), 0)])
+def test_masks_of_single_values(shape, axis):
+    x, gx = random(shape, torch.float32)
+    mask = torch.rand(shape) > 0.3
+    assert_close(
+        normkit.standardize(gx, axis=axis, mask=mask.cuda()),
+        normkit.standardize(x, axis=axis, mask=mask),
+        torch.float32,
+    )
+
+
 def test_poisoned_out_and_in_place():
     x, gx = random((64, 768), torch.bfloat16)
     out = torch.full_like(gx, float("nan"))

@@ -46,7 +46,9 @@ def test_as_pytorchs(case, train, dtype, monkeypatch):
 @each("case", [("BatchNorm2d", (6,), {}, (4, 6, 8, 9)), ("GroupNorm", (3, 6), {}, (4, 6, 8, 9))], ids=str)
 def test_channels_last(case):
     ours, theirs, x, dy = on_gpu(case, layout="channels_last")
-    assert_steps_agree(step(ours, x, dy), step(theirs, x, dy), 5e-4, 5e-4)
+    got, expected = step(ours, x, dy), step(theirs, x, dy)
+    assert_steps_agree(got, expected, 5e-4, 5e-4, strides=False)  # PyTorch's group norm leaves channels first
+    assert got["y"].stride() == got["dx"].stride() == x.stride()
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")
@@ -60,6 +62,7 @@ def test_autocast(case, of_x):
     assert_steps_agree(got, expected, 8e-2, 8e-2, strides=case[0][:8] != "Instance")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's compiler, on parts of its own
 @each_case
 def test_compiled(case):
     ours, theirs, x, dy = on_gpu(case)

@@ -45,6 +45,25 @@ def test_exporter(call, versioned):
     np.testing.assert_allclose(y.array, call(X.swapaxes(0, 2), V, V), rtol=1e-5, atol=1e-6)
 
 
+def test_exporter_as_mask():
+    mask = X[:, 0] > 0
+    for layout in (mask, np.asfortranarray(mask), mask[::-1, ::-1]):
+        expected = normkit.batch_norm(X, None, training=True, mask=layout)
+        assert_same(normkit.batch_norm(X, None, training=True, mask=Exporter(layout)), expected)
+
+
+def test_tensors_that_are_no_masks():
+    torch = pytest.importorskip("torch")
+    x, mask = torch.from_numpy(X), torch.from_numpy(X) > 0
+    assert_same(normkit.standardize(x, mask=mask.mT.contiguous().mT).numpy(), normkit.standardize(X, mask=X > 0))
+    for dtype in ("bfloat16", "float32", "uint8", "complex64"):
+        with pytest.raises(TypeError, match=f"standardize: mask must be bool, True where x is valid; got .*{dtype}"):
+            normkit.standardize(x, mask=mask.to(getattr(torch, dtype)))
+    for unsuitable in (x.clone().requires_grad_(), mask.to_sparse(), mask.to("meta")):
+        with pytest.raises(TypeError, match="standardize: mask must be"):
+            normkit.standardize(x, mask=unsuitable)
+
+
 def test_exporter_statistics():
     for name in WITH_STATS:
         for mine, theirs in zip(
@@ -79,6 +98,11 @@ def test_exporter_out():
 def test_exporter_refusals():
     with pytest.raises(TypeError, match="layer_norm: x must be in CPU or CUDA memory; got DLPack device type 7"):
         normkit.layer_norm(Exporter(X, device=(7, 0)))
+    for device in ("cpu", ("a", "b"), (2**70, 0), (1.5, 0), (1,)):
+        with pytest.raises(TypeError, match=r"layer_norm: x must be .*; got .*Exporter"):
+            normkit.layer_norm(Exporter(X, device=device))
+        with pytest.raises(TypeError, match=r"standardize: mask must be .*; got .*Exporter"):
+            normkit.standardize(X, mask=Exporter(X > 0, device=device))
     with pytest.raises(TypeError, match="got int32; convert it"):
         normkit.layer_norm(Exporter(X.astype(np.int32)))
     with pytest.raises(TypeError, match=r"x must be a dense array that DLPack can describe; got .*Exporter") as error:

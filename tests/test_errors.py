@@ -87,6 +87,8 @@ for axes in ((1, 1), (1, -2), (0, 2, -3)):
 every(OVER_AXES, ValueError, "ax[ie]s", "empty|at least one|no ax", axis=())
 every(OVER_AXES, TypeError, "axis", "int", "float", axis=1.0)
 every(OVER_AXES, TypeError, "axis", "int", "str", axis=("0",))
+every(OVER_AXES, TypeError, "axis must be an int, a sequence of ints or None", "ndarray", axis=np.array([0, 1]))
+every(OVER_AXES, TypeError, "axis must be an int, a sequence of ints or None", "set", axis={0})
 every(("batch_norm", "group_norm"), ValueError, "axes", r"\b2\b", r"\b1\b", x=X[0, 0], axis=0)
 every(("instance_norm",), ValueError, "axes", r"\b3\b", r"\b2\b", x=X[0])
 every(("group_norm", "instance_norm"), ValueError, "axis", r"\b0\b", "batch|sample", axis=0)

@@ -225,6 +225,19 @@ def test_outputs_that_differ(inplace):
     normkit.torch.fuse(model, x, inplace=inplace, rtol=100.0)
 
 
+def test_outputs_wider_than_the_parameters():
+    """Are as exact as what they were computed in."""
+
+    class Widens(Model):
+        def forward(self, x):
+            y = self.bn(self.conv(x))
+            return y.double() + x.double().mean(), torch.relu(y), y.argmax()
+
+    for _ in range(5):
+        _, summary = normkit.torch.fuse(randomized(Widens()), torch.randn(2, 3, 6, 6))
+        assert 0 < summary.difference < 1e-5
+
+
 def test_outputs_of_any_structure():
     class Several(Model):
         def forward(self, x):

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <string>
 
 #include "error.h"
@@ -200,7 +201,17 @@ void check_device(const char* op, const TensorView& x, std::initializer_list<con
   const auto place = [](const TensorView& view) {
     return view.device == Device::cpu ? std::string("the CPU") : "GPU " + std::to_string(view.device_index);
   };
+  const auto check_address = [&](const TensorView& view) {
+    const auto item = static_cast<std::uintptr_t>(item_size(view.dtype));
+    const auto over = reinterpret_cast<std::uintptr_t>(view.data) % item;
+    if (view.device == Device::cpu || over == 0) return;
+    fail(op, "arrays on a GPU must lie at multiples of their items' size; got an array of " +
+                 std::string(name(view.dtype)) + " at " + std::to_string(over) + " more than a multiple of " +
+                 std::to_string(item) + " bytes; copy it");
+  };
+  check_address(x);
   for (const TensorView* other : others) {
+    check_address(*other);
     if (!*other || (other->device == x.device && other->device_index == x.device_index)) continue;
     fail<dtype_error>(op, "all arrays must be on one device; got x on " + place(x) + " and another on " +
                               place(*other) + "; move them to one");

@@ -56,6 +56,7 @@ void check_output(const char* op, const char* argument, const TensorView& x, con
 void check_in_place(const char* op, const char* argument, const TensorView& written, const char* of,
                     const TensorView& read);
 void check_apart(const char* op, const TensorView& written, const char* argument, const TensorView& read);
+/// All on one device; and on a GPU, which would end in an error that it does not recover from, at proper addresses.
 void check_device(const char* op, const TensorView& x, std::initializer_list<const TensorView*> others);
 
 }  // namespace normkit::detail

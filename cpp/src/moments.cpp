@@ -90,8 +90,8 @@ RunningStats::RunningStats(std::int64_t num_features, const Options& options)
   }
   const std::int64_t most = std::numeric_limits<std::int64_t>::max() / (2 * item_size(options.dtype));
   if (num_features > most) {
-    fail("RunningStats", "num_features must be at most " + std::to_string(most) + ", which memory has addresses for; got " +
-                             "num_features=" + std::to_string(num_features));
+    fail("RunningStats", "num_features must be at most " + std::to_string(most) +
+                             ", which memory has addresses for; got " + "num_features=" + std::to_string(num_features));
   }
   averages_.resize(static_cast<std::size_t>(2 * num_features * item_size(options.dtype)));
   reset();

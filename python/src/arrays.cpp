@@ -197,17 +197,12 @@ DType statistics_dtype(Argument argument, nb::handle spelling) {
 // ---- Masks and lengths ----
 
 nb::object view_mask(Argument argument, nb::handle given, TensorView& view, Queue& queue) {
-  nb::object owner = nb::borrow(given);
   if (!PyArray_Check(given.ptr())) {
-    if (!nb::hasattr(given, "__dlpack__")) refuse_kind(argument, given);
-    if (is_on_gpu(given)) {
-      owner = view_exported_mask(argument, given, view, queue);
-      if (view.rank >= max_rank) refuse_rank(argument, view.rank);
-      return owner;
-    }
-    owner = nb::module_::import_("numpy").attr("from_dlpack")(given);
+    nb::object owner = view_exported_mask(argument, given, view, queue);
+    if (view.rank >= max_rank) refuse_rank(argument, view.rank);
+    return owner;
   }
-  PyArrayObject* array = as_array(owner);
+  PyArrayObject* array = as_array(given);
   if (PyArray_TYPE(array) != NPY_BOOL) refuse_mask_dtype(argument, given);
   view.rank = PyArray_NDIM(array);
   if (view.rank >= max_rank) refuse_rank(argument, view.rank);
@@ -216,7 +211,7 @@ nb::object view_mask(Argument argument, nb::handle given, TensorView& view, Queu
   view.device = Device::cpu;
   std::copy_n(PyArray_DIMS(array), view.rank, view.shape);
   std::copy_n(PyArray_STRIDES(array), view.rank, view.strides);
-  return owner;
+  return nb::borrow(given);
 }
 
 std::vector<std::int64_t> integers(Argument argument, nb::handle given) {

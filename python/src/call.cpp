@@ -17,7 +17,7 @@ namespace normkit::python {
 Axes::Axes(const char* operation, nb::handle given, int rank) {
   if (given.is_none()) {
     for (int axis = 0; axis < rank; ++axis) axes_[count_++] = axis;
-  } else if (nb::isinstance<nb::tuple>(given) || nb::isinstance<nb::list>(given)) {
+  } else if (PySequence_Check(given.ptr()) != 0 && !PyIndex_Check(given.ptr())) {
     for (nb::handle axis : given) add(operation, axis);
   } else {
     add(operation, given);
@@ -26,15 +26,19 @@ Axes::Axes(const char* operation, nb::handle given, int rank) {
 
 void Axes::add(const char* operation, nb::handle axis) {
   const Argument argument = {operation, "axis"};
-  if (!PyIndex_Check(axis.ptr())) {
+  const auto refuse_kind = [&] {
     refuse(PyExc_TypeError, argument, "must be an int, a sequence of ints or None", type_text(axis));
-  }
+  };
+  if (!PyIndex_Check(axis.ptr())) refuse_kind();
   if (count_ == max_rank) {
     refuse(PyExc_ValueError, argument, "must name each axis once", "more than " + std::to_string(max_rank) + " axes");
   }
   // What does not fit is clipped: out of range for the core either way.
   const Py_ssize_t value = PyNumber_AsSsize_t(axis.ptr(), nullptr);
-  if (value == -1 && PyErr_Occurred()) throw nb::python_error();
+  if (value == -1 && PyErr_Occurred()) {  // an array, say, which may be an index if it has one element
+    PyErr_Clear();
+    refuse_kind();
+  }
   axes_[count_++] = static_cast<int>(std::clamp<Py_ssize_t>(value, INT_MIN, INT_MAX));
 }
 
@@ -175,9 +179,10 @@ Activation activation_of(const char* operation, nb::handle given) {
   if (!nb::isinstance<nb::str>(given)) {
     refuse(PyExc_TypeError, argument, "must be None, 'relu' or 'silu'", type_text(given));
   }
-  const auto name = nb::cast<std::string_view>(given);
-  if (name == "relu") return Activation::relu;
-  if (name == "silu") return Activation::silu;
+  const char* name = PyUnicode_AsUTF8(given.ptr());
+  if (name == nullptr) throw nb::python_error();  // UnicodeEncodeError, a ValueError
+  if (name == std::string_view("relu")) return Activation::relu;
+  if (name == std::string_view("silu")) return Activation::silu;
   refuse(PyExc_ValueError, argument, "must be None, 'relu' or 'silu'", name);
 }
 

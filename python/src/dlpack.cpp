@@ -194,11 +194,6 @@ nb::object new_tensor(const Torch& torch, const Input& like, DType dtype, std::s
   return nb::steal(static_cast<PyObject*>(tensor));
 }
 
-bool is_on_gpu(nb::handle array) {
-  return nb::hasattr(array, "__dlpack_device__") &&
-         is_gpu(nb::cast<int>(nb::int_(array.attr("__dlpack_device__")()[0])));
-}
-
 namespace {
 
 nb::object view_any(Argument argument, nb::handle array, TensorView& view, Queue& queue, bool for_writing,
@@ -215,6 +210,8 @@ nb::object view_any(Argument argument, nb::handle array, TensorView& view, Queue
     index = nb::cast<int>(nb::int_(described[1]));
   } catch (nb::python_error& error) {
     refuse_export(error);
+  } catch (const std::bad_cast&) {  // of what are no ints, or none that fit
+    refuse_kind(argument, array);
   }
   if (device != dlpack::cpu && device != dlpack::cuda_host && !is_gpu(device)) {
     refuse(PyExc_TypeError, argument, "must be in CPU or CUDA memory", "DLPack device type " + std::to_string(device));

@@ -240,6 +240,13 @@ TEST_CASE("arrays on several devices are refused by name") {
   TensorView other = y.view(Device::cuda);
   other.device_index = 1;
   CHECK(refused(other).find("got x on GPU 0 and another on GPU 1") != std::string::npos);
+  TensorView odd = x.view(Device::cuda);
+  odd.data = static_cast<char*>(odd.data) + 2;
+  odd.shape[0] = 3;
+  CHECK_THROWS_WITH_AS(forward(layer_norm(2, {-1}), {.x = odd}),
+                       "layer_norm: arrays on a GPU must lie at multiples of their items' size; got an array of "
+                       "float32 at 2 more than a multiple of 4 bytes; copy it",
+                       std::invalid_argument);
   RunningStats raising(8, {.on_nonfinite = NonFinite::raise});
   CHECK_THROWS_WITH_AS(
       forward(batch_norm(2), {.x = x.view(Device::cuda), .y = y.view(Device::cuda), .running = &raising}),

@@ -46,7 +46,7 @@ def fuse(
         the model with such parts.
     rtol : float, optional
         How far an output may be off on the example inputs, over the largest output. None stands for 1e-4 in float32,
-        1e-10 in float64, 0.05 in float16 and 0.2 in bfloat16.
+        1e-10 in float64, 0.05 in float16 and 0.2 in bfloat16: the largest for its dtype and those of the parameters.
 
     Returns
     -------
@@ -91,7 +91,8 @@ def fuse(
     difference = None
     if known:
         try:
-            difference = _compare(expected, _run(result, args, kwargs), rtol)
+            inner = {p.dtype for p in model.parameters()}
+            difference = _compare(expected, _run(result, args, kwargs), rtol, inner)
         except Exception:
             folder.restore()
             raise
@@ -187,15 +188,18 @@ def _tensors(outputs: Any) -> Iterator[Any]:
             yield from _tensors(value)
 
 
-def _compare(expected: Any, outputs: Any, rtol: float | None) -> float:
+def _compare(expected: Any, outputs: Any, rtol: float | None, inner: set[torch.dtype]) -> float:
     """Return the largest difference, over the largest expected value of its tensor."""
+    inner_tolerance = max((TOLERANCES.get(dtype, 0.0) for dtype in inner), default=0.0)
     pairs = list(_tensors(expected)), list(_tensors(outputs))
     shapes = [[tuple(t.shape) for t in tensors] for tensors in pairs]
     if shapes[0] != shapes[1]:
         raise RuntimeError(f"fuse: outputs must have the shapes of the model's, {shapes[0]}; got {shapes[1]}")
     largest = 0.0
     for old, new in zip(*pairs, strict=True):
-        allowed = TOLERANCES.get(old.dtype, 0.0) if rtol is None else rtol
+        allowed = rtol
+        if rtol is None:  # an output of a wider dtype has been computed in those of the parameters
+            allowed = max(TOLERANCES[old.dtype], inner_tolerance) if old.dtype in TOLERANCES else 0.0
         a, b = old.detach().double(), new.detach().double()
         finite = torch.isfinite(a)
         same = torch.equal(finite, torch.isfinite(b)) and torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num())

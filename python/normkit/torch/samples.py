@@ -18,7 +18,8 @@ class GroupNorm(torch.nn.GroupNorm):
     """
     `torch.nn.GroupNorm` on normkit's kernels.
 
-    Arguments, parameters, errors and the strides of the result are those of `torch.nn.GroupNorm`.
+    Arguments, parameters, errors and the strides of the result are those of `torch.nn.GroupNorm`, but that on a
+    GPU, too, what is channels last stays so.
 
     See Also
     --------
