@@ -47,7 +47,7 @@ dx : array
     Shape, dtype, library and device of `x`. Accurate for data far from zero too: what rounding took from `mean` is
     found again from `x`.
 dweight, dbias : array
-    The shape of weight; its dtype, or without a weight that of the statistics.
+    The shape of weight; its dtype, for dbias that of a bias that is given, or without either that of the statistics.
 dresidual : array
     With ``residual=True``: like dx.
 
@@ -100,7 +100,7 @@ dx : array
     Shape, dtype, library and device of `x`. Accurate for data far from zero too: what rounding took from `mean` is
     found again from `x`.
 dweight, dbias : array
-    The shape of weight; its dtype, or without a weight that of the statistics.
+    The shape of weight; its dtype, for dbias that of a bias that is given, or without either that of the statistics.
 dresidual : array
     With ``residual=True``: like dx.
 
@@ -150,7 +150,7 @@ dx : array
     Shape, dtype, library and device of `x`. Accurate for data far from zero too: what rounding took from `mean` is
     found again from `x`.
 dweight, dbias : array
-    The shape of weight; its dtype, or without a weight that of the statistics.
+    The shape of weight; its dtype, for dbias that of a bias that is given, or without either that of the statistics.
 dresidual : array
     With ``residual=True``: like dx.
 

@@ -1,6 +1,6 @@
 // In place of cpp/src/cuda/launch.h: the device's threads as fibers of the host, so that kernels are tested, and
-// watched by sanitizers, where there is no GPU. What it cannot show: speed, and races but those that some order of
-// threads shows that each go as far as they can.
+// watched by sanitizers, where there is no GPU. What it cannot show: speed, and of races, but in a build that looks for
+// them (races.cpp), those alone that some order of threads shows that each go as far as they can.
 #pragma once
 
 #include <ucontext.h>
