@@ -92,6 +92,70 @@ TEST_CASE("values are left out one by one, wherever a lane's lie") {
   }
 }
 
+TEST_CASE("an infinity and a NaN reach what shares their statistic, as on the CPU") {
+  struct Values {
+    Normalizer norm;
+    Shape shape, params;
+    std::vector<int> order = {};
+  };
+  std::vector<Values> all;
+  for (const std::int64_t length : {7, 37, 100, 1000, 1001, 9001, 20000, 70001}) {
+    all.push_back({rms_norm(2, {-1}), {3, length}, {length}});
+    all.push_back({layer_norm(2, {-1}), {3, length}, {length}});
+  }
+  all.push_back({rms_norm(2, {0}), {300, 9}, {300}});
+  all.push_back({rms_norm(3, {1}), {3, 40, 7}, {40}});
+  for (const std::vector<int>& order : {std::vector<int>{0, 1, 2, 3}, std::vector<int>{0, 2, 3, 1}}) {
+    for (const Shape& shape : {Shape{3, 4, 7, 7}, Shape{2, 4, 40, 40}}) {
+      for (const Normalizer& norm : {batch_norm(4), group_norm(4, 2), instance_norm(4)}) {
+        all.push_back({norm, shape, {4}, order});
+      }
+    }
+  }
+  for (const Values& v : all) {
+    for (const DType dtype : {DType::float32, DType::bfloat16, DType::float64}) {
+      for (const double poison : {std::numeric_limits<double>::infinity(), not_a_number}) {
+        const DType stat_dtype = dtype == DType::float64 ? dtype : DType::float32;
+        const auto two = [](const Tensor& like) { return std::vector<Tensor>(2, like); };
+        const bool centred = v.norm.statistic == Statistic::variance;
+        Tensor x(dtype, v.shape, v.order);
+        Tensor dy(dtype, v.shape, v.order);
+        Tensor weight(dtype, v.params);
+        x.fill(numbers(1));
+        x.set(size_of(v.shape) / 2, -poison);
+        dy.fill(numbers(2));
+        weight.fill(numbers(4));
+        std::vector<Tensor> y = two(x), dx = two(x), dweight = two(weight);
+        std::vector<Tensor> mean = two({stat_dtype, statistics_shape(v.norm, v.shape)}), rstd = mean;
+        for (const int gpu : {0, 1}) {
+          const Device device = gpu == 1 ? Device::cuda : Device::cpu;
+          const auto view = [&](std::vector<Tensor>& of) { return of[static_cast<std::size_t>(gpu)].view(device); };
+          const TensorView means = centred ? view(mean) : TensorView{};
+          forward(
+              v.norm,
+              {.x = x.view(device), .weight = weight.view(device), .y = view(y), .mean = means, .rstd = view(rstd)});
+          Backward back{.x = x.view(device), .dy = dy.view(device), .mean = means, .rstd = view(rstd)};
+          back.weight = weight.view(device);
+          back.dx = view(dx);
+          back.dweight = view(dweight);
+          backward(v.norm, back);
+        }
+        for (auto* results : {&y, &dx, &dweight, &rstd}) {
+          const Tensor& cpu = (*results)[0];
+          const Tensor& gpu = (*results)[1];
+          std::int64_t wrong = 0;
+          for (std::int64_t i = 0; i < cpu.size(); ++i) {
+            const bool like = std::isfinite(gpu.at(i)) == std::isfinite(cpu.at(i));
+            if (!like || (cpu.at(i) == 0.0) != (gpu.at(i) == 0.0)) ++wrong;
+          }
+          INFO(v.norm.name << " " << v.shape[1] << " " << name(dtype));
+          CHECK(wrong == 0);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("moments of a table so wide that a block has more columns than a warp has threads for") {
   const Shape shape = {11, is_quick() ? 65540 : 131100};  // two and four times as many
   Tensor x(DType::float32, shape);

@@ -74,9 +74,10 @@ struct Deviations {
     squares = fma(deviation, deviation, squares);
   }
 };
-/// Those of n values from another number.
+/// Those of n values from another number. From the same they stay what they are: 0 times an infinite sum is no number.
 NORMKIT_DEVICE Deviations moved(double n, const Deviations& from, double about) {
   const double d = from.about - about;
+  if (d == 0.0) return from;
   return {about, fma(n, d, from.sum), fma(d, fma(n, d, 2.0 * from.sum), from.squares)};
 }
 
