@@ -274,18 +274,29 @@ TEST_CASE("averages in the caller's memory on the device move as those of a Runn
 }
 
 TEST_CASE("a batch whose mask leaves too little is left out, and nobody waits to know") {
-  RunningStats stats(3);
-  Tensor x(DType::float32, {4, 3, 2});
-  Tensor y(DType::float32, {4, 3, 2});
-  Tensor mask(DType::boolean, {4, 3, 2});
-  x.fill(numbers(1));
-  for (const std::int64_t valid : {0, 1}) {
-    mask.fill([&](std::int64_t i) { return i / 6 < 1 && i % 2 < valid ? 1.0 : 0.0; });
-    TensorView view = mask.view(Device::cuda);
-    view.strides[1] = 0;
-    forward(batch_norm(3), {.x = x.view(Device::cuda), .y = y.view(Device::cuda), .running = &stats, .mask = view});
-    CHECK(stats.num_batches_tracked() == 0);
-    CHECK(stats.skipped() == valid);
+  for (const NonFinite policy : {NonFinite::skip, NonFinite::propagate}) {
+    RunningStats stats(3, {.on_nonfinite = policy});
+    Tensor mean(DType::float32, {3});
+    Tensor var(DType::float32, {3});
+    mean.fill([](std::int64_t) { return 2.0; });
+    var.fill([](std::int64_t) { return 3.0; });
+    Tensor x(DType::float32, {4, 3, 2});
+    Tensor y(DType::float32, {4, 3, 2});
+    Tensor mask(DType::boolean, {4, 3, 2});
+    x.fill(numbers(1));
+    for (const std::int64_t valid : {0, 1}) {
+      mask.fill([&](std::int64_t i) { return i / 6 < 1 && i % 2 < valid ? 1.0 : 0.0; });
+      Forward masked{.x = x.view(Device::cuda), .y = y.view(Device::cuda), .mask = mask.view(Device::cuda)};
+      masked.mask.strides[1] = 0;
+      masked.running = &stats;
+      forward(batch_norm(3), masked);
+      masked.running = nullptr;
+      masked.averages = {.mean = mean.view(Device::cuda), .var = var.view(Device::cuda)};
+      forward(batch_norm(3), masked);
+      CHECK(stats.num_batches_tracked() == 0);
+      CHECK(stats.skipped() == valid);
+      for (const std::int64_t f : {0, 1, 2}) CHECK((mean.at(f) == 2.0 && var.at(f) == 3.0));
+    }
   }
 }
 

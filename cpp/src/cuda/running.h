@@ -15,7 +15,7 @@ template <class T>
 struct UpdateRunning {
   static constexpr int most_threads = block_threads;
   static constexpr int least_blocks = 1;
-  RunningCounts* counts;  // null where nobody counts; nothing is left out then
+  RunningCounts* counts;  // null where nobody counts
   T* means;
   T* variances;
   std::int64_t mean_stride, variance_stride;
@@ -23,24 +23,26 @@ struct UpdateRunning {
   std::int64_t features;
   double momentum;  // NaN: the cumulative average
   double ddof, largest;
-  bool propagates;
+  bool propagates;  // what is not finite; a batch of too few values for a variance is left out always
 
   template <class Block>
   NORMKIT_DEVICE void operator()(const Block& block) const {
     float seen = 0.0F;  // whether a feature has values, and whether one is not fit for the averages
     float unfit = 0.0F;
+    const auto is_finite = [&](const double* total) {
+      return __builtin_fabs(total[1]) <= largest && variance(total) <= largest;
+    };
     for (std::int64_t f = block.thread(); f < features; f += block_threads) {
       const double* total = totals + 3 * f;
       if (total[0] > 0.0) seen = 1.0F;
-      const bool good = total[0] > ddof && __builtin_fabs(total[1]) <= largest && variance(total) <= largest;
-      if (!good) unfit = 1.0F;
+      if (total[0] <= ddof || !(propagates || is_finite(total))) unfit = 1.0F;
     }
     const std::int64_t tracked = counts != nullptr ? counts->tracked + 1 : 1;
     float met[2] = {seen, unfit};
     meet<Adding>(Alone<Block>{block}, met, block_threads, block.shared());
     if (met[0] == 0.0F) return;
-    if (met[1] != 0.0F && !propagates) {
-      if (block.thread() == 0) ++counts->skipped;
+    if (met[1] != 0.0F) {
+      if (counts != nullptr && block.thread() == 0) ++counts->skipped;
       return;
     }
     if (counts != nullptr && block.thread() == 0) counts->tracked = tracked;
