@@ -197,9 +197,11 @@ def _compare(expected: Any, outputs: Any, rtol: float | None, inner: set[torch.d
         raise RuntimeError(f"fuse: outputs must have the shapes of the model's, {shapes[0]}; got {shapes[1]}")
     largest = 0.0
     for old, new in zip(*pairs, strict=True):
-        allowed = rtol
-        if rtol is None:  # an output of a wider dtype has been computed in those of the parameters
-            allowed = max(TOLERANCES[old.dtype], inner_tolerance) if old.dtype in TOLERANCES else 0.0
+        allowed = 0.0
+        if rtol is not None:
+            allowed = rtol
+        elif old.dtype in TOLERANCES:  # an output of a wider dtype has been computed in those of the parameters
+            allowed = max(TOLERANCES[old.dtype], inner_tolerance)
         a, b = old.detach().double(), new.detach().double()
         finite = torch.isfinite(a)
         same = torch.equal(finite, torch.isfinite(b)) and torch.equal(a[~finite].nan_to_num(), b[~finite].nan_to_num())

@@ -128,9 +128,9 @@ void EmulatedBlock::give_turn(int thread) const {
   const auto of_block = static_cast<std::uint32_t>(thread % threads_of_block_);
   const auto block = static_cast<std::uint32_t>(first_index_ + thread / threads_of_block_);
   OfThread& about = mail_[static_cast<std::size_t>(thread)];
-  running = {true, block, of_block, about.barriers, stack_of(thread), stack_bytes};
+  running_thread = {true, block, of_block, about.barriers, stack_of(thread), stack_bytes};
   resume(thread);
-  running.any = false;
+  running_thread.any = false;
   if (waits_for_[static_cast<std::size_t>(thread)] == barrier) ++about.barriers;
   if (watcher != nullptr && fault_ == nullptr) fault_ = watcher->fault();
 }

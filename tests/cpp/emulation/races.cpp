@@ -55,7 +55,7 @@ class Races final : public Watcher {
 
   // All blocks of a cluster go through the same barriers: the sender's are those of the block that it sends to.
   void send(std::uint32_t to_block, const void* memory, std::size_t bytes) override {
-    const Access sent{to_block, Access::sender, running.interval, nullptr};
+    const Access sent{to_block, Access::sender, running_thread.interval, nullptr};
     each(memory, bytes, [&](Place& place) {
       expect_order(place.read, "read", sent, "wrote");
       expect_order(place.write, "wrote", sent, "wrote");
@@ -64,13 +64,13 @@ class Races final : public Watcher {
   }
   void arrive(const void* memory, std::size_t bytes) override {
     each(memory, bytes, [](Place& place) {
-      if (place.write.thread == Access::sender && place.write.interval == running.interval) place.write = {};
+      if (place.write.thread == Access::sender && place.write.interval == running_thread.interval) place.write = {};
     });
   }
 
   void read(const void* memory, std::size_t bytes, const void* code) {
     if (is_private(memory)) return;
-    const Access mine{running.block, running.thread, running.interval, code};
+    const Access mine{running_thread.block, running_thread.thread, running_thread.interval, code};
     each(memory, bytes, [&](Place& place) {
       expect_order(place.write, "wrote", mine, "read");
       Access& before = place.read;
@@ -86,7 +86,7 @@ class Races final : public Watcher {
 
   void write(const void* memory, std::size_t bytes, const void* code) {
     if (is_private(memory) || bytes < 2) return;
-    const Access mine{running.block, running.thread, running.interval, code};
+    const Access mine{running_thread.block, running_thread.thread, running_thread.interval, code};
     each(memory, bytes, [&](Place& place) {
       expect_order(place.read, "read", mine, "wrote");
       expect_order(place.write, "wrote", mine, "wrote");
@@ -102,8 +102,8 @@ class Races final : public Watcher {
 
   static bool is_private(const void* memory) {
     const auto place = reinterpret_cast<std::uintptr_t>(memory);
-    const auto stack = reinterpret_cast<std::uintptr_t>(running.stack);
-    return !running.any || (place >= stack && place < stack + running.stack_bytes);
+    const auto stack = reinterpret_cast<std::uintptr_t>(running_thread.stack);
+    return !running_thread.any || (place >= stack && place < stack + running_thread.stack_bytes);
   }
 
   template <class Visit>
@@ -119,10 +119,10 @@ class Races final : public Watcher {
   }
 
   void find_page(std::uintptr_t number) {
-    const bool any = std::exchange(running.any, false);  // this memory is not a thread's
+    const bool any = std::exchange(running_thread.any, false);  // this memory is not a thread's
     std::unique_ptr<Page>& page = pages_[number];
     if (page == nullptr) page = std::make_unique<Page>();
-    running.any = any;
+    running_thread.any = any;
     page_ = page.get();
     page_number_ = number;
   }
@@ -150,13 +150,13 @@ class Races final : public Watcher {
   std::string fault_;
 };
 
-Races races;
+Races races;  // NOLINT(bugprone-throwing-static-initialization): nothing could run without
 
 void* allocated(std::size_t bytes) {
   void* memory = std::malloc(bytes > 0 ? bytes : 1);
   if (memory == nullptr) throw std::bad_alloc();
   // Another thread may have had it before: what keeps copies that are under way has no place among the device's memory.
-  if (running.any) races.lend(memory, bytes);
+  if (running_thread.any) races.lend(memory, bytes);
   return memory;
 }
 

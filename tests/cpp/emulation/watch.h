@@ -21,7 +21,7 @@ struct Running {
   const char* stack = nullptr;
   std::size_t stack_bytes = 0;
 };
-inline Running running;
+inline Running running_thread;
 
 class Watcher {
  public:

@@ -70,7 +70,7 @@ class EmulatedBlock {
       }
     });
     wait(letters);
-    arrive(box, static_cast<std::size_t>(ranks_ * of_block), sizeof(T), turn);
+    arrive(box, static_cast<std::size_t>(ranks_) * static_cast<std::size_t>(of_block), sizeof(T), turn);
     return box;
   }
   template <class T>
