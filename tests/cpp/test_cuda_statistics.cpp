@@ -71,8 +71,8 @@ TEST_CASE("values are left out one by one, wherever a lane's lie") {
                           Values{instance_norm(3), {16, 1, 7}}, Values{group_norm(4, 2), {5, 4, 3, 3}, {0, 2, 3, 1}},
                           Values{instance_norm(4), {5, 4, 3, 3}, {1, 0, 2, 3}}}) {
     for (const DType dtype : {DType::float32, DType::bfloat16, DType::float64}) {
-      for (std::size_t constant = 0; constant <= v.shape.size();
-           ++constant) {  // an axis that the mask is the same along
+      // An axis that the mask is the same along, or none.
+      for (std::size_t constant = 0; constant <= v.shape.size(); ++constant) {
         INFO(name(dtype) << " " << v.shape[0] << " " << v.shape.back() << " " << constant);
         Tensor x(dtype, v.shape, v.order);
         Tensor mask(DType::boolean, v.shape, v.order);

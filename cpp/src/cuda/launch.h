@@ -70,7 +70,7 @@ class Mail {
   };
   NORMKIT_DEVICE static Box* box() {
     __shared__ Box boxes[2];  // one may still be read while the next is filled
-    static_assert(sizeof boxes == mail_bytes);
+    static_assert(sizeof boxes == mail_bytes && mail_bytes % 16 == 0);  // a kernel's own memory lies behind
     return boxes;
   }
   NORMKIT_DEVICE static unsigned address(const void* shared) {
