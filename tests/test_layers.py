@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -260,12 +261,29 @@ def test_repr(layer, text):
         (lambda: GroupNorm(1, 0), "GroupNorm: every extent must be at least 1"),
         (lambda: LayerNorm(()), "LayerNorm: every extent must be at least 1"),
         (lambda: LayerNorm((3, 0)), "LayerNorm: every extent must be at least 1"),
+        (lambda: BatchNorm(3, eps=-0.5), "BatchNorm: eps must be finite and not negative; got eps=-0.5"),
+        (lambda: RMSNorm(3, eps=np.nan), "RMSNorm: eps must be finite and not negative; got eps=nan"),
+        (lambda: GroupNorm(1, 3, eps=np.inf), "GroupNorm: eps must be finite and not negative; got eps=inf"),
     ],
 )
 def test_bad_arguments(wrong, message):
     with pytest.raises(ValueError) as error:
         wrong()
     assert message in str(error.value)
+
+
+@each(
+    "wrong, message",
+    [
+        (lambda: LayerNorm(3, eps="1e-5"), "LayerNorm: eps must be a number; got str"),
+        (lambda: BatchNorm(3, eps=None), "BatchNorm: eps must be a number; got NoneType"),
+        (lambda: BatchNorm(3, axis="1"), "BatchNorm: axis must be an int; got str"),
+        (lambda: InstanceNorm(3, axis=(1, 2)), "InstanceNorm: axis must be an int; got tuple"),
+    ],
+)
+def test_arguments_of_other_kinds(wrong, message):
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
+        wrong()
 
 
 @each("make", [lambda **o: BatchNorm(3, **o), lambda **o: GroupNorm(1, 3, **o), lambda **o: RMSNorm(3, **o)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,12 @@ class Layer:
         state: _core.BatchNormState | None = None,
     ) -> None:
         name = type(self).__name__
+        try:
+            usable = 0.0 <= eps < math.inf
+        except TypeError:
+            raise TypeError(f"{name}: eps must be a number; got {type(eps).__name__}") from None
+        if not usable:
+            raise ValueError(f"{name}: eps must be finite and not negative; got eps={eps:g}")
         self.eps = eps
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):

@@ -25,7 +25,11 @@ class ChannelLayer(Layer):
     ) -> None:
         if activation not in (None, "relu", "silu"):
             raise ValueError(f"{type(self).__name__}: activation must be None, 'relu' or 'silu'; got {activation!r}")
-        self.affine, self.axis, self.activation = affine, axis, activation
+        try:
+            self.axis = operator.index(axis)
+        except TypeError:
+            raise TypeError(f"{type(self).__name__}: axis must be an int; got {type(axis).__name__}") from None
+        self.affine, self.activation = affine, activation
         super().__init__((operator.index(channels),), weight=affine, bias=affine, **options)
 
     def __call__(
