@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -153,6 +154,21 @@ def test_residual_and_activation(activation, with_residual, train, monkeypatch):
         torch.testing.assert_close(residuals[1].grad, residuals[0].grad)
     text = f", activation='{activation}'" if activation else ""
     assert repr(ours) == repr(theirs)[:-1] + text + ")"
+
+
+@pytest.mark.parametrize("x", [None, [[1.0, 2.0]], np.ones((4, 6, 5))], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "name, args",
+    [("BatchNorm1d", (6,)), ("InstanceNorm1d", (6,)), ("GroupNorm", (3, 6)), ("LayerNorm", (5,)), ("RMSNorm", (5,))],
+)
+def test_what_is_no_tensor(name, args, x):
+    """Is refused in PyTorch's own words."""
+    ours, theirs = pair(name, args, {})
+    with pytest.raises((TypeError, AttributeError)) as expected:
+        theirs(x)
+    with pytest.raises(expected.type) as got:
+        ours(x)
+    assert str(got.value) == str(expected.value)
 
 
 def test_residual_that_does_not_fit():

@@ -142,15 +142,15 @@ void bind_torch(nb::module_& module) {
           docs::torch_record_statistics_given);
 #define NORMKIT_APPLY "apply: collections.abc.Callable[..., typing.Any], x: ArrayT, weight: typing.Any | None"
 #define NORMKIT_BIAS ", bias: typing.Any | None"
-  module.def("torch_layer_norm", &torch_layer_norm, "apply"_a, "x"_a, "weight"_a.none(), "bias"_a.none(),
+  module.def("torch_layer_norm", &torch_layer_norm, "apply"_a, "x"_a.none(), "weight"_a.none(), "bias"_a.none(),
              "normalized_shape"_a, "eps"_a, docs::torch_layer_norm,
              nb::sig("def torch_layer_norm(" NORMKIT_APPLY NORMKIT_BIAS
                      ", normalized_shape: tuple[int, ...], eps: float) -> ArrayT | None"));
-  module.def("torch_rms_norm", &torch_rms_norm, "apply"_a, "x"_a, "weight"_a.none(), "normalized_shape"_a,
+  module.def("torch_rms_norm", &torch_rms_norm, "apply"_a, "x"_a.none(), "weight"_a.none(), "normalized_shape"_a,
              "eps"_a.none(), docs::torch_rms_norm,
              nb::sig("def torch_rms_norm(" NORMKIT_APPLY
                      ", normalized_shape: tuple[int, ...], eps: float | None) -> ArrayT | None"));
-  module.def("torch_group_norm", &torch_group_norm, "apply"_a, "x"_a, "weight"_a.none(), "bias"_a.none(),
+  module.def("torch_group_norm", &torch_group_norm, "apply"_a, "x"_a.none(), "weight"_a.none(), "bias"_a.none(),
              "num_channels"_a, "num_groups"_a, "eps"_a, docs::torch_group_norm,
              nb::sig("def torch_group_norm(" NORMKIT_APPLY NORMKIT_BIAS
                      ", num_channels: int, num_groups: int, eps: float) -> ArrayT | None"));
@@ -164,7 +164,7 @@ void bind_torch(nb::module_& module) {
         return batch_norm_module(apply, call, running_mean, running_var,
                                  {num_features, ranks, eps, momentum, num_batches_tracked, of_batch});
       },
-      "apply"_a, "x"_a, "weight"_a.none(), "bias"_a.none(), "residual"_a.none(), "activation"_a.none(),
+      "apply"_a, "x"_a.none(), "weight"_a.none(), "bias"_a.none(), "residual"_a.none(), "activation"_a.none(),
       "running_mean"_a.none(), "running_var"_a.none(), "num_features"_a, "ranks"_a, "eps"_a, "momentum"_a.none(),
       "num_batches_tracked"_a.none(), "of_batch"_a, docs::torch_batch_norm,
       nb::sig("def torch_batch_norm(" NORMKIT_APPLY NORMKIT_BIAS

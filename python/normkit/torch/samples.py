@@ -36,7 +36,7 @@ class GroupNorm(torch.nn.GroupNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input`, channels along axis 1, over groups of channels."""
         groups, channels, (weight, bias) = self.num_groups, self.num_channels, affine(self)
-        if input.is_cuda:
+        if getattr(input, "is_cuda", False):
             input = widened(input, "group_norm")
         if not is_compiling():
             y = _core.torch_group_norm(normalizers.GroupNorm.apply, input, weight, bias, channels, groups, self.eps)

@@ -34,7 +34,7 @@ class LayerNorm(torch.nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalize `input` over its last axes."""
         shape, (weight, bias) = self.normalized_shape, affine(self)
-        if input.is_cuda:
+        if getattr(input, "is_cuda", False):
             input = widened(input, "layer_norm")
         if not is_compiling():
             y = _core.torch_layer_norm(normalizers.LayerNorm.apply, input, weight, bias, shape, self.eps)
@@ -67,7 +67,7 @@ class RMSNorm(torch.nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalize `x` over its last axes."""
         shape, weight, eps = self.normalized_shape, self.weight, self.eps
-        if x.is_cuda:
+        if getattr(x, "is_cuda", False):
             x = widened(x, "rms_norm")
         if not is_compiling():
             y = _core.torch_rms_norm(normalizers.RMSNorm.apply, x, weight, shape, eps)
