@@ -25,7 +25,9 @@ class Record(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_int64)
-        for name in ("launches", "stream", "device", "allocations", "waits_for_stream", "waits_for_device")
+        for name in (
+            "launches", "stream", "device", "allocations", "waits_for_stream", "waits_for_device", "refusals",
+        )  # fmt: skip
     ]
 
 

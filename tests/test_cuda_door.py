@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 import pickle
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -456,3 +458,21 @@ def test_refusals(library):
         normkit.fold_batch_norm(library.put(np.ones((6, 3), np.float32)), None, (V, np.abs(V)))
     with pytest.raises(TypeError, match="all arrays must be on one device; got x on GPU 0 and another on the CPU"):
         _core.batch_norm_with_averages(x, V.copy(), V.copy(), None, None, True, 0.1, 1e-5)
+
+
+def test_memory_that_others_keep(monkeypatch):
+    """Where the GPU has none left, PyTorch's and CuPy's is asked for, once."""
+    asked = []
+    pool = types.SimpleNamespace(free_all_blocks=lambda: asked.append("cupy"))
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(get_default_memory_pool=lambda: pool))
+    cuda = types.SimpleNamespace(empty_cache=lambda: asked.append("torch"))
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    x = cases.sample((5000, 24), np.float32)  # too long for a tile
+    expected = normkit.batch_norm(x, None, training=True)
+    gpu.refusals = 1
+    assert_close(normkit.batch_norm(streams.put(x), None, training=True), expected, streams)
+    assert (gpu.refusals, asked) == (0, ["torch", "cupy"])
+    gpu.refusals, out = 2, streams.put(np.full_like(x, 7))
+    with pytest.raises(RuntimeError, match=r"^normkit: the GPU has no memory left for \d+ bytes; free some$"):
+        normkit.batch_norm(streams.put(x), None, training=True, out=out)
+    assert gpu.refusals == 0 and len(asked) == 4 and (out.host == 7).all()

@@ -2,10 +2,23 @@
 #include <normkit/cuda.h>
 
 #include <algorithm>
+#include <atomic>
 
+#include "cuda/reclaim.h"
 #include "request.h"
 
 namespace normkit {
+namespace {
+std::atomic<void (*)()> reclaim{nullptr};
+}
+
+void set_cuda_reclaim(void (*function)()) noexcept { reclaim = function; }
+
+bool detail::cuda::reclaim_memory() {
+  void (*const function)() = reclaim;
+  if (function != nullptr) function();
+  return function != nullptr;
+}
 
 void wait_for_gpu(int device_index) {
   const detail::BackendOf device(Device::cuda, device_index);

@@ -8,6 +8,7 @@
 
 #include "arrays.h"
 #include "columns_docstrings.h"
+#include "dlpack.h"
 #include "docstrings.h"
 #include "functions.h"
 #include "state.h"
@@ -172,6 +173,7 @@ NB_MODULE(_core, module) {
   nb::set_leak_warnings(false);  // a state in some cycle at exit is no fault of the user's
 #endif
   python::import_numpy();
+  normkit::set_cuda_reclaim(&python::reclaim_gpu_memory);
   nb::register_exception_translator([](const std::exception_ptr& error, void*) {
     try {
       std::rethrow_exception(error);

@@ -42,6 +42,8 @@ nb::object new_tensor(const Torch& torch, const Input& like, DType dtype, std::s
 nb::object view_exporter(Argument argument, nb::handle array, TensorView& view, Queue& queue, bool for_writing);
 /// The same of an array of bool.
 nb::object view_exported_mask(Argument argument, nb::handle array, TensorView& view, Queue& queue);
+/// Has PyTorch and CuPy give back GPU memory that they keep unused.
+void reclaim_gpu_memory();
 /// A Python context manager, entered for as long as this lives: one that makes a GPU the current one.
 class Entered {
  public:

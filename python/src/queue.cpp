@@ -36,6 +36,18 @@ std::optional<void*> stream_of(nb::handle array, int device_index) {
 
 }  // namespace
 
+// Where an error is, there is no memory, which is said anyway.
+void reclaim_gpu_memory() {
+  const nb::gil_scoped_acquire held;
+  const nb::dict modules = nb::borrow<nb::dict>(PyImport_GetModuleDict());
+  try {
+    if (modules.contains("torch")) modules["torch"].attr("cuda").attr("empty_cache")();
+    if (modules.contains("cupy")) modules["cupy"].attr("get_default_memory_pool")().attr("free_all_blocks")();
+  } catch (nb::python_error& error) {
+    error.discard_as_unraisable("normkit");
+  }
+}
+
 Entered::Entered(nb::object manager) : manager_(std::move(manager)) { manager_.attr("__enter__")(); }
 Entered::~Entered() {
   try {

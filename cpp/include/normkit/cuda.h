@@ -43,4 +43,9 @@ class CudaMemory {
   void* data_;
 };
 
+/// Calls with arrays on a GPU take memory for themselves. Where there is none left, `reclaim` is called, by the thread
+/// of the call, to have other libraries give back what they keep and do not use, and then memory is asked for once
+/// more. Not while a graph is captured. Null, as at first: nothing is called.
+void set_cuda_reclaim(void (*reclaim)()) noexcept;
+
 }  // namespace normkit

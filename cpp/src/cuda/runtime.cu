@@ -12,6 +12,7 @@
 #include <string>
 
 #include "cuda/plan.h"
+#include "cuda/reclaim.h"
 
 namespace normkit {
 namespace {
@@ -51,6 +52,22 @@ cudaMemPool_t pool_of(int device) {
 
 cudaStream_t stream() { return static_cast<cudaStream_t>(thread_stream); }
 
+bool is_capturing() {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream(), &status), "asking for a stream's state");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+// Null where there is no memory.
+template <class Allocate>
+void* try_to(const Allocate& allocate) {
+  void* memory = nullptr;
+  const cudaError_t result = allocate(&memory);
+  if (result != cudaErrorMemoryAllocation) check(result, "allocating GPU memory");
+  if (result != cudaSuccess) (void)cudaGetLastError();
+  return result == cudaSuccess ? memory : nullptr;
+}
+
 }  // namespace
 
 int current_device() {
@@ -68,11 +85,12 @@ int enter(int device) {
 void* current_stream() noexcept { return thread_stream; }
 
 void* allocate(std::size_t bytes) {
-  void* memory = nullptr;
-  // Of no bytes there may be no memory, and whoever asks wants to tell it from none.
-  check(cudaMallocFromPoolAsync(&memory, bytes > 0 ? bytes : 1, pool_of(current_device()), stream()),
-        "allocating GPU memory");
-  return memory;
+  if (bytes == 0) bytes = 1;  // of none there may be no memory, and whoever asks wants to tell it from none
+  const cudaMemPool_t pool = pool_of(current_device());
+  const auto ask = [=] {
+    return try_to([=](void** memory) { return cudaMallocFromPoolAsync(memory, bytes, pool, stream()); });
+  };
+  return memory_from(ask, bytes, [] { return !is_capturing(); });
 }
 
 // An error that nobody was told of must not be taken for that of somebody's next launch.
@@ -81,9 +99,8 @@ void release(void* memory) noexcept {
 }
 
 void* keep(std::size_t bytes) {
-  void* memory = nullptr;
-  check(cudaMalloc(&memory, bytes), "allocating GPU memory");
-  return memory;
+  const auto ask = [=] { return try_to([=](void** memory) { return cudaMalloc(memory, bytes); }); };
+  return memory_from(ask, bytes, [] { return !is_capturing(); });
 }
 
 // At any time: also while another thread, or this one, captures a graph, which is none of this memory's business.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cuda/launch.h"
+#include "cuda/reclaim.h"
 
 namespace normkit {
 namespace {
@@ -20,6 +21,7 @@ struct Record {
   std::int64_t stream = 0, device = 0;  // of the last one
   std::int64_t allocations = 0;         // that have not been released
   std::int64_t waits_for_stream = 0, waits_for_device = 0;
+  std::int64_t refusals = 0;  // set by them: so many of the next requests for memory find none
 };
 Record record;
 detail::cuda::Clusters clusters = detail::cuda::Clusters::of_most;
@@ -198,7 +200,11 @@ void* current_stream() noexcept { return thread_stream; }
 
 // Filled with what is no number.
 void* allocate(std::size_t bytes) {
-  void* memory = std::aligned_alloc(256, bytes / 256 * 256 + 256);
+  const auto ask = [=]() -> void* {
+    if (record.refusals > 0) return --record.refusals, nullptr;
+    return std::aligned_alloc(256, bytes / 256 * 256 + 256);
+  };
+  void* memory = memory_from(ask, bytes, [] { return true; });
   std::memset(memory, 0xff, bytes);
   ++record.allocations;
   return memory;
