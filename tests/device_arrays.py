@@ -25,9 +25,7 @@ class Record(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_int64)
-        for name in (
-            "launches", "stream", "device", "allocations", "waits_for_stream", "waits_for_device", "refusals",
-        )  # fmt: skip
+        for name in ["launches", "stream", "device", "allocations", "waits_for_stream", "waits_for_device", "refusals"]
     ]
 
 

@@ -9,15 +9,15 @@
 
 namespace normkit {
 namespace {
-std::atomic<void (*)()> reclaim{nullptr};
+std::atomic<void (*)()> reclaim_of_caller{nullptr};
 }
 
-void set_cuda_reclaim(void (*function)()) noexcept { reclaim = function; }
+void set_cuda_reclaim(void (*reclaim)()) noexcept { reclaim_of_caller = reclaim; }
 
 bool detail::cuda::reclaim_memory() {
-  void (*const function)() = reclaim;
-  if (function != nullptr) function();
-  return function != nullptr;
+  void (*const reclaim)() = reclaim_of_caller;
+  if (reclaim != nullptr) reclaim();
+  return reclaim != nullptr;
 }
 
 void wait_for_gpu(int device_index) {
