@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "cuda/reclaim.h"
+#include "reclaim.h"
 #include "request.h"
 
 namespace normkit {
@@ -14,7 +14,7 @@ std::atomic<void (*)()> reclaim_of_caller{nullptr};
 
 void set_cuda_reclaim(void (*reclaim)()) noexcept { reclaim_of_caller = reclaim; }
 
-bool detail::cuda::reclaim_memory() {
+bool detail::reclaim_memory() {
   void (*const reclaim)() = reclaim_of_caller;
   if (reclaim != nullptr) reclaim();
   return reclaim != nullptr;

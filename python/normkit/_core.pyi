@@ -1027,7 +1027,7 @@ def batch_norm_backward(dy: ArrayT, x: ArrayT, mean: Any, rstd: Any, weight: Any
         Shape, dtype, library and device of `x`. Accurate for data far from zero too: what rounding took from `mean` is
         found again from `x`.
     dweight, dbias : array
-        The shape of weight; its dtype, or without a weight that of the statistics.
+        The shape of weight; its dtype, for dbias that of a bias that is given, or without either that of the statistics.
     dresidual : array
         With ``residual=True``: like dx.
 
@@ -1093,7 +1093,7 @@ def group_norm_backward(dy: ArrayT, x: ArrayT, mean: Any, rstd: Any, num_groups:
         Shape, dtype, library and device of `x`. Accurate for data far from zero too: what rounding took from `mean` is
         found again from `x`.
     dweight, dbias : array
-        The shape of weight; its dtype, or without a weight that of the statistics.
+        The shape of weight; its dtype, for dbias that of a bias that is given, or without either that of the statistics.
     dresidual : array
         With ``residual=True``: like dx.
 
@@ -1156,7 +1156,7 @@ def instance_norm_backward(dy: ArrayT, x: ArrayT, mean: Any, rstd: Any, weight: 
         Shape, dtype, library and device of `x`. Accurate for data far from zero too: what rounding took from `mean` is
         found again from `x`.
     dweight, dbias : array
-        The shape of weight; its dtype, or without a weight that of the statistics.
+        The shape of weight; its dtype, for dbias that of a bias that is given, or without either that of the statistics.
     dresidual : array
         With ``residual=True``: like dx.
 

@@ -12,7 +12,7 @@
 #include <string>
 
 #include "cuda/plan.h"
-#include "cuda/reclaim.h"
+#include "reclaim.h"
 
 namespace normkit {
 namespace {

@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "cuda/launch.h"
-#include "cuda/reclaim.h"
+#include "reclaim.h"
 
 namespace normkit {
 namespace {

@@ -5,7 +5,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace normkit::detail::cuda {
+namespace normkit::detail {
 
 /// Whether there was somebody to ask for memory that is kept unused.
 bool reclaim_memory();
@@ -20,4 +20,4 @@ void* memory_from(const Ask& ask, std::size_t bytes, const MayReclaim& may_recla
   throw std::runtime_error("normkit: the GPU has no memory left for " + std::to_string(bytes) + " bytes; free some");
 }
 
-}  // namespace normkit::detail::cuda
+}  // namespace normkit::detail
