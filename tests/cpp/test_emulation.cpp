@@ -92,10 +92,20 @@ struct Unlike {
 };
 void run_unlike(Barrier first, Barrier second) { cuda::launch(Unlike{first, second}, {1, threads, 0, 1}); }
 
-// What blocks of a cluster do: open it, exchange a number, wait at the block's barrier.
+// What blocks of a cluster do: open it, exchange a number, gather one of each block or less, wait at the block's
+// barrier.
 struct Steps {
   static constexpr int most_threads = threads;
   std::string_view steps;
+
+  // As many numbers as a block's first threads send, of one that each expects.
+  template <class Block>
+  static void gather(const Block& block, int sent) {
+    const float number[1] = {0.0F};
+    block.gather(reinterpret_cast<float*>(block.shared()), 1, [&](const auto& send) {
+      if (block.thread() < sent) send(0, number);
+    });
+  }
 
   template <class Block>
   void operator()(const Block& block) const {
@@ -103,6 +113,8 @@ struct Steps {
       if (step == 'o') block.open_cluster();
       if (step == 'x') pass(block, Barrier::exchange);
       if (step == 's') pass(block, Barrier::of_block);
+      if (step == 'g') gather(block, 1);
+      if (step == 'n') gather(block, 0);
     }
   }
 };
@@ -135,6 +147,8 @@ TEST_CASE("threads that wait for different things are an error") {
 
 TEST_CASE("blocks send in a cluster that is open, and what they sent before has been read") {
   run_steps("oxsx");
+  run_steps("og");
+  CHECK_THROWS_WITH_AS(run_steps("on"), "a block was sent more numbers than it expects, or fewer", std::logic_error);
   CHECK_THROWS_WITH_AS(run_steps("x"), "a thread sends before its cluster is open", std::logic_error);
   CHECK_THROWS_WITH_AS(run_steps("oo"), "a thread opens its cluster twice", std::logic_error);
   CHECK_THROWS_WITH_AS(run_steps("oxx"), "a thread sends while others of its block may still read what came before",

@@ -64,6 +64,7 @@ EmulatedBlock::EmulatedBlock(std::int64_t first_index, int ranks, int threads, i
       waits_for_(static_cast<std::size_t>(threads_)),
       mail_(static_cast<std::size_t>(threads_)),
       received_(static_cast<std::size_t>(ranks) * 2),
+      arrived_(static_cast<std::size_t>(ranks)),
       fibers_(static_cast<std::size_t>(threads_)),
       jumps_(static_cast<std::size_t>(threads_)) {
   if (threads % warp_size != 0) throw std::logic_error("a warp that lacks threads");
@@ -144,8 +145,8 @@ void EmulatedBlock::send(int to_rank, void* to, const void* number, std::size_t 
 }
 
 void EmulatedBlock::arrive(const void* box, std::size_t numbers, std::size_t bytes_each, unsigned turn) const {
+  if (std::exchange(arrived_[static_cast<std::size_t>(rank())], turn) == turn) return;  // its first thread saw to it
   std::size_t& sent = received(rank(), turn);
-  if (sent == 0) return;  // this is not the first thread of the block that goes on
   // On a GPU it would wait forever for what is not sent.
   if (sent != numbers) fault_ = "a block was sent more numbers than it expects, or fewer";
   sent = 0;

@@ -129,6 +129,7 @@ class EmulatedBlock {
   mutable std::vector<OfThread> mail_;
   mutable std::vector<double> boxes_[2];       // of each block what each sent it
   mutable std::vector<std::size_t> received_;  // how many numbers each was sent, in this turn and in the next
+  mutable std::vector<unsigned> arrived_;      // in which turn they last came to each
   mutable const char* fault_ = nullptr;        // of a thread, to be thrown by who gives it its turn
   mutable int running_ = 0;
   // Fibers begin as contexts, and go on by jumps, which spare a system call; under AddressSanitizer, which has to know
