@@ -6,8 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "cuda/launch.h"
 #include "cuda_cases.h"
+#include "emulation.h"
 #include "tensor.h"
 
 namespace {

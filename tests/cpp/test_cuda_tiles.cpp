@@ -9,8 +9,8 @@
 #include <limits>
 #include <vector>
 
-#include "cuda/launch.h"
 #include "cuda_cases.h"
+#include "emulation.h"
 #include "tensor.h"
 #include "visit.h"
 
