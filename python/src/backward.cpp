@@ -71,7 +71,7 @@ class BackwardCall {
       results[2] = parameter(norm, bias_ != nullptr ? bias_ : weight_, like_bias, of_bias, arguments.dbias);
     }
     if (has_residual_) results[3] = Output::like(operation_, x_, arguments.x, arguments.dresidual);
-    compute(arguments.x, queue_, [&] { backward(norm, arguments); }, static_cast<bool>(arguments.sync));
+    compute(arguments.x, queue_, [&] { backward(norm, arguments); });
 
     nb::list gradients;
     for (std::size_t k = 0; k < wanted.size(); ++k) {

@@ -29,12 +29,12 @@ void compute(const TensorView& x, Work&& work) {
     work();
   }
 }
-/// The same where memory may be a GPU's: `work` is queued. `waits`: it waits for the GPU itself.
+/// The same where memory may be a GPU's: `work` is queued, and waits where the queue is full, perhaps for what a thread that
+/// wants the GIL has to do.
 template <class Work>
-void compute(const TensorView& x, const Queue& queue, Work&& work, bool waits = false) {
+void compute(const TensorView& x, const Queue& queue, Work&& work) {
   if (x.device != Device::cuda) return compute(x, std::forward<Work>(work));
   const CudaStream stream(queue.stream);
-  if (!waits && !queue.waits) return work();
   const nb::gil_scoped_release released;
   work();
   if (queue.waits) wait_for_gpu(x.device_index);

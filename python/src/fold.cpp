@@ -45,7 +45,7 @@ class Statistics {
   }
 
   [[nodiscard]] std::shared_lock<std::shared_mutex> lock() const {
-    return state_ == nullptr ? std::shared_lock<std::shared_mutex>() : std::shared_lock(state_->mutex);
+    return state_ == nullptr ? std::shared_lock<std::shared_mutex>() : state_->lock_shared();
   }
 
  private:

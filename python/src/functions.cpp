@@ -88,7 +88,7 @@ MomentsArray take_moments(const char* operation, Statistic statistic, nb::handle
   result.values.resize(size);
   const Nan treatment = nan == "omit" ? Nan::omit : Nan::propagate;
   const auto take = [&] { normkit::moments(norm, view, result.values, valid.view, treatment, weighed.view); };
-  compute(view, queue, take, /*waits=*/true);
+  compute(view, queue, take);
   return result;
 }
 
@@ -211,27 +211,27 @@ nb::object batch_norm(nb::handle x, BatchNormState* state, nb::handle weight, nb
   if (!training) {
     compute(arguments.x, call.queue, [&] {
       state->move_to(arguments.x);
-      const std::shared_lock lock(state->mutex);
+      const auto lock = state->lock_shared();
       apply(norm, with_statistics(arguments, state->stats.running_mean(), state->stats.running_var()));
     });
   } else if (state != nullptr && update_state) {
     arguments.running = &state->stats;
     const auto update = [&] {
-      std::unique_lock lock(state->mutex, std::defer_lock);
+      std::unique_lock<std::shared_mutex> lock;
       if (join) {  // which may wait for others, and for the GIL
         arguments.sync = [&](std::span<Moments> own) {
           join(own);
-          lock.lock();
+          lock = state->lock();
         };
       } else {
-        lock.lock();
+        lock = state->lock();
       }
       forward(norm, arguments);
     };
-    compute(arguments.x, call.queue, update, static_cast<bool>(join));
+    compute(arguments.x, call.queue, update);
   } else {
     arguments.sync = join;
-    compute(arguments.x, call.queue, [&] { forward(norm, arguments); }, static_cast<bool>(join));
+    compute(arguments.x, call.queue, [&] { forward(norm, arguments); });
   }
   return call.finish();
 }

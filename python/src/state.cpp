@@ -65,7 +65,7 @@ std::unique_ptr<BatchNormState> from_convention(std::string_view name, std::int6
 template <class Read>
 auto read_from(const BatchNormState& state, Read&& read) {
   const nb::gil_scoped_release released;
-  const std::shared_lock lock(state.mutex);
+  const auto lock = state.lock_shared();
   return std::invoke(read, state.stats);
 }
 
@@ -88,7 +88,7 @@ void update(BatchNormState& self, const MomentsArray& moments) {
            shape_text(moments.shape));
   }
   const nb::gil_scoped_release released;
-  const std::unique_lock lock(self.mutex);
+  const auto lock = self.lock();
   self.stats.update(moments.values);
 }
 
@@ -157,7 +157,7 @@ void load_state_dict(BatchNormState& self, nb::handle state_dict) {
   }
 
   const nb::gil_scoped_release released;
-  const std::unique_lock lock(self.mutex);  // nothing fails from here on
+  const auto lock = self.lock();  // nothing fails from here on
   self.stats.move_to(Device::cpu);
   self.stats.set_num_batches_tracked(num_batches_tracked);
   const auto bytes = static_cast<std::size_t>(mean.size() * item_size(mean.dtype));
@@ -262,7 +262,7 @@ void bind_state(nb::module_& module) {
       .def(
           "reset",
           [](BatchNormState& self) {
-            const std::unique_lock lock(self.mutex);
+            const auto lock = self.lock();
             self.stats.reset();
           },
           docs::state_reset)

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <shared_mutex>
 #include <vector>
 
@@ -24,20 +25,37 @@ MomentsArray checked(MomentsArray moments);
 nb::bytes to_bytes(const MomentsArray& moments);
 MomentsArray from_bytes(const nb::bytes& data);
 
-/// Moving averages that Python threads share. Nobody who holds the mutex waits for the GIL; so one may wait for the
-/// mutex with the GIL held.
+/// Moving averages that Python threads share. Who has locked them may yet want the GIL, for a GPU's memory
+/// (reclaim_gpu_memory); so nobody waits for the lock with the GIL held.
 struct BatchNormState {
   BatchNormState(std::int64_t num_features, const RunningStats::Options& options) : stats(num_features, options) {}
 
   /// To where x is, if they are elsewhere: see RunningStats::move_to.
   void move_to(const TensorView& x) {
     if (stats.device() == x.device && (x.device == Device::cpu || stats.device_index() == x.device_index)) return;
-    const std::unique_lock lock(mutex);
+    const auto held = lock();
     stats.move_to(x.device, x.device_index);
   }
 
+  [[nodiscard]] std::unique_lock<std::shared_mutex> lock() { return locked<std::unique_lock<std::shared_mutex>>(); }
+  [[nodiscard]] std::shared_lock<std::shared_mutex> lock_shared() const {
+    return locked<std::shared_lock<std::shared_mutex>>();
+  }
+
   RunningStats stats;
-  mutable std::shared_mutex mutex;
+
+ private:
+  template <class Lock>
+  Lock locked() const {
+    Lock lock(mutex_, std::try_to_lock);
+    if (lock.owns_lock()) return lock;
+    std::optional<nb::gil_scoped_release> released;
+    if (PyGILState_Check() != 0) released.emplace();
+    lock.lock();
+    return lock;
+  }
+
+  mutable std::shared_mutex mutex_;
 };
 
 void bind_moments(nb::module_& module);
