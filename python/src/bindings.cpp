@@ -163,6 +163,24 @@ void bind_runtime(nb::module_& module) {
   module.def("build_info", &build_information, docs::build_info, nb::sig("def build_info() -> dict[str, typing.Any]"));
 }
 
+// What C++ calls RunningStats is another class here.
+void refuse_as(PyObject* exception, std::string_view text) {
+  constexpr std::string_view core = "RunningStats";
+  const std::string renamed = text.starts_with(core) ? "BatchNormState" + std::string(text.substr(core.size()))
+                                                     : std::string(text);
+  PyErr_SetString(exception, renamed.c_str());
+}
+
+void translate(const std::exception_ptr& error, void*) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const dtype_error& refused) {
+    refuse_as(PyExc_TypeError, refused.what());
+  } catch (const std::invalid_argument& refused) {
+    refuse_as(PyExc_ValueError, refused.what());
+  }
+}
+
 }  // namespace
 }  // namespace normkit::python
 
@@ -174,13 +192,7 @@ NB_MODULE(_core, module) {
 #endif
   python::import_numpy();
   normkit::set_cuda_reclaim(&python::reclaim_gpu_memory);
-  nb::register_exception_translator([](const std::exception_ptr& error, void*) {
-    try {
-      std::rethrow_exception(error);
-    } catch (const normkit::dtype_error& refused) {
-      PyErr_SetString(PyExc_TypeError, refused.what());
-    }
-  });
+  nb::register_exception_translator(&python::translate);
   module.doc() = python::docs::module;
   module.attr("ArrayT") = nb::type_var("ArrayT");
   python::bind_moments(module);
