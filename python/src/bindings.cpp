@@ -166,8 +166,8 @@ void bind_runtime(nb::module_& module) {
 // What C++ calls RunningStats is another class here.
 void refuse_as(PyObject* exception, std::string_view text) {
   constexpr std::string_view core = "RunningStats";
-  const std::string renamed = text.starts_with(core) ? "BatchNormState" + std::string(text.substr(core.size()))
-                                                     : std::string(text);
+  const std::string renamed =
+      text.starts_with(core) ? "BatchNormState" + std::string(text.substr(core.size())) : std::string(text);
   PyErr_SetString(exception, renamed.c_str());
 }
 

@@ -29,8 +29,8 @@ void compute(const TensorView& x, Work&& work) {
     work();
   }
 }
-/// The same where memory may be a GPU's: `work` is queued, and waits where the queue is full, perhaps for what a thread that
-/// wants the GIL has to do.
+/// The same where memory may be a GPU's: `work` is queued, and waits where the queue is full, perhaps for what a thread
+/// that wants the GIL has to do.
 template <class Work>
 void compute(const TensorView& x, const Queue& queue, Work&& work) {
   if (x.device != Device::cuda) return compute(x, std::forward<Work>(work));
