@@ -24,7 +24,7 @@ from cases import DTYPES, NORMALIZERS
 THREADS = (1, 2, 3, 8)
 # Small ones run serially; of the large ones some have many statistics to share out among the threads, some few and
 # long reductions to be cut, by rows and by columns.
-SMALL = ((3, 5), (17, 33), (33, 130), (3, 2050), (2, 6, 5, 7), (3, 12, 9, 11), (2, 4, 3, 5, 6))
+SMALL = ((3, 5), (17, 33), (33, 130), (3, 2050), (2, 6, 5, 7), (3, 12, 9, 11), (2, 4, 3, 5, 6), (70, 6, 3, 3))
 LARGE = (
     *((1, 1_000_003), (1_000_003, 1), (3000, 200), (200_003, 3), (2, 3, 500, 501), (2, 64, 57, 61), (2, 32, 8, 21, 25)),
     (16, 100, 28, 28),

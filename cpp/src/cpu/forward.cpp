@@ -13,10 +13,10 @@ namespace normkit::detail {
 namespace {
 
 // Weight and bias, and the job that uses them.
-Job affine_job(const Request& request, Params& params) {
-  Geometry geometry = request.plan.geometry;
+Job affine_job(const Request& request, Params& params, const ShortPlanes& planes) {
+  auto [geometry, lanes] = walk_of(request, planes);
   const Param given[] = {{request.weight, 1.0, request.weight_offset}, {request.bias, 0.0}};
-  prepare_params(work_dtype(request.dtype), given, geometry, params);
+  prepare_params(work_dtype(request.dtype), given, geometry, params, lanes);
   Job job = make_job(request, geometry, Task::normalize);
   take_affine(params, job);
   return job;
@@ -40,7 +40,7 @@ void take_given(const Request& request, const Job& job, std::int64_t offset) {
   fill_lanes(g, offset, request.given_variance, rstd,
              [eps = request.eps](double variance, std::int64_t) { return narrowed<C>(reciprocal_std(variance, eps)); });
   if (job.mean == nullptr && job.rstd == nullptr) return;
-  for_lanes(g, offset, [&](std::int64_t l, std::int64_t s) {
+  for_statistics(g, offset, [&](std::int64_t l, std::int64_t s) {
     if (job.mean != nullptr) static_cast<C*>(job.mean)[s - offset] = mean[l];
     if (job.rstd != nullptr) static_cast<C*>(job.rstd)[s - offset] = rstd[l];
   });
@@ -78,7 +78,7 @@ void take_scales(const Request& request, const Job& job, std::int64_t offset) {
 
 void cpu_forward(const Request& request) {
   Params params;
-  Job job = affine_job(request, params);
+  Job job = affine_job(request, params, folded_planes);
   if (request.moments.empty() && request.totals == nullptr) {
     return run_loops(job, request,
                      [&](Job& once, std::int64_t) { run(once, request.dtype, item_size(request.dtype)); });
@@ -93,7 +93,7 @@ void cpu_forward(const Request& request) {
 }
 
 void cpu_moments(const Request& request) {
-  Job job = make_job(request, request.plan.geometry, Task::moments);
+  Job job = make_job(request, walk_of(request, folded_planes).geometry, Task::moments);
   const auto terms = static_cast<std::size_t>(terms_of(job));
   const auto totals = run_for_totals(job, request, request.moments.size());
   for (std::size_t s = 0; s < request.moments.size(); ++s) {
@@ -108,7 +108,7 @@ void cpu_moments(const Request& request) {
 }
 
 void cpu_scale(const Request& request) {
-  Job job = make_job(request, request.plan.geometry, Task::scale);
+  Job job = make_job(request, walk_of(request, mapped_planes).geometry, Task::scale);
   const LaneScratch scratch(job, request.dtype, lane_rstd + 1);
   run_loops(job, request, [&](const Job& once, std::int64_t offset) {
     take_scales(request, once, offset);
@@ -118,7 +118,7 @@ void cpu_scale(const Request& request) {
 
 void cpu_apply(const Request& request) {
   Params params;
-  Job job = affine_job(request, params);
+  Job job = affine_job(request, params, mapped_planes);
   const LaneScratch scratch(job, request.dtype, lane_scale + 1);
   run_loops(job, request, [&](const Job& once, std::int64_t offset) {
     if (request.dtype == DType::float64) {

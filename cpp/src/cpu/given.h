@@ -1,6 +1,8 @@
 // Statistics that are given, read one by one.
 #pragma once
 
+#include <algorithm>
+
 #include "geometry.h"
 #include "half.h"
 #include "visit.h"
@@ -14,10 +16,10 @@ inline double element(const TensorView& view, std::int64_t index) {
   });
 }
 
-/// Calls visit(lane, statistic) for every lane of a geometry, as Job::lanes has them; `offset` is added to the indices
-/// of the statistics.
+/// Calls visit(lane, statistic) for every statistic of a geometry and the first of its lanes, as Job::lanes has them;
+/// `offset` is added to the indices of the statistics.
 template <class Visit>
-void for_lanes(const Geometry& g, std::int64_t offset, Visit visit) {
+void for_statistics(const Geometry& g, std::int64_t offset, Visit visit) {
   const std::int64_t along = g.kept[1].extent;
   for (std::int64_t i = 0; i < g.kept[0].extent; ++i) {
     const std::int64_t first = i * along;
@@ -26,10 +28,15 @@ void for_lanes(const Geometry& g, std::int64_t offset, Visit visit) {
       for (std::int64_t j = 0; j < along; ++j) visit(first + j, statistic + j);
       continue;
     }
-    for (std::int64_t j = 0; j < along; j += g.pooled, statistic += g.kept[1].stat_stride) {
-      for (std::int64_t k = 0; k < g.pooled; ++k) visit(first + j + k, statistic);
-    }
+    for (std::int64_t j = 0; j < along; j += g.pooled, statistic += g.kept[1].stat_stride) visit(first + j, statistic);
   }
+}
+/// The same for every lane.
+template <class Visit>
+void for_lanes(const Geometry& g, std::int64_t offset, Visit visit) {
+  for_statistics(g, offset, [&](std::int64_t lane, std::int64_t statistic) {
+    for (std::int64_t k = 0; k < g.pooled; ++k) visit(lane + k, statistic);
+  });
 }
 
 /// Fills lanes with what `make` makes of each statistic's element of `view` and of the statistic's number.
@@ -37,8 +44,8 @@ template <class C, class Make>
 void fill_lanes(const Geometry& g, std::int64_t offset, const TensorView& view, C* lanes, Make make) {
   visit_storage(view.dtype, [&](auto tag) {
     const auto* p = static_cast<const typename decltype(tag)::Storage*>(view.data);
-    for_lanes(g, offset, [=](std::int64_t l, std::int64_t s) {
-      lanes[l] = static_cast<C>(make(static_cast<double>(load_value(p + s)), s));
+    for_statistics(g, offset, [=, pooled = g.pooled](std::int64_t l, std::int64_t s) {
+      std::fill_n(lanes + l, pooled, static_cast<C>(make(static_cast<double>(load_value(p + s)), s)));
     });
   });
 }

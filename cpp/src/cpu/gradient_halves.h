@@ -150,8 +150,9 @@ struct Given {
 };
 
 // A job of either half, with what varies along its reduction.
-inline Job gradient_job(const Request& request, Geometry& geometry, std::span<const Param> along, Params& params) {
-  prepare_params(work_dtype(request.dtype), along, geometry, params);
+inline Job gradient_job(const Request& request, Geometry& geometry, std::span<const Param> along, Params& params,
+                        std::int64_t lanes = 1) {
+  prepare_params(work_dtype(request.dtype), along, geometry, params, lanes);
   Job job = make_job(request, geometry, Task::gradient);
   job.fetches_slabs = false;  // with x and dy of the next slab fetched ahead dx takes 25 cycles instead of 23
   return job;
@@ -167,7 +168,8 @@ inline void read_given_lanes(Job& job) {
 // The half of a backward pass that gives dx.
 struct ByStatistics {
   const Request& request;
-  Geometry geometry = request.plan.geometry;
+  Walk walk = walk_of(request, folded_planes);
+  const Geometry& geometry = walk.geometry;
   Params params;
   Job job;
   LaneScratch scratch;
@@ -176,7 +178,7 @@ struct ByStatistics {
   bool sums = false;  // whether any are wanted
 
   explicit ByStatistics(const Request& of)
-      : request(of), job(make(of, geometry, params)), scratch(job, of.dtype, lane_count) {
+      : request(of), job(make(of, walk, params)), scratch(job, of.dtype, lane_count) {
     read_given_lanes(job);
     if (of.given_gradient) {
       take_sums();
@@ -189,9 +191,9 @@ struct ByStatistics {
     totals.resize(static_cast<std::size_t>(of.given_rstd.size()) * terms);
     job.totals = totals.data();
   }
-  static Job make(const Request& of, Geometry& geometry, Params& params) {
+  static Job make(const Request& of, Walk& walk, Params& params) {
     const Param given[] = {{of.weight, 1.0, of.weight_offset}, {of.bias, 0.0}};
-    Job job = gradient_job(of, geometry, given, params);
+    Job job = gradient_job(of, walk.geometry, given, params, walk.lanes_per_param);
     take_affine(params, job);
     return job;
   }

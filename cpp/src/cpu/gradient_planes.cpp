@@ -28,15 +28,16 @@ std::optional<Geometry> single_planes_of(const Geometry& groups) {
 struct ByPlanes {
   const Request& request;
   ByStatistics groups;
-  Geometry geometry;
+  Walk walk;
+  const Geometry& geometry = walk.geometry;
   std::int64_t each = geometry.kept_count() / groups.geometry.kept_count();  // of a group
   Params params;
-  Job job = make(request, geometry, params);  // folds planes
+  Job job = make(request, walk, params);  // folds planes
   std::size_t terms = static_cast<std::size_t>(terms_of(job));
   Totals sums;                           // of each plane
   std::unique_ptr<double[]> group_sums;  // Job::partials
 
-  ByPlanes(const Request& of, const Geometry& planes) : request(of), groups(of), geometry(planes) {
+  ByPlanes(const Request& of, const Geometry& planes) : request(of), groups(of), walk{planes} {
     const auto all = static_cast<std::size_t>(groups.geometry.kept_count()) * groups.terms;
     sums.resize(static_cast<std::size_t>(geometry.kept_count()) * terms);
     job.totals = sums.data();
@@ -47,8 +48,8 @@ struct ByPlanes {
     groups.job.grid = whole();
     groups.take(groups.job, 0);
   }
-  static Job make(const Request& of, Geometry& geometry, Params& params) {
-    Job job = ByStatistics::make(of, geometry, params);
+  static Job make(const Request& of, Walk& walk, Params& params) {
+    Job job = ByStatistics::make(of, walk, params);
     job.operands[operand_out] = job.operands[operand_extra] = nullptr;
     job.weighs = false;
     job.given = true;  // nothing follows from the sums of a plane alone

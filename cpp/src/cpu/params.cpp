@@ -17,17 +17,19 @@ std::array<Axis*, 5> axes_in_order(Geometry& g) {
 
 using Strides = std::array<std::int64_t, 5>;
 
-// values[new strides] = param[old strides], converted.
+// values[new strides] = param[old strides], converted; the last of these is for `lanes` places.
 template <class C>
-void gather(const Param& param, const std::array<Axis*, 5>& axes, const Strides& from, const Strides& to, C* values) {
+void gather(const Param& param, const std::array<Axis*, 5>& axes, const Strides& from, std::int64_t lanes,
+            const Strides& to, C* values) {
   std::array<std::int64_t, 5> extent;
   std::int64_t span = 1;
   for (std::size_t a = 0; a < 5; ++a) {
     extent[a] = to[a] == 0 ? 1 : axes[a]->extent;
     span += (extent[a] - 1) * to[a];
   }
+  const std::int64_t each = extent[4] / lanes;
   const auto fill = [&](auto value_at) {
-    if (from == to) {
+    if (from == to && lanes == 1) {
       for (std::int64_t i = 0; i < span; ++i) values[i] = value_at(i);
       return;
     }
@@ -35,9 +37,10 @@ void gather(const Param& param, const std::array<Axis*, 5>& axes, const Strides&
       for (std::int64_t j = 0; j < extent[1]; ++j)
         for (std::int64_t k = 0; k < extent[2]; ++k)
           for (std::int64_t l = 0; l < extent[3]; ++l)
-            for (std::int64_t m = 0; m < extent[4]; ++m) {
-              values[i * to[0] + j * to[1] + k * to[2] + l * to[3] + m * to[4]] =
-                  value_at(i * from[0] + j * from[1] + k * from[2] + l * from[3] + m * from[4]);
+            for (std::int64_t m = 0; m < each; ++m) {
+              const C value = value_at(i * from[0] + j * from[1] + k * from[2] + l * from[3] + m * from[4]);
+              C* first = values + (i * to[0] + j * to[1] + k * to[2] + l * to[3] + m * lanes * to[4]);
+              for (std::int64_t n = 0; n < lanes; ++n) first[n * to[4]] = value;
             }
   };
   if (!param.given) return fill([&](std::int64_t) { return static_cast<C>(param.absent); });
@@ -61,7 +64,7 @@ template <class C>
 constexpr auto zeros = constants(C{0});
 
 template <class C>
-void prepare(std::span<const Param> given, Geometry& g, Params& params) {
+void prepare(std::span<const Param> given, Geometry& g, Params& params, std::int64_t lanes) {
   const auto axes = axes_in_order(g);
   const auto constant = [](const Param& param) { return param.absent == 1.0 ? ones<C>.data() : zeros<C>.data(); };
   if (std::ranges::none_of(given, [](const Param& param) { return static_cast<bool>(param.given); })) {
@@ -77,7 +80,7 @@ void prepare(std::span<const Param> given, Geometry& g, Params& params) {
     to[a] = from[a] == 0 ? 0 : size;
     if (from[a] != 0) size *= axes[a]->extent;
   }
-  const bool in_order = from[4] <= 1;
+  const bool in_order = from[4] <= 1 && lanes == 1;
   constexpr DType work = sizeof(C) == 4 ? DType::float32 : DType::float64;
   for (std::size_t k = 0; k < given.size(); ++k) {
     const Param& param = given[k];
@@ -92,7 +95,7 @@ void prepare(std::span<const Param> given, Geometry& g, Params& params) {
     }
     params.storage[k].resize(static_cast<std::size_t>(size) * sizeof(C));
     auto* values = reinterpret_cast<C*>(params.storage[k].data());
-    gather(param, axes, from, in_order ? from : to, values);
+    gather(param, axes, from, lanes, in_order ? from : to, values);
     params.values[k] = values;
   }
   if (in_order) return;
@@ -101,9 +104,9 @@ void prepare(std::span<const Param> given, Geometry& g, Params& params) {
 
 }  // namespace
 
-void prepare_params(DType work, std::span<const Param> given, Geometry& geometry, Params& params) {
-  if (work == DType::float64) return prepare<double>(given, geometry, params);
-  prepare<float>(given, geometry, params);
+void prepare_params(DType work, std::span<const Param> given, Geometry& geometry, Params& params, std::int64_t lanes) {
+  if (work == DType::float64) return prepare<double>(given, geometry, params, lanes);
+  prepare<float>(given, geometry, params, lanes);
 }
 
 }  // namespace normkit::detail

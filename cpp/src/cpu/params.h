@@ -28,8 +28,10 @@ struct Params {
 };
 
 /// Fills `params` with `given`, of one shape all, in the working type (float32 or float64), and rewrites the geometry's
-/// param strides to fit: all 0 where all are absent, and 0 or 1 along the unit-stride axis.
-void prepare_params(DType work, std::span<const Param> given, Geometry& geometry, Params& params);
+/// param strides to fit: all 0 where all are absent, and 0 or 1 along the unit-stride axis. `lanes`: so many
+/// neighbouring columns have what is given in common, where that is more than one.
+void prepare_params(DType work, std::span<const Param> given, Geometry& geometry, Params& params,
+                    std::int64_t lanes = 1);
 
 /// Weight and bias, the first two of `params`.
 inline void take_affine(const Params& params, Job& job) {

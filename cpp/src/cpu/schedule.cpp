@@ -14,6 +14,7 @@
 
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
+#include "planes.h"
 
 namespace normkit::detail {
 namespace {
@@ -43,6 +44,9 @@ constexpr std::int64_t times_cache = 4;
 // results in them up to 26 MB, lose from 32 MB on (decision 5).
 constexpr std::int64_t least_cache_bytes_per_thread = 4 << 20;
 constexpr std::int64_t most_cache_bytes_per_thread = 14 << 20;
+
+// For planes to be walked as columns, which these have to fill.
+constexpr std::int64_t least_samples = 16;
 
 std::int64_t last_level_cache_bytes() {
 #ifdef _SC_LEVEL3_CACHE_SIZE
@@ -264,6 +268,18 @@ bool is_tiled(const Geometry& g, Column column, std::int64_t longest) {
 }
 
 int terms_of(const Job& job) { return kernel_table().by_task[static_cast<int>(job.task)]->terms(job); }
+
+Walk walk_of(const Request& request, const ShortPlanes& planes) {
+  const Geometry& g = request.plan.geometry;
+  const std::int64_t plane = g.reduced[2].extent;
+  if (plane > planes.longest || g.reduced[1].extent < std::max(least_samples, planes.samples * plane)) return {g};
+  // What a sample has to itself must not depend on how many there are.
+  const bool is_batch = request.plan.over_batch && request.plan.loop_count == 0 && request.by_parameters == nullptr;
+  const bool all_count = request.operands[operand_mask] == nullptr && request.operands[operand_weight] == nullptr;
+  if (!is_batch || !all_count) return {g};
+  const auto columns = planes_as_columns(g, request.operands);
+  return columns ? Walk{*columns, columns->pooled} : Walk{g};
+}
 
 Job make_job(const Request& request, const Geometry& g, Task task) {
   Job job;

@@ -14,6 +14,21 @@ namespace normkit::detail {
 /// What of a slab a core's second-level cache (1 to 2 MB on current servers) holds between the statistics and the map.
 inline constexpr std::int64_t cached_bytes = 1 << 20;
 
+/// How a request is walked: as it was planned, or short planes as columns (planes.h), of which so many share weight and
+/// bias.
+struct Walk {
+  Geometry geometry;
+  std::int64_t lanes_per_param = 1;
+};
+/// Which planes are short, and how many samples there have to be, as a multiple of a plane's values: what is done for
+/// each column once has to be worth while.
+struct ShortPlanes {
+  std::int64_t longest, samples;
+};
+inline constexpr ShortPlanes folded_planes{64, 1};
+inline constexpr ShortPlanes mapped_planes{49, 4};  // where statistics are given
+Walk walk_of(const Request& request, const ShortPlanes& planes);
+
 /// The request's work as kernels take it, but for what varies between requests: sources, lanes, results.
 Job make_job(const Request& request, const Geometry& geometry, Task task);
 

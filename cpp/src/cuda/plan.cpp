@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "planes.h"
 #include "visit.h"
 
 namespace normkit::detail::cuda {
@@ -148,26 +149,10 @@ std::optional<Geometry> planes_as_columns(const Geometry& rows, DType dtype, voi
   // Or else most of those who go down a column would have no position, or leave more sums than they have values.
   const std::int64_t least_samples = folds ? 16 : 4;
   constexpr std::int64_t most_values = 8192;  // of a plane: so many sums a warp has to add up
-  const Axis& samples = rows.reduced[1];
   const Axis& plane = rows.reduced[2];
-  const Axis& channels = rows.kept[1];
-  if (rows.schedule != Schedule::rows || plane.extent * item_size(dtype) % 16 == 0) return std::nullopt;
+  if (plane.extent * item_size(dtype) % 16 == 0 || rows.reduced[1].extent < least_samples) return std::nullopt;
   if (folds && plane.extent > most_values) return std::nullopt;
-  if (rows.kept[0].extent != 1 || rows.reduced[0].extent != 1 || samples.extent < least_samples) return std::nullopt;
-  if (samples.param_stride != 0 || plane.param_stride != 0 || channels.extent == 1) return std::nullopt;
-  for (int k = 0; k < max_operands; ++k) {
-    if (operands[k] != nullptr && (plane.data_stride[k] != 1 || channels.data_stride[k] != plane.extent)) {
-      return std::nullopt;
-    }
-  }
-  Geometry columns = rows;
-  columns.schedule = Schedule::columns;
-  columns.pooled = plane.extent;
-  columns.reduced[1] = unit_axis;
-  columns.reduced[2] = samples;
-  columns.kept[1].extent = channels.extent * plane.extent;
-  for (int k = 0; k < max_operands; ++k) columns.kept[1].data_stride[k] = plane.data_stride[k];
-  return columns;
+  return detail::planes_as_columns(rows, operands);
 }
 
 bool is_aligned(const Geometry& g, DType dtype, void* const (&operands)[max_operands]) {
