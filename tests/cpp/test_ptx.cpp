@@ -131,7 +131,8 @@ TEST_CASE("operations on bits") {
   CHECK(shift_right<std::int32_t>(-1, 40) == -1);
   CHECK(shift_left<std::uint32_t>(1, 32) == 0u);
   CHECK(multiply_high<std::uint32_t>(~0u, ~0u) == ~1u);
-  CHECK(divide<std::int64_t>(*static_cast<Thread*>(nullptr), INT64_MIN, -1, 1) == INT64_MIN);
+  Thread thread{};
+  CHECK(divide<std::int64_t>(thread, INT64_MIN, -1, 1) == INT64_MIN);
   CHECK(fma_down(1.0f, 1.0f, 0x1p-30f) == 1.0f);
   CHECK(fma_down(-1.0f, 1.0f, -0x1p-30f) < -1.0f);
   CHECK(saturate(std::nanf("")) == 0.0f);

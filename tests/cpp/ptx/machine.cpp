@@ -99,8 +99,8 @@ void send(Thread& thread, std::uint64_t to, std::uint64_t bits, std::size_t byte
 void copy(Thread& thread, std::uint64_t to, std::uint64_t from, std::size_t bytes, std::size_t read, int line) {
   if (read > bytes) stop(thread, line, "reads more than it copies");
   if (to % bytes != 0 || from % bytes != 0) stop(thread, line, "copies from or to an odd address");
-  char* there = reinterpret_cast<char*>(in_shared(thread, to, bytes, line));
-  thread.copies.push_back({there, reinterpret_cast<const char*>(from), bytes, read});
+  char* there = at_address<char>(in_shared(thread, to, bytes, line));
+  thread.copies.push_back({there, at_address<const char>(from), bytes, read});
 }
 
 namespace {

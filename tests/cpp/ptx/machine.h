@@ -82,6 +82,11 @@ void copy(Thread& thread, std::uint64_t to, std::uint64_t from, std::size_t byte
 void commit_copies(Thread& thread);
 void wait_for_copies(Thread& thread, std::size_t but);
 
+/// What lies at an address of the host's.
+template <class T>
+T* at_address(std::uint64_t address) {
+  return reinterpret_cast<T*>(address);  // NOLINT(performance-no-int-to-ptr): PTX knows numbers alone
+}
 /// Where the host has what is shared at `at`.
 inline std::uint64_t in_shared(Thread& thread, std::uint64_t at, std::size_t bytes, int line) {
   if (at + bytes > thread.shared_bytes) stop(thread, line, "beyond the block's shared memory");
@@ -92,13 +97,13 @@ template <class T>
 T load(Thread& thread, std::uint64_t at, std::size_t bytes, int line) {
   if (at % bytes != 0) stop(thread, line, "loads from an odd address");
   T value;
-  std::memcpy(&value, reinterpret_cast<const void*>(at), sizeof value);
+  std::memcpy(&value, at_address<const void>(at), sizeof value);
   return value;
 }
 template <class T>
 void store(Thread& thread, std::uint64_t at, T value, std::size_t bytes, int line) {
   if (at % bytes != 0) stop(thread, line, "stores to an odd address");
-  std::memcpy(reinterpret_cast<void*>(at), &value, sizeof value);
+  std::memcpy(at_address<void>(at), &value, sizeof value);
 }
 
 // ---- Registers: bits, of whatever type an instruction takes them for
