@@ -66,6 +66,44 @@ def test_without_weights(dtype):
         assert (moments.count == x.size // shape[1]).all()
 
 
+@each("dtype", ["float32", "bfloat16", "float64"])
+@each("name", ["batch_norm(training)", "batch_norm(inference)"])
+def test_masks(name, dtype):
+    """Of positions that channels share; one of all True gives the bits of none, and lanes may have no value at all."""
+    for shape in SHAPES:
+        normalizer, kind = training.trained(name, shape), DTYPES[dtype]
+        x, dy = cases.sample(shape, kind), training.upstream(shape, kind)
+        weight, bias = training.parameters(normalizer, shape, kind)
+        positions = shape[:1] + shape[2:]
+        plain = training.train(normalizer, x, dy, weight, bias)
+        same = training.train(normalizer, x, dy, weight, bias, mask=np.ones(positions, bool))
+        training.assert_same_passes(same, plain, f"{name} {shape}")
+        mask = cases.random("mask", shape).random(positions) < 0.6
+        mask[..., -1] = False
+        mask[3] = False
+        mask[:2].flat[0] = mask[-1].flat[0] = True
+        some = training.train(normalizer, x, dy, weight, bias, mask=mask)
+        training.assert_passes(some, normalizer.problem(x, weight, bias, mask), dy, f"{name} {shape} masked")
+
+
+def test_masks_of_any_shape():
+    """Where nothing has weights: along samples, channels, positions, or all of them."""
+    for shape in ((70, 3, 2, 2), (49, 3, 7, 7)):
+        x, over = cases.sample(shape, np.float32), (0, 2, 3)
+        plain, moments = normkit.standardize(x, axis=over), normkit.moments(x, axis=over)
+        for own in (shape, (shape[0], 1, 1, 1), (1, shape[1], 1, 1), (1, 1, *shape[2:]), (shape[0], 1, *shape[2:])):
+            every = np.ones(own, bool)
+            np.testing.assert_array_equal(normkit.standardize(x, axis=over, mask=every), plain)
+            np.testing.assert_array_equal(normkit.moments(x, axis=over, mask=every).mean, moments.mean)
+            mask = cases.random(own).random(own) < 0.7
+            values = np.where(np.broadcast_to(mask, shape), x.astype(float), np.nan)
+            some = normkit.moments(x, axis=over, mask=mask)
+            np.testing.assert_array_equal(some.count, np.isfinite(values).sum(axis=over))
+            there = some.count > 0
+            np.testing.assert_allclose(some.mean[there], np.nanmean(values[:, there], axis=over), rtol=1e-6)
+            np.testing.assert_array_equal(some.max[there], np.nanmax(values[:, there], axis=over))
+
+
 def test_given_statistics_do_not_see_the_batch():
     """A sample has the same bits alone, in a small batch and in one that is walked otherwise."""
     for shape in SHAPES:

@@ -13,11 +13,10 @@ namespace normkit::detail {
 namespace {
 
 // Weight and bias, and the job that uses them.
-Job affine_job(const Request& request, Params& params, const ShortPlanes& planes) {
-  auto [geometry, lanes] = walk_of(request, planes);
+Job affine_job(const Request& request, Walk& walk, Params& params) {
   const Param given[] = {{request.weight, 1.0, request.weight_offset}, {request.bias, 0.0}};
-  prepare_params(work_dtype(request.dtype), given, geometry, params, lanes);
-  Job job = make_job(request, geometry, Task::normalize);
+  prepare_params(work_dtype(request.dtype), given, walk.geometry, params, walk.lanes_per_param);
+  Job job = make_job(request, walk, Task::normalize);
   take_affine(params, job);
   return job;
 }
@@ -77,8 +76,9 @@ void take_scales(const Request& request, const Job& job, std::int64_t offset) {
 }  // namespace
 
 void cpu_forward(const Request& request) {
+  Walk walk = walk_of(request, folded_planes);
   Params params;
-  Job job = affine_job(request, params, folded_planes);
+  Job job = affine_job(request, walk, params);
   if (request.moments.empty() && request.totals == nullptr) {
     return run_loops(job, request,
                      [&](Job& once, std::int64_t) { run(once, request.dtype, item_size(request.dtype)); });
@@ -93,7 +93,8 @@ void cpu_forward(const Request& request) {
 }
 
 void cpu_moments(const Request& request) {
-  Job job = make_job(request, walk_of(request, folded_planes).geometry, Task::moments);
+  const Walk walk = walk_of(request, folded_planes);
+  Job job = make_job(request, walk, Task::moments);
   const auto terms = static_cast<std::size_t>(terms_of(job));
   const auto totals = run_for_totals(job, request, request.moments.size());
   for (std::size_t s = 0; s < request.moments.size(); ++s) {
@@ -108,7 +109,8 @@ void cpu_moments(const Request& request) {
 }
 
 void cpu_scale(const Request& request) {
-  Job job = make_job(request, walk_of(request, mapped_planes).geometry, Task::scale);
+  const Walk walk = walk_of(request, mapped_planes);
+  Job job = make_job(request, walk, Task::scale);
   const LaneScratch scratch(job, request.dtype, lane_rstd + 1);
   run_loops(job, request, [&](const Job& once, std::int64_t offset) {
     take_scales(request, once, offset);
@@ -117,8 +119,9 @@ void cpu_scale(const Request& request) {
 }
 
 void cpu_apply(const Request& request) {
+  Walk walk = walk_of(request, mapped_planes);
   Params params;
-  Job job = affine_job(request, params, mapped_planes);
+  Job job = affine_job(request, walk, params);
   const LaneScratch scratch(job, request.dtype, lane_scale + 1);
   run_loops(job, request, [&](const Job& once, std::int64_t offset) {
     if (request.dtype == DType::float64) {

@@ -150,10 +150,9 @@ struct Given {
 };
 
 // A job of either half, with what varies along its reduction.
-inline Job gradient_job(const Request& request, Geometry& geometry, std::span<const Param> along, Params& params,
-                        std::int64_t lanes = 1) {
-  prepare_params(work_dtype(request.dtype), along, geometry, params, lanes);
-  Job job = make_job(request, geometry, Task::gradient);
+inline Job gradient_job(const Request& request, Walk& walk, std::span<const Param> along, Params& params) {
+  prepare_params(work_dtype(request.dtype), along, walk.geometry, params, walk.lanes_per_param);
+  Job job = make_job(request, walk, Task::gradient);
   job.fetches_slabs = false;  // with x and dy of the next slab fetched ahead dx takes 25 cycles instead of 23
   return job;
 }
@@ -193,7 +192,7 @@ struct ByStatistics {
   }
   static Job make(const Request& of, Walk& walk, Params& params) {
     const Param given[] = {{of.weight, 1.0, of.weight_offset}, {of.bias, 0.0}};
-    Job job = gradient_job(of, walk.geometry, given, params, walk.lanes_per_param);
+    Job job = gradient_job(of, walk, given, params);
     take_affine(params, job);
     return job;
   }
@@ -254,7 +253,7 @@ class Written {
 // The half that gives dweight and dbias where weight varies within a statistic.
 struct ByParameters {
   const Request& request;
-  Geometry geometry = request.plan.geometry;
+  Walk walk{request.plan.geometry};
   Given given;
   Params params;
   Job job;
@@ -264,7 +263,7 @@ struct ByParameters {
   explicit ByParameters(const Request& of)
       : request(of),
         given(of),
-        job(make(of, geometry, given, params)),
+        job(make(of, walk, given, params)),
         scratch(job, of.dtype, of.activation == Activation::silu ? 2 : 0),
         dbias(of.dbias, work_dtype(of.dtype)),
         dweight(of.dweight, work_dtype(of.dtype)) {
@@ -273,8 +272,8 @@ struct ByParameters {
     if (of.dbias) job.dbias = dbias.data();
     if (of.dweight) job.dweight = dweight.data();
   }
-  static Job make(const Request& of, Geometry& geometry, const Given& given, Params& params) {
-    Job job = gradient_job(of, geometry, given.along, params);
+  static Job make(const Request& of, Walk& walk, const Given& given, Params& params) {
+    Job job = gradient_job(of, walk, given.along, params);
     job.given_mean_high = params.values[0];
     job.given_mean_low = params.values[1];
     job.given_rstd = params.values[2];

@@ -245,6 +245,24 @@ void run_in_steps(Job& job, const Kernels& kernels, int threads) {
   parallel(threads, in_steps);
 }
 
+// A value for each of x: what columns read goes on from one channel to the next.
+void repeat_mask(const Request& request, Walk& walk) {
+  const Geometry& rows = request.plan.geometry;
+  const Axis &samples = rows.reduced[1], &channels = rows.kept[1], &plane = rows.reduced[2];
+  const std::int64_t of_sample = channels.extent * plane.extent;
+  walk.mask = std::make_unique_for_overwrite<std::uint8_t[]>(static_cast<std::size_t>(samples.extent * of_sample));
+  std::uint8_t* to = walk.mask.get();
+  const auto* first = static_cast<const std::uint8_t*>(request.operands[operand_mask]);
+  for (std::int64_t n = 0; n < samples.extent; ++n, first += samples.data_stride[operand_mask]) {
+    const std::uint8_t* from = first;
+    for (std::int64_t c = 0; c < channels.extent; ++c, from += channels.data_stride[operand_mask]) {
+      for (std::int64_t p = 0; p < plane.extent; ++p) *to++ = from[p * plane.data_stride[operand_mask]];
+    }
+  }
+  walk.geometry.kept[1].data_stride[operand_mask] = 1;
+  walk.geometry.reduced[2].data_stride[operand_mask] = of_sample;
+}
+
 }  // namespace
 
 int threads_for(std::int64_t bytes) {
@@ -275,15 +293,22 @@ Walk walk_of(const Request& request, const ShortPlanes& planes) {
   if (plane > planes.longest || g.reduced[1].extent < std::max(least_samples, planes.samples * plane)) return {g};
   // What a sample has to itself must not depend on how many there are.
   const bool is_batch = request.plan.over_batch && request.plan.loop_count == 0 && request.by_parameters == nullptr;
-  const bool all_count = request.operands[operand_mask] == nullptr && request.operands[operand_weight] == nullptr;
-  if (!is_batch || !all_count) return {g};
-  const auto columns = planes_as_columns(g, request.operands);
-  return columns ? Walk{*columns, columns->pooled} : Walk{g};
+  if (!is_batch || request.operands[operand_weight] != nullptr) return {g};
+  void* operands[max_operands];
+  std::copy(std::begin(request.operands), std::end(request.operands), operands);
+  operands[operand_mask] = nullptr;
+  const auto columns = planes_as_columns(g, operands);
+  if (!columns) return {g};
+  Walk walk{*columns, columns->pooled};
+  if (request.operands[operand_mask] != nullptr) repeat_mask(request, walk);
+  return walk;
 }
 
-Job make_job(const Request& request, const Geometry& g, Task task) {
+Job make_job(const Request& request, const Walk& walk, Task task) {
+  const Geometry& g = walk.geometry;
   Job job;
   std::copy(std::begin(request.operands), std::end(request.operands), std::begin(job.operands));
+  if (walk.mask) job.operands[operand_mask] = walk.mask.get();
   job.geometry = g;
   job.side_by_side = task == Task::moments ? positions_side_by_side(g) : 1;
   job.grid = grid(g, job.side_by_side);

@@ -15,10 +15,11 @@ namespace normkit::detail {
 inline constexpr std::int64_t cached_bytes = 1 << 20;
 
 /// How a request is walked: as it was planned, or short planes as columns (planes.h), of which so many share weight and
-/// bias.
+/// bias, and for which a mask that channels share is repeated for each of them.
 struct Walk {
   Geometry geometry;
   std::int64_t lanes_per_param = 1;
+  std::unique_ptr<std::uint8_t[]> mask = nullptr;
 };
 /// Which planes are short, and how many samples there have to be, as a multiple of a plane's values: what is done for
 /// each column once has to be worth while.
@@ -30,7 +31,7 @@ inline constexpr ShortPlanes mapped_planes{49, 4};  // where statistics are give
 Walk walk_of(const Request& request, const ShortPlanes& planes);
 
 /// The request's work as kernels take it, but for what varies between requests: sources, lanes, results.
-Job make_job(const Request& request, const Geometry& geometry, Task task);
+Job make_job(const Request& request, const Walk& walk, Task task);
 
 /// Lanes (kernel_table.h) of a job, uninitialized, as long as this lives.
 class LaneScratch {
