@@ -1,15 +1,15 @@
+#include "emulation.h"
+
 #include <normkit/cuda.h>
 
-#include <algorithm>
 #include <atomic>
-#include <bit>
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
-#include "emulation.h"
-
-#include "cuda/plan.h"
 #include "cuda/runtime.h"
 #include "reclaim.h"
 

@@ -35,8 +35,7 @@ Cluster::Cluster(const Entry& entry, const char* parameters, std::int64_t first_
   }
 }
 
-// ---- Turns
-// -----------------------------------------------------------------------------------------------------------
+// ---- Turns ----------------------------------------------------------------------------------------------------------
 
 void Cluster::run() {
   fibers_.begin([this] {
@@ -135,8 +134,7 @@ void Cluster::let_cluster_go() {
   }
 }
 
-// ---- What blocks send each other
-// -------------------------------------------------------------------------------------
+// ---- What blocks send each other ------------------------------------------------------------------------------------
 
 void Cluster::init(const Thread& thread, std::uint32_t at, std::uint32_t count) {
   barriers_[{thread.rank, at}] = {.count = count, .pending = count};

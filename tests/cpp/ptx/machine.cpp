@@ -44,8 +44,7 @@ const Entry& entry_of(const char* type_name) {
   return *found->second;
 }
 
-// ---- What threads call
-// -----------------------------------------------------------------------------------------------
+// ---- What threads call ----------------------------------------------------------------------------------------------
 
 void stop(Thread& thread, int line, const std::string& why) {
   thread.cluster->stop(thread, "PTX line " + std::to_string(line) + " " + why);

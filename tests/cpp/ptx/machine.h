@@ -60,24 +60,21 @@ struct Thread {
 
 [[noreturn]] void stop(Thread& thread, int line, const std::string& why);
 
-// ---- Threads meet
-// ----------------------------------------------------------------------------------------------------
+// ---- Threads meet ---------------------------------------------------------------------------------------------------
 std::uint32_t shuffle_xor(Thread& thread, std::uint32_t value, std::uint32_t lanes, std::uint32_t clamp,
                           std::uint32_t mask, int line);
 void barrier(Thread& thread, int line);
 void arrive_at_cluster_barrier(Thread& thread);
 void wait_for_cluster_barrier(Thread& thread, int line);
 
-// ---- Barriers in shared memory, and what they count
-// ------------------------------------------------------------------
+// ---- Barriers in shared memory, and what they count -----------------------------------------------------------------
 void mbarrier_init(Thread& thread, std::uint64_t at, std::uint32_t count, int line);
 void mbarrier_expect(Thread& thread, std::uint64_t at, std::uint32_t bytes, int line);
 bool mbarrier_try_wait(Thread& thread, std::uint64_t at, std::uint32_t parity, int line);
 std::uint32_t address_in(Thread& thread, std::uint32_t at, std::uint32_t rank, int line);
 void send(Thread& thread, std::uint64_t to, std::uint64_t bits, std::size_t bytes, std::uint64_t mbarrier, int line);
 
-// ---- Memory
-// ----------------------------------------------------------------------------------------------------------
+// ---- Memory ---------------------------------------------------------------------------------------------------------
 void copy(Thread& thread, std::uint64_t to, std::uint64_t from, std::size_t bytes, std::size_t read, int line);
 void commit_copies(Thread& thread);
 void wait_for_copies(Thread& thread, std::size_t but);
@@ -106,8 +103,7 @@ void store(Thread& thread, std::uint64_t at, T value, std::size_t bytes, int lin
   std::memcpy(at_address<void>(at), &value, sizeof value);
 }
 
-// ---- Registers: bits, of whatever type an instruction takes them for
-// -------------------------------------------------
+// ---- Registers: bits, of whatever type an instruction takes them for ------------------------------------------------
 template <class T, class Register>
 T get(const Register& from) {
   static_assert(sizeof(T) <= sizeof(Register));

@@ -11,8 +11,7 @@
 
 namespace normkit::ptx {
 
-// ---- Integers: they wrap, and shifts by their width and more leave nothing
-// -------------------------------------------
+// ---- Integers: they wrap, and shifts by their width and more leave nothing ------------------------------------------
 template <class T>
 using Unsigned = std::conditional_t<sizeof(T) < 4, std::uint32_t, std::make_unsigned_t<T>>;  // not to be promoted
 
@@ -76,8 +75,7 @@ inline std::uint32_t insert_bits(std::uint32_t a, std::uint32_t b, std::uint32_t
   return (b & ~mask) | (shift_left(a, position) & mask);
 }
 
-// ---- Floating point
-// --------------------------------------------------------------------------------------------------
+// ---- Floating point -------------------------------------------------------------------------------------------------
 /// Rounded towards minus infinity.
 [[gnu::noinline]] inline float fma_down(float a, float b, float c) {
   const int before = std::fegetround();
@@ -95,8 +93,7 @@ inline float exp2_flushed(float x) {
   return result < std::numeric_limits<float>::min() ? 0.0f : result;
 }
 
-// ---- Half precision
-// --------------------------------------------------------------------------------------------------
+// ---- Half precision -------------------------------------------------------------------------------------------------
 inline std::uint16_t to_f16(float value) {
   return std::isnan(value) ? std::uint16_t{0x7fff} : get<std::uint16_t>(static_cast<_Float16>(value));
 }
