@@ -27,7 +27,7 @@ THREADS = (1, 2, 3, 8)
 SMALL = ((3, 5), (17, 33), (33, 130), (3, 2050), (2, 6, 5, 7), (3, 12, 9, 11), (2, 4, 3, 5, 6), (70, 6, 3, 3))
 LARGE = (
     *((1, 1_000_003), (1_000_003, 1), (3000, 200), (200_003, 3), (2, 3, 500, 501), (2, 64, 57, 61), (2, 32, 8, 21, 25)),
-    (16, 100, 28, 28),
+    *((16, 100, 28, 28), (500, 1027), (300, 12, 9, 9)),
 )
 LAYOUTS = ("C", "channels_last", "cropped", "strided")
 EVERY_CASE_UP_TO = 100_000  # elements; beyond, float32 in the two dense layouts only: the schedules are the same

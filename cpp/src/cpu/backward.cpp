@@ -15,8 +15,8 @@ void run_by_statistics(const Request& request) {
   const bool leaves_sums = !request.sums.empty() && !request.given_gradient;
   if (leaves_sums) half.job.given = true;  // these sums are not all there is: nothing follows from them yet
   run_loops(half.job, request, [&](Job& once, std::int64_t offset) {
+    if (half.sums) return half.run(once, offset);
     half.take(once, offset);
-    if (half.sums) return run(once, request.dtype, bytes_per_value(request));
     if (maps(once)) run_map(once, request.dtype, bytes_per_value(request));
   });
   if (leaves_sums) return half.leave_sums();
@@ -73,8 +73,12 @@ struct BlockOfRows {
     auto& [rows, columns] = *static_cast<BlockOfRows*>(context);
     const std::int64_t begin = block * column_block;
     const std::int64_t end = std::min(begin + column_block, rows.geometry.kept[1].extent);
-    const std::int64_t each = rows.job.slab_lanes;
-    kernels_of(rows.job, rows.request.dtype).run(rows.job, begin / each, (end + each - 1) / each);
+    Job own = portion_of(rows.job, rows.request.dtype, {0, begin, 1, end - begin});
+    C lanes[lane_count][column_block];
+    for (int k = 0; k < lane_count; ++k) own.lanes[k] = lanes[k];
+    read_given_lanes(own);
+    rows.take(own, begin * rows.geometry.kept[1].stat_stride);
+    kernels_of(own, rows.request.dtype).run(own, 0, own.slabs);
     if (rows.request.mean_error == nullptr) return;
     // Ours: `params` or `given` holds it, or it is the request's own `mean_error`.
     void* const memory = const_cast<void*>(columns.job.given_mean_low);
@@ -90,10 +94,8 @@ struct BlockOfRows {
 void run_together(const Request& request) {
   ByStatistics rows(request);
   ByParameters columns(*request.by_parameters);
-  rows.take(rows.job, 0);
   columns.take(columns.job, 0);
   rows.job.slab_lanes = std::int64_t{1} << (std::bit_width(static_cast<std::uint64_t>(rows.job.slab_lanes)) - 1);
-  rows.job.slabs = (rows.geometry.kept[1].extent + rows.job.slab_lanes - 1) / rows.job.slab_lanes;
   with_work_type(request.dtype, [&](auto zero) {
     BlockOfRows<decltype(zero)> block{rows, columns};
     columns.job.before_block = BlockOfRows<decltype(zero)>::run;

@@ -132,6 +132,7 @@ template <class C, class S, bool fused, bool rows, bool usual>
 struct GradientMap {
   static constexpr bool side_by_side = usual && !rows;
   static constexpr bool is_read_again = false;
+  static constexpr std::int64_t item = sizeof(S);
   GradientCursor<C, S, fused, Column::statistics, rows> cursor;
   S *dx, *dresidual;
   const C *gradient, *projection, *scale;

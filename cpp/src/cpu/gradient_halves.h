@@ -222,6 +222,23 @@ struct ByStatistics {
   void take(Job& once, std::int64_t offset) const {
     with_work_type(request.dtype, [&](auto zero) { take_given<decltype(zero)>(request, once, offset); });
   }
+  // Takes what is given, and runs.
+  void run(Job& once, std::int64_t offset) {
+    struct Filling {
+      const ByStatistics& half;
+      std::int64_t offset;
+    } filling{*this, offset};
+    const auto fill = [](void* context, Job& portion, std::int64_t first) noexcept {
+      const auto& [half, offset] = *static_cast<const Filling*>(context);
+      read_given_lanes(portion);
+      half.take(portion, offset + first);
+    };
+    if (has_portions(once, request.dtype, bytes_per_value(request))) {
+      return run_in_portions(once, request.dtype, bytes_per_value(request), fill, &filling);
+    }
+    take(once, offset);
+    detail::run(once, request.dtype, bytes_per_value(request));
+  }
   void finish() const {
     if (!request.weight_is_constant) return;
     store_sums(request.dweight, totals, terms, term_weight);

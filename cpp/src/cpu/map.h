@@ -53,12 +53,14 @@ NORMKIT_INLINE std::int64_t elements_to_alignment(const S* p) {
 
 // Bytes of a run that is worth streaming. Where its ends cannot be, they cost two lines that are read first.
 constexpr std::int64_t least_streamed = 256;
-constexpr std::int64_t least_streamed_but_for_ends = 4096;
+constexpr std::int64_t least_streamed_but_for_ends = 512;
 
 // Where streaming begins: with a whole line, even where vectors are shorter. Runs that go side by side would leave
 // parts of lines behind until their neighbours come, and these are written to memory by themselves: BatchNorm of
 // float16 100352x64, results 16 bytes past a line, 20 -> 12 cycles per 16 values.
 constexpr std::int64_t line_bytes = 64;
+// Vectors of a line that are there before the first of them is written, where registers allow for it.
+constexpr int most_together = vector_bytes == 64 ? 2 : 1;
 
 template <class Run>
 NORMKIT_INLINE bool may_stream(const Run& run, std::int64_t length) {
@@ -74,9 +76,9 @@ struct OneRun {
   static constexpr std::int64_t item = Run::item;
   const Run& run;
 
-  template <bool streams>
+  template <bool streams, int vectors = 1>
   NORMKIT_INLINE void put(std::int64_t i) const {
-    run.template put<streams>(i, run.at(i));
+    NORMKIT_UNROLL for (int v = 0; v < vectors; ++v) run.template put<streams>(i + v * width, run.at(i + v * width));
   }
   template <bool streams>
   NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
@@ -95,16 +97,19 @@ struct FourRuns {
   static constexpr std::int64_t item = Run::item;
   const Run &a, &b, &c, &d;
 
-  template <bool streams>
+  template <bool streams, int vectors = 1>
   NORMKIT_INLINE void put(std::int64_t i) const {
-    const auto at_a = a.at(i);
-    const auto at_b = b.at(i);
-    const auto at_c = c.at(i);
-    const auto at_d = d.at(i);
-    a.template put<streams>(i, at_a);
-    b.template put<streams>(i, at_b);
-    c.template put<streams>(i, at_c);
-    d.template put<streams>(i, at_d);
+    decltype(a.at(i)) at[4][vectors];
+    NORMKIT_UNROLL for (int v = 0; v < vectors; ++v) {
+      at[0][v] = a.at(i + v * width);
+      at[1][v] = b.at(i + v * width);
+      at[2][v] = c.at(i + v * width);
+      at[3][v] = d.at(i + v * width);
+    }
+    NORMKIT_UNROLL for (int v = 0; v < vectors; ++v) a.template put<streams>(i + v * width, at[0][v]);
+    NORMKIT_UNROLL for (int v = 0; v < vectors; ++v) b.template put<streams>(i + v * width, at[1][v]);
+    NORMKIT_UNROLL for (int v = 0; v < vectors; ++v) c.template put<streams>(i + v * width, at[2][v]);
+    NORMKIT_UNROLL for (int v = 0; v < vectors; ++v) d.template put<streams>(i + v * width, at[3][v]);
   }
   template <bool streams>
   NORMKIT_INLINE void put_first(std::int64_t i, int n) const {
@@ -146,11 +151,11 @@ NORMKIT_INLINE std::int64_t put_head(const Runs& runs, std::int64_t length) {
   return head;
 }
 
-// What lies `next` elements ahead and will be folded after this is asked for meanwhile, unless `next` is 0.
+// Elements from i on. What lies `next` elements ahead and will be folded after this is asked for meanwhile, unless `next`
+// is 0.
 template <bool streams, class Runs>
-NORMKIT_INLINE void map_elements(const Runs& runs, std::int64_t length, std::int64_t next) {
+NORMKIT_INLINE void put_rest(const Runs& runs, std::int64_t i, std::int64_t length, std::int64_t next) {
   constexpr int width = Runs::width;
-  std::int64_t i = put_head<streams>(runs, length);
   for (; i + width <= length; i += width) {
     if (next != 0) runs.prefetch(i, next);
     runs.template put<streams>(i);
@@ -158,12 +163,30 @@ NORMKIT_INLINE void map_elements(const Runs& runs, std::int64_t length, std::int
   if (i < length) runs.template put_first<streams>(i, static_cast<int>(length - i));
 }
 
+// Whole lines, and what is left, which is streamed only if all of it can be: a line that is written both ways has to be
+// read.
+template <class Runs>
+NORMKIT_INLINE void stream_elements(const Runs& runs, std::int64_t length, std::int64_t next) {
+  constexpr std::int64_t line = line_bytes / Runs::item;
+  constexpr int vectors = static_cast<int>(line / Runs::width);
+  constexpr int together = vectors < most_together ? vectors : most_together;
+  std::int64_t i = put_head<true>(runs, length);
+  for (; i + line <= length; i += line) {
+    if (next != 0) runs.prefetch(i, next);
+    NORMKIT_UNROLL for (int v = 0; v < vectors; v += together) runs.template put<true, together>(i + v * Runs::width);
+  }
+  if ((length - i) * Runs::item % static_cast<std::int64_t>(streamed_part) == 0) {
+    return put_rest<true>(runs, i, length, next);
+  }
+  put_rest<false>(runs, i, length, next);
+}
+
 template <class Map, class Runs>
 NORMKIT_INLINE void map_run(const Job& job, const Runs& runs, std::int64_t length, std::int64_t next) {
   if constexpr (!Map::is_read_again) {
-    if (job.streams && runs.may_stream(length)) return map_elements<true>(runs, length, next);
+    if (job.streams && runs.may_stream(length)) return stream_elements(runs, length, next);
   }
-  map_elements<false>(runs, length, next);
+  put_rest<false>(runs, put_head<false>(runs, length), length, next);
 }
 
 // Of a run of x that is mapped to one of y.
@@ -192,6 +215,7 @@ struct OneResult {
 // What all maps of x to y share: pointers to both, and to the lanes.
 template <class C, class S>
 struct Cursor {
+  static constexpr std::int64_t item = sizeof(S);
   const S* x;
   S* y;
   const C *shift_high, *shift_low, *scale;

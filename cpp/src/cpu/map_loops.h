@@ -50,6 +50,24 @@ struct Rescale {
   using Map = RescaleMap<C, S, lanes_vary>;
 };
 
+// So many places along an axis on which weights do not vary, as the compiler then knows.
+NORMKIT_INLINE Axis steps(const Axis& axis, std::int64_t places) {
+  Axis step{};
+  for (int k = 0; k < max_operands; ++k) step.data_stride[k] = places * axis.data_stride[k];
+  return step;
+}
+
+// How many runs further along the axis results begin at the same place within a line again. Four of those go side by
+// side where they are streamed, since all four have to begin with whole lines: BatchNorm inference of 15579x1027 float32
+// 10 -> 3.5 ms, against 3.2 of 15625x1024.
+template <std::int64_t item>
+NORMKIT_INLINE std::int64_t runs_to_same_place(const Axis& axis) {
+  const std::int64_t step = axis.data_stride[operand_out] * item;
+  std::int64_t runs = 1;
+  while (runs * step % line_bytes != 0) runs *= 2;
+  return runs;
+}
+
 // `count` runs of `length` elements, the first at `index` on the outer axes. `lane_step`: from one to the next, 0 or 1.
 // One piece of code for both: it is most of a map's.
 template <class Map, class Lanes>
@@ -59,19 +77,24 @@ NORMKIT_NOINLINE void map_runs(const Job& job, const Start& start, const Lanes& 
   Map map(job, start, index, lanes);
   if constexpr (Map::side_by_side) {
     if (lane_step == 0 && axis.param_stride == 0) {
-      Axis shared = axis;
-      shared.param_stride = 0;  // as the compiler now knows
-      const auto take = [&] {
-        const auto run = map.run();
-        map.advance(shared, 0);
-        return run;
-      };
-      for (; count >= 4; count -= 4) {
-        const auto a = take();
-        const auto b = take();
-        const auto c = take();
-        const auto d = take();
-        map_run<Map>(job, FourRuns<decltype(map.run())>{a, b, c, d}, length, next);
+      const std::int64_t apart = job.streams ? runs_to_same_place<Map::item>(axis) : 1;
+      const Axis step = steps(axis, 1);
+      const Axis leap = steps(axis, apart);
+      const Axis beyond = steps(axis, 3 * apart);
+      for (; count >= 4 * apart; count -= 4 * apart, map.advance(beyond, 0)) {
+        for (std::int64_t k = 0; k < apart; ++k, map.advance(step, 0)) {
+          Map at = map;
+          const auto take = [&] {
+            const auto run = at.run();
+            at.advance(leap, 0);
+            return run;
+          };
+          const auto a = take();
+          const auto b = take();
+          const auto c = take();
+          const auto d = take();
+          map_run<Map>(job, FourRuns<decltype(map.run())>{a, b, c, d}, length, next);
+        }
       }
     }
   }
@@ -109,11 +132,12 @@ struct Mapping {
     using Map = typename Then::template Map<C, S, !rows, split>;
     const Grid& grid = job.map_grid;
     const auto [begin, end] = blocks_of(grid, number);
-    if constexpr (!rows) {
-      if (is_flat(job, slab)) {
-        const Flat<C, S> flat(job, slab, lanes);
-        return flat.template map<Map>(piece(job, grid, begin).outer_begin, piece(job, grid, end - 1).outer_end, next);
-      }
+    if constexpr (!rows) {  // positions in the order of memory: all of them at once
+      Piece all = piece(job, grid, begin);
+      all.outer_end = piece(job, grid, end - 1).outer_end;
+      if (!is_flat(job, slab)) return map_piece<Map, rows>(job, slab, all, lanes, next);
+      const Flat<C, S> flat(job, slab, lanes);
+      return flat.template map<Map>(all.outer_begin, all.outer_end, next);
     }
     for (std::int64_t b = begin; b < end; ++b) map_piece<Map, rows>(job, slab, piece(job, grid, b), lanes, next);
   }

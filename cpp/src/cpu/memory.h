@@ -227,6 +227,21 @@ NORMKIT_INLINE void store_first(S* p, int n, Vec<C> v) {
   } else if constexpr (sizeof(S) == 8) {
     _mm512_mask_storeu_pd(p, static_cast<__mmask8>(lanes), v.raw);
     return;
+  } else if constexpr (sizeof(C) == 4) {
+    S rounded[Vec<C>::width];
+    store(rounded, v);
+    _mm256_mask_storeu_epi16(p, lanes, *reinterpret_cast<const __m256i_u*>(rounded));
+    return;
+  }
+#elif defined(__AVX2__)
+  if constexpr (sizeof(C) == sizeof(S)) {
+    const auto lanes = reinterpret_cast<__m256i>(first_lanes<C>(n));
+    if constexpr (sizeof(C) == 4) {
+      _mm256_maskstore_ps(p, lanes, v.raw);
+    } else {
+      _mm256_maskstore_pd(p, lanes, v.raw);
+    }
+    return;
   }
 #endif
   S rounded[Vec<C>::width];

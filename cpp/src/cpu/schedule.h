@@ -83,6 +83,20 @@ inline void move_operands(Job& job, DType dtype, const Axis& axis, std::int64_t 
   }
 }
 
+/// Some of a job's statistics, as a job: neighbours on the inner kept axis, or all there for some on the outer one.
+struct Portion {
+  std::int64_t k0, k1, count0, count1;
+};
+/// `lanes` are left to be set.
+Job portion_of(const Job& job, DType dtype, const Portion& portion);
+
+/// What is known of statistics is as much as x where these have few values. `run_in_portions` has it written portion by portion,
+/// by the thread that is about to read it: fill(portion's job, index of its first statistic).
+using Fill = void (*)(void* context, Job& portion, std::int64_t offset) noexcept;
+/// Whether that is worth while, and can be: where slabs or tiles are whole.
+bool has_portions(const Job& job, DType dtype, std::int64_t bytes_per_value);
+void run_in_portions(const Job& job, DType dtype, std::int64_t bytes_per_value, Fill fill, void* context);
+
 /// Calls body(job, offset) once for every index on the plan's loops from `level` on, `offset` being that of its
 /// statistics.
 template <class Body>
