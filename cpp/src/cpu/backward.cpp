@@ -37,8 +37,7 @@ void run_by_lanes(const Request& request) {
   half.take(half.job, 0);
   run(half.job, request.dtype, bytes_per_value(request));
   half.finish();
-  store_sums(request.by_parameters->dweight, sums, half.terms, term_weight);
-  store_sums(request.by_parameters->dbias, sums, half.terms, term_bias);
+  store_sums(request.by_parameters->dweight, request.by_parameters->dbias, sums, half.terms);
 }
 
 void run_by_parameters(const Request& request) {
@@ -85,8 +84,8 @@ struct BlockOfRows {
     auto* low = static_cast<C*>(memory);
     const auto repeats = static_cast<std::size_t>(columns.request.channels_per_statistic);
     for (auto row = static_cast<std::size_t>(begin); row < static_cast<std::size_t>(end); ++row) {
-      const std::size_t at = row * repeats;
-      std::fill_n(low + at, repeats, static_cast<C>(columns.given.rest(at) + rows.request.mean_error[row]));
+      const double missing = columns.given.rest(static_cast<std::int64_t>(row)) + rows.request.mean_error[row];
+      std::fill_n(low + row * repeats, repeats, static_cast<C>(missing));
     }
   }
 };

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cpu/given.h"
+#include "cpu/parallel.h"
 #include "cpu/params.h"
 #include "cpu/schedule.h"
 #include "half.h"
@@ -109,8 +110,17 @@ inline void store_sums(const TensorView& gradient, const Totals& totals, std::si
     }
   });
 }
-inline void store_sums(const TensorView& gradient, const Totals& totals, std::size_t terms, Term term) {
-  store_sums(gradient, totals, terms, term, 0, gradient.size());
+// Of dweight and dbias, each thread's share of the parameters.
+inline void store_sums(const Team& team, const TensorView& dweight, const TensorView& dbias, const Totals& totals,
+                       std::size_t terms) {
+  team.share((dweight ? dweight : dbias).size(), [&](std::int64_t begin, std::int64_t end) {
+    store_sums(dweight, totals, terms, term_weight, begin, end);
+    store_sums(dbias, totals, terms, term_bias, begin, end);
+  });
+}
+inline void store_sums(const TensorView& dweight, const TensorView& dbias, const Totals& totals, std::size_t terms) {
+  auto store = [&](const Team& team) { store_sums(team, dweight, dbias, totals, terms); };
+  parallel(threads_for(static_cast<std::int64_t>(totals.size() * sizeof(double))), store);
 }
 
 template <class Take>
@@ -122,31 +132,51 @@ void with_work_type(DType dtype, Take take) {
 // The given statistics of each sample and channel, the mean as two parts as wide as the kernels' words: what varies
 // along a reduction by parameters. As they are where they serve.
 struct Given {
+  const Request& request;
   Param along[3] = {{{}, 0.0, 0.0, true}, {{}, 0.0, 0.0, true}, {{}, 1.0}};
-  std::vector<double> high, low, rstd;
+  std::unique_ptr<std::byte[]> words;
 
-  explicit Given(const Request& request) {
-    along[0].given = request.given_mean;
-    along[1].given = request.given_mean_error;
-    along[2].given = request.given_rstd;
-    const bool has_word = !request.given_mean || request.given_mean.dtype == work_dtype(request.dtype);
-    if (has_word && request.channels_per_statistic == 1) return;
-    const double* error = mean_errors(request);
-    for (std::int64_t s = 0; s < request.given_rstd.size(); ++s) {
-      const auto repeats = static_cast<std::size_t>(request.channels_per_statistic);
-      rstd.insert(rstd.end(), repeats, element(request.given_rstd, s));
-      if (!request.given_mean) continue;
-      const double mean = element(request.given_mean, s);
-      const double word = request.dtype == DType::float64 ? mean : static_cast<double>(static_cast<float>(mean));
-      high.insert(high.end(), repeats, word);
-      low.insert(low.end(), repeats, (mean - word) + (error == nullptr ? 0.0 : error[s]));
-    }
-    along[0].given = vector_view(high);
-    along[1].given = vector_view(low);
-    along[2].given = vector_view(rstd);
+  explicit Given(const Request& of) : request(of) {
+    along[0].given = of.given_mean;
+    along[1].given = of.given_mean_error;
+    along[2].given = of.given_rstd;
+    const bool has_word = !of.given_mean || of.given_mean.dtype == work_dtype(of.dtype);
+    if (has_word && of.channels_per_statistic == 1) return;
+    with_work_type(of.dtype, [this](auto zero) { repeat<decltype(zero)>(); });
   }
-  // What is known of the mean beyond its word, of a sample and channel.
-  [[nodiscard]] double rest(std::size_t at) const { return low.empty() ? 0.0 : low[at]; }
+  template <class C>
+  void repeat() {
+    const std::int64_t size[] = {request.given_rstd.size() * request.channels_per_statistic};
+    const std::int64_t bytes = size[0] * static_cast<std::int64_t>(sizeof(C));
+    words = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(3 * bytes));
+    C* lanes[3];
+    for (int k = 0; k < 3; ++k) {
+      lanes[k] = reinterpret_cast<C*>(words.get() + k * bytes);
+      const bool is_known = k == 2 || request.given_mean;
+      along[k].given = is_known ? make_view(lanes[k], work_dtype(request.dtype), size, {}, Device::cpu) : TensorView{};
+    }
+    auto work = [&](const Team& team) {
+      team.share(request.given_rstd.size(), [&](std::int64_t begin, std::int64_t end) {
+        Geometry channels;  // those of a statistic are pooled
+        channels.pooled = request.channels_per_statistic;
+        channels.kept[1] = {(end - begin) * channels.pooled, {}, 1, 0};
+        const std::int64_t first = begin * channels.pooled;
+        const auto as_it_is = [](double value, std::int64_t) { return value; };
+        fill_lanes(channels, begin, request.given_rstd, lanes[2] + first, as_it_is);
+        if (!request.given_mean) return;
+        fill_means(channels, begin, request.given_mean, mean_errors(request), lanes[0] + first, lanes[1] + first);
+      });
+    };
+    parallel(threads_for(3 * bytes), work);
+  }
+  // What is known of the mean beyond its word, of a statistic.
+  [[nodiscard]] double rest(std::int64_t statistic) const {
+    if (words == nullptr || !request.given_mean) return 0.0;
+    const double mean = element(request.given_mean, statistic);
+    const double word = request.dtype == DType::float64 ? mean : static_cast<double>(static_cast<float>(mean));
+    const double* error = mean_errors(request);
+    return (mean - word) + (error == nullptr ? 0.0 : error[statistic]);
+  }
 };
 
 // A job of either half, with what varies along its reduction.
@@ -240,9 +270,7 @@ struct ByStatistics {
     detail::run(once, request.dtype, bytes_per_value(request));
   }
   void finish() const {
-    if (!request.weight_is_constant) return;
-    store_sums(request.dweight, totals, terms, term_weight);
-    store_sums(request.dbias, totals, terms, term_bias);
+    if (request.weight_is_constant) store_sums(request.dweight, request.dbias, totals, terms);
   }
 };
 

@@ -88,19 +88,10 @@ struct ByPlanes {
   // Of a slab of groups; `memory` for the lanes of its planes.
   template <class C>
   void fold(const Slab& slab, C* memory) const {
-    Job own = job;
     const std::int64_t count = slab.count * each;
     const std::int64_t first = group(slab) * each;
-    const std::int64_t k0 = first / geometry.kept[1].extent;
-    const std::int64_t k1 = first % geometry.kept[1].extent;
-    move_operands(own, request.dtype, geometry.kept[0], k0);
-    move_operands(own, request.dtype, geometry.kept[1], k1);
-    own.weight = static_cast<const C*>(job.weight) + k1 * geometry.kept[1].param_stride * job.weight_step;
-    own.bias = static_cast<const C*>(job.bias) + k1 * geometry.kept[1].param_stride * job.bias_step;
-    own.totals = job.totals + static_cast<std::size_t>(first) * terms;
-    own.geometry.kept[0].extent = 1;
-    own.geometry.kept[1].extent = count;
-    own.slabs = (count + own.slab_lanes - 1) / own.slab_lanes;
+    const std::int64_t along = geometry.kept[1].extent;
+    Job own = portion_of(job, request.dtype, {first / along, first % along, 1, count});
     for (void*& lane : own.lanes) {
       lane = memory;
       memory += count;
@@ -191,11 +182,7 @@ struct ByPlanes {
 
   void store(const Team& team) const {
     if (request.by_parameters == nullptr) return;
-    const Request& wanted = *request.by_parameters;
-    team.share(geometry.kept[1].extent, [&](std::int64_t begin, std::int64_t end) {
-      store_sums(wanted.dweight, sums, terms, term_weight, begin, end);
-      store_sums(wanted.dbias, sums, terms, term_bias, begin, end);
-    });
+    store_sums(team, request.by_parameters->dweight, request.by_parameters->dbias, sums, terms);
   }
 
   void run() {

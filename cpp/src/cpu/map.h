@@ -151,8 +151,8 @@ NORMKIT_INLINE std::int64_t put_head(const Runs& runs, std::int64_t length) {
   return head;
 }
 
-// Elements from i on. What lies `next` elements ahead and will be folded after this is asked for meanwhile, unless `next`
-// is 0.
+// Elements from i on. What lies `next` elements ahead and will be folded after this is asked for meanwhile, unless
+// `next` is 0.
 template <bool streams, class Runs>
 NORMKIT_INLINE void put_rest(const Runs& runs, std::int64_t i, std::int64_t length, std::int64_t next) {
   constexpr int width = Runs::width;

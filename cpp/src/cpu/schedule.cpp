@@ -111,10 +111,11 @@ std::int64_t elements_ahead(const Geometry& g, DType dtype) {
   return run * item >= long_plane_bytes ? runs * g.reduced[1].data_stride[operand_x] : 0;
 }
 
-// Statistics: of so many what is known is written portion by portion (run_in_portions), and it stays in a second-level cache
-// beside what is read.
+// Statistics: of so many what is known is written portion by portion (run_in_portions), and it stays in a second-level
+// cache beside what is read.
 constexpr std::int64_t least_in_portions = 4096;
 constexpr std::int64_t lanes_in_portion = 2048;
+constexpr std::int64_t portions_per_thread = 8;
 
 void count_slabs(Job& job) {
   const Geometry& g = job.geometry;
@@ -443,22 +444,24 @@ bool has_portions(const Job& job, DType dtype, std::int64_t bytes_per_value) {
 void run_in_portions(const Job& job, DType dtype, std::int64_t bytes_per_value, Fill fill, void* context) {
   const Axis(&kept)[2] = job.geometry.kept;
   const Kernels& kernels = kernels_of(job, dtype);
+  const int threads = threads_for(job.geometry.size() * bytes_per_value);
+  const std::int64_t wanted = std::min(lanes_in_portion, job.geometry.kept_count() / (portions_per_thread * threads));
   const std::int64_t unit = std::max<std::int64_t>(job.slab_lanes, job.tile_lanes);
-  const std::int64_t lanes = std::max<std::int64_t>(1, lanes_in_portion / unit) * unit;
+  const std::int64_t lanes = std::max<std::int64_t>(1, wanted / unit) * unit;
   const std::int64_t each1 = std::min(lanes, kept[1].extent);
   const std::int64_t each0 = each1 < kept[1].extent ? 1 : std::clamp<std::int64_t>(lanes / each1, 1, kept[0].extent);
   const std::int64_t along = (kept[1].extent + each1 - 1) / each1;
   const std::int64_t portions = along * ((kept[0].extent + each0 - 1) / each0);
-  const int threads = threads_for(job.geometry.size() * bytes_per_value);
   const TileScratch tiles(job, dtype, threads);
   const std::int64_t lane_bytes = each0 * each1 * item_size(work_dtype(dtype));
-  const auto memory = std::make_unique_for_overwrite<std::byte[]>(
-      static_cast<std::size_t>(threads * lane_count * lane_bytes));
+  const auto memory =
+      std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(threads * lane_count * lane_bytes));
   auto work = [&](const Team& team) {
     const auto run_portion = [&](std::int64_t p) {
       const std::int64_t k0 = p / along * each0;
       const std::int64_t k1 = p % along * each1;
-      Job own = portion_of(job, dtype, {k0, k1, std::min(each0, kept[0].extent - k0), std::min(each1, kept[1].extent - k1)});
+      Job own =
+          portion_of(job, dtype, {k0, k1, std::min(each0, kept[0].extent - k0), std::min(each1, kept[1].extent - k1)});
       own.scratch = tiles.of(team);
       for (int k = 0; k < lane_count; ++k) own.lanes[k] = memory.get() + (team.index() * lane_count + k) * lane_bytes;
       fill(context, own, k0 * kept[0].stat_stride + k1 * kept[1].stat_stride);

@@ -87,11 +87,11 @@ inline void move_operands(Job& job, DType dtype, const Axis& axis, std::int64_t 
 struct Portion {
   std::int64_t k0, k1, count0, count1;
 };
-/// `lanes` are left to be set.
+/// Of a gradient by statistics. `lanes` are left to be set.
 Job portion_of(const Job& job, DType dtype, const Portion& portion);
 
-/// What is known of statistics is as much as x where these have few values. `run_in_portions` has it written portion by portion,
-/// by the thread that is about to read it: fill(portion's job, index of its first statistic).
+/// What is known of statistics is as much as x where these have few values. `run_in_portions` has it written portion by
+/// portion, by the thread that is about to read it: fill(portion's job, index of its first statistic).
 using Fill = void (*)(void* context, Job& portion, std::int64_t offset) noexcept;
 /// Whether that is worth while, and can be: where slabs or tiles are whole.
 bool has_portions(const Job& job, DType dtype, std::int64_t bytes_per_value);

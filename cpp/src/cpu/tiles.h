@@ -124,7 +124,8 @@ class Tiles {
 
   // A copy, since whole vectors are read of what may end here, or be another thread's behind this tile.
   void take_lanes(const TileLanes& lanes, const C* values, int k) {
-    for (int l = 0; l < padded(lanes.count); ++l) lanes_[k][l] = values[l < lanes.count ? l : lanes.count - 1];
+    std::memcpy(lanes_[k], values, static_cast<std::size_t>(lanes.count) * sizeof(C));
+    for (int l = lanes.count; l < padded(lanes.count); ++l) lanes_[k][l] = lanes_[k][lanes.count - 1];
     tile_.lanes[k] = lanes_[k];
   }
 
