@@ -169,13 +169,11 @@ struct Given {
     };
     parallel(threads_for(3 * bytes), work);
   }
-  // What is known of the mean beyond its word, of a statistic.
+  // What of a statistic's mean is beyond its word.
   [[nodiscard]] double rest(std::int64_t statistic) const {
     if (words == nullptr || !request.given_mean) return 0.0;
     const double mean = element(request.given_mean, statistic);
-    const double word = request.dtype == DType::float64 ? mean : static_cast<double>(static_cast<float>(mean));
-    const double* error = mean_errors(request);
-    return (mean - word) + (error == nullptr ? 0.0 : error[statistic]);
+    return request.dtype == DType::float64 ? 0.0 : mean - static_cast<double>(static_cast<float>(mean));
   }
 };
 
