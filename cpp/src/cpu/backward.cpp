@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstddef>
 
+#include "cpu/caches.h"
 #include "cpu/gradient_halves.h"
 #include "cpu/gradient_planes.h"
 

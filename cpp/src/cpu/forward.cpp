@@ -6,7 +6,7 @@
 
 #include "cpu/given.h"
 #include "cpu/params.h"
-#include "cpu/schedule.h"
+#include "cpu/run.h"
 #include "math.h"
 
 namespace normkit::detail {

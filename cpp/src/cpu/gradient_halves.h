@@ -11,7 +11,7 @@
 #include "cpu/given.h"
 #include "cpu/parallel.h"
 #include "cpu/params.h"
-#include "cpu/schedule.h"
+#include "cpu/run.h"
 #include "half.h"
 #include "math.h"
 #include "visit.h"

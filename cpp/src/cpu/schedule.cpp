@@ -1,17 +1,9 @@
 #include "cpu/schedule.h"
 
-#if __has_include(<unistd.h>)
-#include <unistd.h>
-#endif
-
-#include <charconv>
-#include <cstdlib>
-#include <cstring>
+#include <algorithm>
 #include <numeric>
-#include <stdexcept>
-#include <string>
-#include <system_error>
 
+#include "cpu/caches.h"
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
 #include "planes.h"
@@ -19,8 +11,6 @@
 namespace normkit::detail {
 namespace {
 
-// Below about this much data per thread a parallel region costs more than it saves.
-constexpr std::int64_t bytes_per_thread = 64 << 10;
 // Short rows go side by side, which hides the latency of one's fold behind the others', while they fit a first-level
 // cache from their fold to their map.
 constexpr std::int64_t rows_bytes = 16 << 10;
@@ -34,52 +24,8 @@ constexpr std::int64_t map_pieces_per_thread = 8;
 // again.
 constexpr std::int64_t bytes_ahead = 16 << 10;
 constexpr std::int64_t long_plane_bytes = 2 << 10;
-// Beyond the last-level cache, taken as so many times what may be had of it at most, the next slab is fetched while one
-// is mapped instead: LayerNorm of 65536x768 11.4 -> 10.5 ms. Not so what that cache may still hold: LayerNorm of
-// 8192x768 would be back at 1130 us.
-constexpr std::int64_t times_cache = 4;
-
-// What the caches may be taken to hold for a thread: seven eighths of the last one, between these bounds. Virtual
-// machines report hundreds of MB that are others' too, other systems nothing. Two threads that share 32 MB gain from
-// results in them up to 26 MB, lose from 32 MB on (decision 5).
-constexpr std::int64_t least_cache_bytes_per_thread = 4 << 20;
-constexpr std::int64_t most_cache_bytes_per_thread = 14 << 20;
-
 // For planes to be walked as columns, which these have to fill.
 constexpr std::int64_t least_samples = 16;
-
-std::int64_t last_level_cache_bytes() {
-#ifdef _SC_LEVEL3_CACHE_SIZE
-  return std::max<std::int64_t>(0, sysconf(_SC_LEVEL3_CACHE_SIZE));
-#else
-  return 0;
-#endif
-}
-
-// What the environment's NORMKIT_CACHE_BYTES says instead, for all threads together; -1 where it says nothing.
-std::int64_t wanted_cache_bytes() {
-  const char* wanted = std::getenv("NORMKIT_CACHE_BYTES");
-  if (wanted == nullptr || *wanted == '\0') return -1;
-  std::int64_t bytes = -1;
-  const char* end = wanted + std::strlen(wanted);
-  const auto [stop, error] = std::from_chars(wanted, end, bytes);
-  if (error == std::errc{} && stop == end && bytes >= 0) return bytes;
-  throw std::invalid_argument("NORMKIT_CACHE_BYTES: must be a number of bytes; got \"" + std::string(wanted) + "\"");
-}
-
-std::int64_t cache_bytes() {
-  static const std::int64_t wanted = wanted_cache_bytes();
-  static const std::int64_t held = last_level_cache_bytes() / 8 * 7;
-  if (wanted >= 0) return wanted;
-  const std::int64_t threads = available_threads();
-  return std::clamp(held, least_cache_bytes_per_thread * threads, most_cache_bytes_per_thread * threads);
-}
-
-bool is_beyond_caches(std::int64_t bytes) {
-  static const std::int64_t held = last_level_cache_bytes();
-  const std::int64_t most = times_cache * cache_bytes();
-  return bytes > cache_bytes() && bytes > (held > 0 ? std::min(held, most) : most);
-}
 
 // Results go past the caches when they and what they are made of would not stay there. Not so in place, where the
 // caches hold what is overwritten.
@@ -110,12 +56,6 @@ std::int64_t elements_ahead(const Geometry& g, DType dtype) {
   if (g.count == run) return runs * g.kept[1].data_stride[operand_x];
   return run * item >= long_plane_bytes ? runs * g.reduced[1].data_stride[operand_x] : 0;
 }
-
-// Statistics: of so many what is known is written portion by portion (run_in_portions), and it stays in a second-level
-// cache beside what is read.
-constexpr std::int64_t least_in_portions = 4096;
-constexpr std::int64_t lanes_in_portion = 2048;
-constexpr std::int64_t portions_per_thread = 8;
 
 void count_slabs(Job& job) {
   const Geometry& g = job.geometry;
@@ -171,60 +111,6 @@ void cut_tiles(Job& job, DType dtype) {
   job.tile_lanes = (wanted + least_tile_lanes - 1) / least_tile_lanes * least_tile_lanes;
 }
 
-std::int64_t tiles_of(const Job& job) {
-  return job.geometry.kept_count() / job.tile_along * ((job.tile_along + job.tile_lanes - 1) / job.tile_lanes);
-}
-
-// Of each thread, for a tile; nothing where there are none.
-class TileScratch {
- public:
-  TileScratch(const Job& job, DType dtype, int threads) {
-    if (job.tile_lanes == 0) return;
-    each_ = (tile_bytes(job, item_size(work_dtype(dtype))) + 63) / 64 * 64;
-    memory_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(each_ * threads));
-  }
-  void* of(const Team& team) const { return moved(memory_.get(), each_ * team.index()); }
-
- private:
-  std::int64_t each_ = 0;
-  std::unique_ptr<std::byte[]> memory_;
-};
-
-void run_in_tiles(const Job& job, DType dtype, const Kernels& kernels, int threads) {
-  const TileScratch scratch(job, dtype, threads);
-  auto run_tiles = [&](const Team& team) {
-    Job own = job;
-    own.scratch = scratch.of(team);
-    team.share(tiles_of(job), [&](std::int64_t begin, std::int64_t end) { kernels.run_tiles(own, begin, end); });
-  };
-  parallel(threads, run_tiles);
-}
-
-bool balanced(std::int64_t pieces, int threads) {
-  const std::int64_t rounds = (pieces + threads - 1) / threads;
-  return pieces * 8 >= rounds * threads * 7;
-}
-
-// Short planes of many samples: one after the other of a channel lies in another page, and ends before it is known that
-// it goes on, so that each is waited for. Better go through memory in order, and that twice: BatchNorm of 2314x64x9x9
-// float32 24 -> 6 ms, of 239x512x14x14 float16 14 -> 6.
-constexpr std::int64_t short_plane_bytes = 1 << 10;
-constexpr std::int64_t many_samples = 64;
-
-bool is_scattered(const Job& job, DType dtype) {
-  const Axis& samples = job.outer[2];
-  const std::int64_t plane = job.geometry.reduced[2].extent;
-  return job.geometry.schedule == Schedule::rows && samples.extent >= many_samples &&
-         samples.data_stride[operand_x] > plane && plane * item_size(dtype) <= short_plane_bytes;
-}
-
-// Whole slabs, each by one thread, when that keeps the threads busy: x is then read once wherever a slab stays cached.
-bool whole_slabs(const Job& job, DType dtype, std::int64_t bytes, int threads) {
-  if (is_scattered(job, dtype)) return false;
-  if (job.geometry.schedule == Schedule::rows || !maps(job)) return balanced(job.slabs, threads);
-  return balanced(job.geometry.kept[0].extent, threads) && bytes / job.slabs <= cached_bytes;
-}
-
 // A map may be cut anywhere: into pieces that lie in one stretch of memory each, in the order of memory. Planes of a
 // channel lie apart: to go from one to the next costs what was fetched behind it. Those of a group follow each other.
 Grid map_grid_of(const Job& job) {
@@ -235,56 +121,6 @@ Grid map_grid_of(const Job& job) {
   const bool short_params = g.reduced[2].param_stride == 0 || g.reduced[2].extent <= row_block;  // Job::weight_step
   if (g.schedule == Schedule::columns || positions == 1 || !enough || !short_params) return job.grid;
   return {1, 1, positions, 1, positions};
-}
-
-// Whole slabs no longer bound to a fold. Threads that write to neighbouring columns take lines from each other, which
-// their cores fetch in advance.
-Job cut_for_map(const Job& job, int threads) {
-  Job cut = job;
-  const Geometry& g = job.geometry;
-  Grid& grid = cut.map_grid;
-  const std::int64_t pieces = (map_pieces_per_thread * threads + g.kept[0].extent - 1) / g.kept[0].extent;
-  if (g.schedule == Schedule::columns) {
-    if (threads == 1) return cut;
-    const std::int64_t positions = g.reduced[0].extent * g.reduced[1].extent * g.reduced[2].extent;
-    const std::int64_t each = (positions + pieces - 1) / pieces;
-    const std::int64_t blocks = (positions + each - 1) / each;
-    grid = {each, 1, blocks, 1, blocks};
-    cut_columns(cut, 1);
-  } else if (grid.blocks_per_run == 1 && grid.runs_per_block == 1) {
-    cut.slab_lanes = std::max<std::int64_t>(1, g.kept[1].extent * grid.chunks / std::max(pieces, grid.chunks));
-    count_slabs(cut);
-  }
-  return cut;
-}
-
-class Partials {
- public:
-  explicit Partials(Job& job) {
-    const auto terms = static_cast<std::size_t>(terms_of(job));
-    const auto parts = static_cast<std::size_t>(job.geometry.kept_count() * job.grid.chunks);
-    memory_ = std::make_unique_for_overwrite<double[]>(terms * parts);
-    job.partials = memory_.get();
-  }
-
- private:
-  std::unique_ptr<double[]> memory_;
-};
-
-void run_in_steps(Job& job, const Kernels& kernels, int threads) {
-  const Partials partials(job);
-  const Job cut = cut_for_map(job, threads);
-  const std::int64_t units = job.slabs * job.grid.chunks;
-  auto in_steps = [&](const Team& team) {
-    team.share(units, [&](std::int64_t begin, std::int64_t end) { kernels.fold(job, begin, end); });
-    team.barrier();
-    team.share(job.slabs, [&](std::int64_t begin, std::int64_t end) { kernels.finish(job, begin, end); });
-    team.barrier();
-    if (!maps(job)) return;
-    team.share(cut.slabs * cut.map_grid.chunks,
-               [&](std::int64_t begin, std::int64_t end) { kernels.map(cut, begin, end); });
-  };
-  parallel(threads, in_steps);
 }
 
 // A value for each of x: what columns read goes on from one channel to the next.
@@ -307,16 +143,13 @@ void repeat_mask(const Request& request, Walk& walk) {
 
 }  // namespace
 
-int threads_for(std::int64_t bytes) {
-  if (bytes < 2 * bytes_per_thread) return 1;
-  return static_cast<int>(std::min<std::int64_t>(bytes / bytes_per_thread, available_threads()));
-}
-
 const Kernels& kernels_of(const Job& job, DType dtype) {
   return kernel_table().by_task[static_cast<int>(job.task)]->by_dtype[static_cast<int>(dtype)];
 }
 
 bool maps(const Job& job) { return job.operands[operand_out] != nullptr || job.operands[operand_extra] != nullptr; }
+
+int terms_of(const Job& job) { return kernel_table().by_task[static_cast<int>(job.task)]->terms(job); }
 
 bool pools_weighed_lanes(const Geometry& g) {
   return g.pooled > 1 && std::ranges::all_of(g.reduced, [](const Axis& axis) { return axis.param_stride == 0; });
@@ -326,8 +159,6 @@ bool is_tiled(const Geometry& g, Column column, std::int64_t longest) {
   return g.schedule == Schedule::rows && column == Column::statistics && g.reduced[2].extent <= longest &&
          g.count <= most_tile_count && g.kept_count() >= least_statistics;
 }
-
-int terms_of(const Job& job) { return kernel_table().by_task[static_cast<int>(job.task)]->terms(job); }
 
 Walk walk_of(const Request& request, const ShortPlanes& planes) {
   const Geometry& g = request.plan.geometry;
@@ -390,26 +221,27 @@ Job make_job(const Request& request, const Walk& walk, Task task) {
   return job;
 }
 
-LaneScratch::LaneScratch(Job& job, DType dtype, int lanes) {
-  const std::size_t bytes = static_cast<std::size_t>(job.geometry.kept_count() * item_size(work_dtype(dtype)));
-  memory_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(lanes) * bytes);
-  for (int k = 0; k < lanes; ++k) job.lanes[k] = memory_.get() + static_cast<std::size_t>(k) * bytes;
+std::int64_t tiles_of(const Job& job) {
+  return job.geometry.kept_count() / job.tile_along * ((job.tile_along + job.tile_lanes - 1) / job.tile_lanes);
 }
 
-void run(Job& job, DType dtype, std::int64_t bytes_per_value) {
-  const Kernels& kernels = kernels_of(job, dtype);
-  const std::int64_t bytes = job.geometry.size() * bytes_per_value;
-  const int threads = threads_for(bytes);
-  if (job.tile_lanes > 0) return run_in_tiles(job, dtype, kernels, threads);
-  if (whole_slabs(job, dtype, bytes, threads)) {
-    auto run_slabs = [&](const Team& team) {
-      team.share(job.slabs, [&](std::int64_t begin, std::int64_t end) { kernels.run(job, begin, end); });
-    };
-    return parallel(threads, run_slabs);
+Job cut_for_map(const Job& job, int threads) {
+  Job cut = job;
+  const Geometry& g = job.geometry;
+  Grid& grid = cut.map_grid;
+  const std::int64_t pieces = (map_pieces_per_thread * threads + g.kept[0].extent - 1) / g.kept[0].extent;
+  if (g.schedule == Schedule::columns) {
+    if (threads == 1) return cut;
+    const std::int64_t positions = g.reduced[0].extent * g.reduced[1].extent * g.reduced[2].extent;
+    const std::int64_t each = (positions + pieces - 1) / pieces;
+    const std::int64_t blocks = (positions + each - 1) / each;
+    grid = {each, 1, blocks, 1, blocks};
+    cut_columns(cut, 1);
+  } else if (grid.blocks_per_run == 1 && grid.runs_per_block == 1) {
+    cut.slab_lanes = std::max<std::int64_t>(1, g.kept[1].extent * grid.chunks / std::max(pieces, grid.chunks));
+    count_slabs(cut);
   }
-  if (job.lanes[0] != nullptr) return run_in_steps(job, kernels, threads);
-  const LaneScratch lanes(job, job.operands[operand_weight] != nullptr ? DType::float64 : dtype, lane_scale + 1);
-  run_in_steps(job, kernels, threads);
+  return cut;
 }
 
 Job portion_of(const Job& job, DType dtype, const Portion& portion) {
@@ -432,73 +264,6 @@ Job portion_of(const Job& job, DType dtype, const Portion& portion) {
   count_slabs(own);
   if (own.tile_lanes > 0) own.tile_along = in_a_row(own.geometry);
   return own;
-}
-
-bool has_portions(const Job& job, DType dtype, std::int64_t bytes_per_value) {
-  const Geometry& g = job.geometry;
-  if (g.schedule != Schedule::rows || g.pooled > 1 || g.kept_count() < least_in_portions) return false;
-  const std::int64_t bytes = g.size() * bytes_per_value;
-  return job.tile_lanes > 0 || whole_slabs(job, dtype, bytes, threads_for(bytes));
-}
-
-void run_in_portions(const Job& job, DType dtype, std::int64_t bytes_per_value, Fill fill, void* context) {
-  const Axis(&kept)[2] = job.geometry.kept;
-  const Kernels& kernels = kernels_of(job, dtype);
-  const int threads = threads_for(job.geometry.size() * bytes_per_value);
-  const std::int64_t wanted = std::min(lanes_in_portion, job.geometry.kept_count() / (portions_per_thread * threads));
-  const std::int64_t unit = std::max<std::int64_t>(job.slab_lanes, job.tile_lanes);
-  const std::int64_t lanes = std::max<std::int64_t>(1, wanted / unit) * unit;
-  const std::int64_t each1 = std::min(lanes, kept[1].extent);
-  const std::int64_t each0 = each1 < kept[1].extent ? 1 : std::clamp<std::int64_t>(lanes / each1, 1, kept[0].extent);
-  const std::int64_t along = (kept[1].extent + each1 - 1) / each1;
-  const std::int64_t portions = along * ((kept[0].extent + each0 - 1) / each0);
-  const TileScratch tiles(job, dtype, threads);
-  const std::int64_t lane_bytes = each0 * each1 * item_size(work_dtype(dtype));
-  const auto memory =
-      std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(threads * lane_count * lane_bytes));
-  auto work = [&](const Team& team) {
-    const auto run_portion = [&](std::int64_t p) {
-      const std::int64_t k0 = p / along * each0;
-      const std::int64_t k1 = p % along * each1;
-      Job own =
-          portion_of(job, dtype, {k0, k1, std::min(each0, kept[0].extent - k0), std::min(each1, kept[1].extent - k1)});
-      own.scratch = tiles.of(team);
-      for (int k = 0; k < lane_count; ++k) own.lanes[k] = memory.get() + (team.index() * lane_count + k) * lane_bytes;
-      fill(context, own, k0 * kept[0].stat_stride + k1 * kept[1].stat_stride);
-      if (own.tile_lanes > 0) return kernels.run_tiles(own, 0, tiles_of(own));
-      kernels.run(own, 0, own.slabs);
-    };
-    team.share(portions, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t p = begin; p < end; ++p) run_portion(p);
-    });
-  };
-  parallel(threads, work);
-}
-
-bool keeps_threads_busy(std::int64_t chunks, std::int64_t bytes) { return balanced(chunks, threads_for(bytes)); }
-
-void run_by_chunks(Job& job, DType dtype, std::int64_t bytes_per_value) {
-  const Kernels& kernels = kernels_of(job, dtype);
-  if (job.grid.chunks == 1) return kernels.run(job, 0, job.slabs);
-  const Partials partials(job);
-  auto by_chunks = [&](const Team& team) {
-    team.share(job.grid.chunks,
-               [&](std::int64_t begin, std::int64_t end) { kernels.fold(job, begin * job.slabs, end * job.slabs); });
-    team.barrier();
-    team.share(job.slabs, [&](std::int64_t begin, std::int64_t end) { kernels.finish(job, begin, end); });
-  };
-  parallel(threads_for(job.geometry.size() * bytes_per_value), by_chunks);
-}
-
-void run_map(const Job& job, DType dtype, std::int64_t bytes_per_value) {
-  const Kernels& kernels = kernels_of(job, dtype);
-  const int threads = threads_for(job.geometry.size() * bytes_per_value);
-  const Job cut = cut_for_map(job, threads);
-  auto map = [&](const Team& team) {
-    team.share(cut.slabs * cut.map_grid.chunks,
-               [&](std::int64_t begin, std::int64_t end) { kernels.map(cut, begin, end); });
-  };
-  parallel(threads, map);
 }
 
 }  // namespace normkit::detail
