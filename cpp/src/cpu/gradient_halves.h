@@ -254,12 +254,12 @@ struct ByStatistics {
   void run(Job& once, std::int64_t offset) {
     struct Filling {
       const ByStatistics& half;
-      std::int64_t offset;
+      std::int64_t begin;
     } filling{*this, offset};
     const auto fill = [](void* context, Job& portion, std::int64_t first) noexcept {
-      const auto& [half, offset] = *static_cast<const Filling*>(context);
+      const auto& [half, begin] = *static_cast<const Filling*>(context);
       read_given_lanes(portion);
-      half.take(portion, offset + first);
+      half.take(portion, begin + first);
     };
     if (has_portions(once, request.dtype, bytes_per_value(request))) {
       return run_in_portions(once, request.dtype, bytes_per_value(request), fill, &filling);
