@@ -54,6 +54,7 @@ NORMKIT_INLINE std::int64_t elements_to_alignment(const S* p) {
 // Bytes of a run that is worth streaming. Where its ends cannot be, they cost two lines that are read first.
 constexpr std::int64_t least_streamed = 256;
 constexpr std::int64_t least_streamed_but_for_ends = 512;
+constexpr std::int64_t least_streamed_but_for_slow_ends = 2048;  // half precision without masked stores
 
 // Where streaming begins: with a whole line, even where vectors are shorter. Runs that go side by side would leave
 // parts of lines behind until their neighbours come, and these are written to memory by themselves: BatchNorm of
@@ -67,7 +68,9 @@ NORMKIT_INLINE bool may_stream(const Run& run, std::int64_t length) {
   const std::int64_t head = run.template head<line_bytes>();
   if (head >= line_bytes / Run::item) return false;
   const bool ends = (head | length) * Run::item % static_cast<std::int64_t>(streamed_part) == 0;
-  return length * Run::item >= (ends ? least_streamed : least_streamed_but_for_ends);
+  constexpr bool slow = Run::item == 2 && vector_bytes < 64;
+  constexpr std::int64_t but_for_ends = slow ? least_streamed_but_for_slow_ends : least_streamed_but_for_ends;
+  return length * Run::item >= (ends ? least_streamed : but_for_ends);
 }
 
 template <class Run>
