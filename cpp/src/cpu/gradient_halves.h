@@ -6,7 +6,6 @@
 #include <memory>
 #include <span>
 #include <type_traits>
-#include <vector>
 
 #include "cpu/given.h"
 #include "cpu/parallel.h"

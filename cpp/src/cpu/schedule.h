@@ -2,7 +2,6 @@
 // grid).
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <memory>
 
